@@ -1,0 +1,46 @@
+"""What can go wrong, one class a kind; the command line turns each into an exit status of its own.
+
+Every message names the thing, the value and the remedy.
+"""
+
+
+class BigregError(Exception):
+    """Base of all errors that bigreg raises on purpose."""
+
+    exit_status = 1
+
+
+class InputError(BigregError):
+    """An image that cannot be used: missing, 2-D, wrong axes, complex, without spacing, blank, NaN."""
+
+    exit_status = 3
+
+
+class ConfigError(BigregError):
+    """A configuration value that makes no sense or does not exist."""
+
+    exit_status = 4
+
+
+class OutputError(BigregError):
+    """A place that cannot be written: it exists already, is read-only, or the disk is full."""
+
+    exit_status = 5
+
+
+class CorruptDataError(BigregError):
+    """A chunk or file whose bytes cannot be decoded; the message names it."""
+
+    exit_status = 6
+
+
+class ResourceError(BigregError):
+    """The machine or cluster is too small for the plan (memory limit below one block, for instance)."""
+
+    exit_status = 7
+
+
+class IncompleteError(BigregError):
+    """The run ended with blocks that failed; what is done is kept and `bigreg resume` goes on."""
+
+    exit_status = 8

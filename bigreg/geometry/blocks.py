@@ -1,0 +1,107 @@
+"""Blocks: how a domain of lattice cells is cut into units of work. Pure arithmetic, nothing is stored per block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grid import Shape
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work, in cells (z, y, x): the core it owns and the halo box that is read around it."""
+
+    index: Shape
+    start: Shape
+    stop: Shape
+    halo_start: Shape
+    halo_stop: Shape
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def halo_shape(self) -> Shape:
+        return tuple(b - a for a, b in zip(self.halo_start, self.halo_stop, strict=True))
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """A partition of `cells` (z, y, x) into blocks of `core` cells, each read with `halo` cells around it.
+
+    Every core but the last along an axis is full, so that cores are the chunks of an array and no chunk has two
+    writers. A block is computed from its index on demand: a plan of a million blocks costs nothing to hold.
+    """
+
+    cells: Shape
+    core: Shape
+    halo: Shape
+
+    def __post_init__(self) -> None:
+        for name, low in (("cells", 1), ("core", 1), ("halo", 0)):
+            value = tuple(int(v) for v in getattr(self, name))
+            if len(value) != 3 or min(value) < low:
+                raise ValueError(f"block grid {name} {value} must be three numbers of at least {low}")
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def balanced(cls, cells: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> BlockGrid:
+        """Blocks of at most `core` cells, as equal in size as whole cells allow (33 cells by 32 give 17 + 16)."""
+        counts = [-(-n // c) for n, c in zip(cells, core, strict=True)]
+        even = [-(-n // k) for n, k in zip(cells, counts, strict=True)]
+        return cls(tuple(cells), tuple(even), tuple(halo))
+
+    @property
+    def counts(self) -> Shape:
+        """Number of blocks along each axis."""
+        return tuple(-(-n // c) for n, c in zip(self.cells, self.core, strict=True))
+
+    def __len__(self) -> int:
+        return int(np.prod(self.counts, dtype=np.int64))
+
+    def __getitem__(self, index: int | Sequence[int]) -> Block:
+        """The block at a (z, y, x) block index, or at a running number in C order."""
+        if isinstance(index, (int, np.integer)):
+            if not 0 <= index < len(self):
+                raise IndexError(f"block {index} of {len(self)}")
+            index = np.unravel_index(int(index), self.counts)
+        index = tuple(int(i) for i in index)
+        if any(not 0 <= i < n for i, n in zip(index, self.counts, strict=True)):
+            raise IndexError(f"block {index} of {self.counts}")
+        start = tuple(i * c for i, c in zip(index, self.core, strict=True))
+        stop = tuple(min(a + c, n) for a, c, n in zip(start, self.core, self.cells, strict=True))
+        return Block(
+            index,
+            start,
+            stop,
+            tuple(max(a - h, 0) for a, h in zip(start, self.halo, strict=True)),
+            tuple(min(b + h, n) for b, h, n in zip(stop, self.halo, self.cells, strict=True)),
+        )
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[i] for i in range(len(self)))
+
+    def overlapping(self, start: Sequence[int], stop: Sequence[int]) -> list[Shape]:
+        """Indices, in C order, of the blocks whose *halo box* meets the cells from `start` up to `stop`."""
+        ranges = []
+        for a, b, core, halo, count in zip(start, stop, self.core, self.halo, self.counts, strict=True):
+            # Block i reads [i core - halo, (i + 1) core + halo): solve for the i that meet [a, b).
+            first = max(0, -(-(a - halo + 1) // core) - 1)
+            last = min(count - 1, (b + halo - 1) // core)
+            ranges.append(range(first, last + 1))
+        return [(i, j, k) for i in ranges[0] for j in ranges[1] for k in ranges[2]]
+
+    @property
+    def redundancy(self) -> float:
+        """Cells read with halos over cells in the domain (1 = no overlap)."""
+        total = 1.0
+        for axis in range(3):
+            n, c, h, count = self.cells[axis], self.core[axis], self.halo[axis], self.counts[axis]
+            i = np.arange(count)
+            read = np.minimum(np.minimum((i + 1) * c, n) + h, n) - np.maximum(i * c - h, 0)
+            total *= float(read.sum()) / n
+        return total
