@@ -2,5 +2,6 @@
 
 from .blocks import Block, BlockGrid
 from .grid import Grid, Shape, Vector
+from .lattice import Lattice
 
-__all__ = ["Block", "BlockGrid", "Grid", "Shape", "Vector"]
+__all__ = ["Block", "BlockGrid", "Grid", "Lattice", "Shape", "Vector"]

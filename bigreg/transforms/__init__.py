@@ -1,0 +1,41 @@
+"""Maps of space and their algebra.
+
+A *map* takes points of one frame to points of another, both in world micrometres, axis order (z, y, x). Two kinds are
+stored: an affine (4 x 4, acts on column vectors) and a *displacement field* u, which stands for the map id + u, that is
+x -> x + u(x). Fields are tensors (3, z, y, x): component i moves along axis i. Between samples a field is linear; beyond
+its border it keeps the value at the border. `compose(a, b)` is "a after b": compose(a, b)(x) = a(b(x)).
+
+Laws (tests/transforms checks each of them on random maps):
+
+    affine     sqrt(A) sqrt(A) = A                           sqrt(A^-1) = sqrt(A)^-1
+    velocity   evaluate(c) is linear in c                    <evaluate(c), g> = <c, adjoint(g)>
+               a constant c gives that constant              |evaluate(c)| <= max |c|
+    bound      max |c| < gamma(samples) cells                =>  id + evaluate(c) is a contraction away from the identity
+    exp        exp(v) exp(-v) = id (to sampling error)       exp(v) exp(v) = exp(2 v)
+    compose    compose(a, compose(b, c)) = compose(compose(a, b), c)
+               (a b)^-1 = b^-1 a^-1                          compose(a, id) = compose(id, a) = a
+    invert     compose(a, invert(a)) = id                    invert(invert(a)) = a
+    warp       warp(image, compose(a, b)) = warp(warp(image, a), b)
+"""
+
+from .affine import apply_affine, principal_sqrt, signed_permutation
+from .bspline import adjoint, contraction_bound, evaluate, soft_bound, squarings
+from .field import compose, exponential, identity, invert, min_determinant, sample, sample_field
+
+__all__ = [
+    "adjoint",
+    "apply_affine",
+    "compose",
+    "contraction_bound",
+    "evaluate",
+    "exponential",
+    "identity",
+    "invert",
+    "min_determinant",
+    "principal_sqrt",
+    "sample",
+    "sample_field",
+    "signed_permutation",
+    "soft_bound",
+    "squarings",
+]
