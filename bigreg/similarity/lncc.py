@@ -1,0 +1,83 @@
+"""Local normalised cross-correlation over cubic windows, masked, with its analytic gradient in ten box sums.
+
+With window sums over the mask, mu and sigma^2 the local means and variances, s^2 = sigma^2 + noise^2,
+
+    cc = cov / (s_f s_m)        loss = sum over the mask of (1 - cc)
+
+    d loss / d m(y) = - sum over windows x that hold y of [ (f(y) - mu_f(x)) A(x) - (m(y) - mu_m(x)) B(x) ]
+    with A = 1 / (n s_f s_m), B = cc / (n s_m^2), and the same with the images exchanged.
+
+Expanding the products leaves plain box sums of A, B, A mu and B mu, so the cost does not depend on the window.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .forces import Forces
+
+
+def box_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
+    """Sum over the (2 radius + 1)^3 window around each voxel; nothing lies beyond the border. (..., z, y, x)."""
+    width = 2 * radius + 1
+    out = F.pad(values, (radius,) * 6)
+    for axis in (-3, -2, -1):
+        # Doubling sums: log2(width) additions an axis instead of width.
+        length = out.shape[axis] - width + 1
+        power, covered, total = out, 0, None
+        span = 1
+        while True:
+            if width & span:
+                piece = power.narrow(axis, covered, length)
+                total = piece if total is None else total + piece
+                covered += span
+            if covered == width:
+                break
+            power = power.narrow(axis, 0, power.shape[axis] - span) + power.narrow(axis, span, power.shape[axis] - span)
+            span *= 2
+        out = total
+    return out
+
+
+def _moments(fixed, moving, mask, radius, noise):
+    f, m = fixed * mask, moving * mask
+    n, sum_f, sum_m, sum_ff, sum_mm, sum_fm = box_sum(torch.stack([mask, f, m, f * f, m * m, f * m]), radius)
+    n = n.clamp_min(1.0)
+    mu_f, mu_m = sum_f / n, sum_m / n
+    floor = noise * noise
+    var_f = (sum_ff / n - mu_f * mu_f).clamp_min(0.0) + floor
+    var_m = (sum_mm / n - mu_m * mu_m).clamp_min(0.0) + floor
+    cov = sum_fm / n - mu_f * mu_m
+    return n, mu_f, mu_m, var_f, var_m, cov
+
+
+def local_correlation(
+    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 3, noise: float = 0.01
+) -> torch.Tensor:
+    """(z, y, x) local correlation coefficient, 0 outside the mask and where neither image has texture above `noise`."""
+    _, _, _, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
+    return cov * torch.rsqrt(var_f * var_m) * mask
+
+
+def lncc(
+    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 3, noise: float = 0.01
+) -> Forces:
+    """1 - local correlation, summed over the mask. Tensors (z, y, x); `radius` in voxels; `noise` in image units."""
+    n, mu_f, mu_m, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
+    a = torch.rsqrt(var_f * var_m)
+    cc = cov * a
+    weight = float(mask.sum(dtype=torch.float64))
+    loss = weight - float((cc * mask).sum(dtype=torch.float64))
+    per = mask / n
+    a = a * per
+    b_f = cc / var_f * per
+    b_m = cc / var_m * per
+    sums = box_sum(torch.stack([a, b_f, b_m, b_m * mu_m - a * mu_f, b_f * mu_f - a * mu_m]), radius)
+    a, b_f, b_m, c_m, c_f = sums
+    by_moving = -(fixed * a - moving * b_m + c_m) * mask
+    by_fixed = -(moving * a - fixed * b_f + c_f) * mask
+    # Gauss-Newton of 1 - cc = 1/2 mean (f / s_f - m / s_m)^2; sqrt of the ratio of the SDs puts both on one scale.
+    root = (a.clamp_min(0.0)).sqrt() * mask
+    ratio = (var_m / var_f) ** 0.25
+    return Forces(loss, weight, by_fixed, by_moving, root * ratio, root / ratio)
