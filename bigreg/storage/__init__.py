@@ -1,0 +1,30 @@
+"""How arrays and groups are stored: the one place that knows.
+
+A location is a local path or a URL (file://, memory://, http(s)://, s3://, gs://). Groups and arrays are written as
+Zarr v3; Zarr v3, Zarr v2 and N5 are read. tensorstore does the work: its local files are written beside their final
+name and renamed, so a reader meets an old chunk or a new one but never half of one. Each chunk that is written here
+carries a checksum, so a flipped bit is an error and not an image.
+
+The rule that parallel writers live by: one writer owns whole shards (whole chunks where an array has no shards).
+"""
+
+from .arrays import Array, create_array, open_array
+from .locations import join, local_path, scheme, set_concurrency
+from .nodes import Node, children, create_group, exists, find_node, read_attributes, write_attributes
+
+__all__ = [
+    "Array",
+    "Node",
+    "children",
+    "create_array",
+    "create_group",
+    "exists",
+    "find_node",
+    "join",
+    "local_path",
+    "open_array",
+    "read_attributes",
+    "scheme",
+    "set_concurrency",
+    "write_attributes",
+]

@@ -1,0 +1,232 @@
+"""Chunked arrays: one small class over tensorstore, and how they are made and opened."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from ..errors import CorruptDataError, InputError, OutputError
+from .locations import context, error_code, error_reason, kvstore_spec, read_error, write_error
+from .nodes import find_node, read_attributes
+
+
+class Array:
+    """An open array: `shape`, `dtype`, `chunks` (what is read at once), `shards` (what is written at once, or None).
+
+    Holds no more than a handle; a pickle of it is its location, opened anew where it is unpickled.
+    """
+
+    def __init__(self, url: str, store: ts.TensorStore, *, sharded: bool, write: bool) -> None:
+        self.url = url
+        self._store = store
+        self._write = write
+        self.shape: tuple[int, ...] = tuple(store.shape)
+        self.dtype: np.dtype = np.dtype(store.dtype.numpy_dtype)
+        layout = store.chunk_layout
+        self.chunks: tuple[int, ...] = tuple(layout.read_chunk.shape)
+        self.shards: tuple[int, ...] | None = tuple(layout.write_chunk.shape) if sharded else None
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.url, self._write)
+
+    def __repr__(self) -> str:
+        return (
+            f"Array('{self.url}', shape={self.shape}, dtype={self.dtype}, chunks={self.chunks}, shards={self.shards})"
+        )
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return read_attributes(self.url)
+
+    def read(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        """The box from `start` up to `stop`, C order, native bytes. Raises CorruptDataError naming a bad chunk."""
+        start, stop = self._box(start, stop)
+        try:
+            return np.ascontiguousarray(self._slice(start, stop).read().result())
+        except ValueError as error:
+            problem = read_error(self.url, error)
+            if isinstance(problem, InputError):
+                raise problem from error
+            raise self._name_bad_chunk(start, stop, error) from error
+
+    def write(self, start: Sequence[int], data: np.ndarray, *, partial: bool = False) -> None:
+        """Store `data` with its first element at `start`.
+
+        Raises ValueError where this covers part of a shard (or of a chunk without shards), since two such writers at
+        once lose data without a word; `partial` is for a caller that knows itself to be alone. OutputError where the
+        place is full or read-only.
+        """
+        data = np.asarray(data)
+        start, stop = self._box(start, [a + n for a, n in zip(start, data.shape, strict=True)])
+        unit = self.shards or self.chunks
+        whole = all(
+            a % u == 0 and (b % u == 0 or b == n) for a, b, u, n in zip(start, stop, unit, self.shape, strict=True)
+        )
+        if not whole and not partial:
+            raise ValueError(f"'{self.url}': box {start} to {stop} covers parts of shards {unit}; write whole shards")
+        try:
+            self._slice(start, stop).write(data.astype(self.dtype, copy=False)).result()
+        except ValueError as error:
+            raise write_error(self.url, error) from error
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Basic slicing with integers, slices of step 1 and one `...`."""
+        key = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in key:
+            at = key.index(Ellipsis)
+            key = (*key[:at], *[slice(None)] * (self.ndim - len(key) + 1), *key[at + 1 :])
+        key = (*key, *[slice(None)] * (self.ndim - len(key)))
+        if len(key) != self.ndim:
+            raise IndexError(f"{len(key)} indices for an array of {self.ndim} axes")
+        boxes, drop = [], []
+        for part, n in zip(key, self.shape, strict=True):
+            if isinstance(part, slice):
+                first, last, step = part.indices(n)
+                if step != 1:
+                    raise IndexError(f"slice {part}: only step 1 is stored access; step over what is read")
+                boxes.append((first, max(first, last)))
+                drop.append(slice(None))
+            else:
+                index = int(part) + (n if part < 0 else 0)
+                if not 0 <= index < n:
+                    raise IndexError(f"index {part} of an axis of {n}")
+                boxes.append((index, index + 1))
+                drop.append(0)
+        return self.read([a for a, _ in boxes], [b for _, b in boxes])[tuple(drop)]
+
+    def _box(self, start: Sequence[int], stop: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        start, stop = tuple(int(a) for a in start), tuple(int(b) for b in stop)
+        if len(start) != self.ndim or len(stop) != self.ndim:
+            raise ValueError(f"'{self.url}': box {start} to {stop} for an array of shape {self.shape}")
+        if any(not 0 <= a <= b <= n for a, b, n in zip(start, stop, self.shape, strict=True)):
+            raise ValueError(f"'{self.url}': box {start} to {stop} is outside the shape {self.shape}")
+        return start, stop
+
+    def _slice(self, start: Sequence[int], stop: Sequence[int]) -> ts.TensorStore:
+        return self._store[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+    def _chunk_boxes(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple]:
+        ranges = [range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunks, strict=True)]
+        for index in itertools.product(*ranges):
+            low = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
+            high = tuple(min(a + c, n) for a, c, n in zip(low, self.chunks, self.shape, strict=True))
+            yield index, low, high
+
+    def _name_bad_chunk(self, start: Sequence[int], stop: Sequence[int], error: ValueError) -> CorruptDataError:
+        # The message of the whole read does not always say which chunk failed, so each is tried by itself.
+        for index, low, high in self._chunk_boxes(start, stop):
+            try:
+                self._slice(low, high).read().result()
+            except ValueError as reason:
+                return CorruptDataError(
+                    f"'{self.url}': chunk {index}, voxels {low} to {high}, cannot be decoded: {error_reason(reason)}; "
+                    "restore the file or compute it anew"
+                )
+        return CorruptDataError(
+            f"'{self.url}': box {tuple(start)} to {tuple(stop)} could not be read: {error_reason(error)}"
+        )
+
+
+def _reopen(url: str, write: bool) -> Array:
+    return open_array(url, write=write)
+
+
+def open_array(url: str, *, write: bool = False) -> Array:
+    """Open a Zarr v3, Zarr v2 or N5 array. N5 axes come out reversed, as numpy (z, y, x).
+
+    Raises InputError where there is no array or its codec is unknown, CorruptDataError where its metadata is broken.
+    """
+    url = str(url)
+    node = find_node(url)
+    if node is None or not node.is_array:
+        what = "nothing is stored there" if node is None else "a group is stored there, not an array"
+        raise InputError(f"'{url}' is no array: {what}; check the path")
+    driver = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5"}[node.format]
+    try:
+        store = ts.open(
+            {"driver": driver, "kvstore": kvstore_spec(url)}, context=context(), open=True, read=True, write=write
+        ).result()
+    except ValueError as error:
+        if error_code(error) in ("INVALID_ARGUMENT", "UNIMPLEMENTED"):
+            raise InputError(
+                f"'{url}' cannot be opened: {error_reason(error)}; `bigreg convert` it from its source"
+            ) from error
+        raise read_error(url, error) from error
+    codecs = node.metadata.get("codecs", []) if node.format == "zarr3" else []
+    sharded = any(codec.get("name") == "sharding_indexed" for codec in codecs)
+    return Array(url, store.T if node.format == "n5" else store, sharded=sharded, write=write)
+
+
+def create_array(
+    url: str,
+    *,
+    shape: Sequence[int],
+    dtype: np.dtype | str | type,
+    chunks: Sequence[int],
+    shards: Sequence[int] | None = None,
+    fill_value: float = 0,
+    dimension_names: Sequence[str] | None = None,
+    attributes: dict | None = None,
+    compression: bool = True,
+    exist_ok: bool = False,
+) -> Array:
+    """Create a Zarr v3 array (blosc/zstd, checksummed; sharded where `shards`, a multiple of `chunks`, is given).
+
+    With `exist_ok` an array that is there already is opened if shape, dtype, chunks and shards are the same.
+    Raises OutputError where something else is there or the place cannot be written.
+    """
+    url, dtype = str(url), np.dtype(dtype)
+    chunks = tuple(int(c) for c in chunks)
+    codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    if compression:
+        blosc = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle" if dtype.itemsize > 1 else "noshuffle"}
+        codecs.append({"name": "blosc", "configuration": blosc})
+    codecs.append({"name": "crc32c"})
+    if shards is not None:
+        shards = tuple(int(s) for s in shards)
+        if len(shards) != len(chunks) or any(s % c for s, c in zip(shards, chunks, strict=True)):
+            raise ValueError(f"shards {shards} must be a multiple of chunks {chunks}")
+        codecs = [{"name": "sharding_indexed", "configuration": {"chunk_shape": chunks, "codecs": codecs}}]
+    metadata = {
+        "shape": [int(n) for n in shape],
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shards or chunks)}},
+        "codecs": codecs,
+        "fill_value": _json_number(fill_value, dtype),
+        "attributes": attributes or {},
+    }
+    if dimension_names is not None:
+        metadata["dimension_names"] = list(dimension_names)
+    spec = {"driver": "zarr3", "kvstore": kvstore_spec(url), "metadata": metadata}
+    try:
+        ts.open(spec, context=context(), create=True, open=False).result()
+    except ValueError as error:
+        if error_code(error) != "ALREADY_EXISTS":
+            raise write_error(url, error) from error
+        if not exist_ok:
+            raise OutputError(f"'{url}' exists already; choose another output or remove it") from error
+    array = open_array(url, write=True)
+    wanted = (tuple(metadata["shape"]), dtype, chunks, shards)
+    if (array.shape, array.dtype, array.chunks, array.shards) != wanted:
+        raise OutputError(f"'{url}' exists already with other contents ({array}); choose another output or remove it")
+    return array
+
+
+def _json_number(value: float, dtype: np.dtype) -> Any:
+    if dtype.kind == "b":
+        return bool(value)
+    if dtype.kind in "iu":
+        return int(value)
+    value = float(value)
+    if math.isnan(value):
+        return "NaN"
+    return ("Infinity" if value > 0 else "-Infinity") if math.isinf(value) else value

@@ -1,0 +1,120 @@
+"""Groups, attributes, and what stands at a location."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from ..errors import CorruptDataError, InputError, OutputError
+from .locations import join, local_path, open_kvstore, read_error, scheme, write_error
+
+
+def _read_json(url: str, key: str) -> dict[str, Any] | None:
+    try:
+        result = open_kvstore(url).read(key).result()
+    except ValueError as error:
+        raise read_error(join(url, key), error) from error
+    if result.state != "value":
+        return None
+    try:
+        data = json.loads(result.value)
+    except ValueError as error:
+        raise CorruptDataError(f"'{join(url, key)}' is not JSON ({error}); restore it from its source") from error
+    if not isinstance(data, dict):
+        raise CorruptDataError(f"'{join(url, key)}' is not a JSON object; restore it from its source")
+    return data
+
+
+def _write_json(url: str, key: str, data: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False)
+        open_kvstore(url).write(key, text.encode()).result()
+    except ValueError as error:
+        raise write_error(join(url, key), error) from error
+
+
+@dataclass(frozen=True)
+class Node:
+    """What stands at a location: `format` zarr3, zarr2 or n5, an array or a group, its attributes and metadata."""
+
+    format: str
+    is_array: bool
+    attributes: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def find_node(url: str) -> Node | None:
+    """The Zarr or N5 node at `url`, or None. An N5 group without attributes.json cannot be told from a folder."""
+    data = _read_json(url, "zarr.json")
+    if data is not None:
+        return Node("zarr3", data.get("node_type") == "array", data.get("attributes") or {}, data)
+    for key, is_array in ((".zarray", True), (".zgroup", False)):
+        data = _read_json(url, key)
+        if data is not None:
+            return Node("zarr2", is_array, _read_json(url, ".zattrs") or {}, data)
+    data = _read_json(url, "attributes.json")
+    if data is not None:
+        return Node("n5", "dimensions" in data and "dataType" in data, data, data)
+    return None
+
+
+def exists(url: str) -> bool:
+    """Whether anything is stored at `url`: a Zarr or N5 node, a file, or a folder with something in it."""
+    path = local_path(url)
+    if path is not None:
+        return any(path.iterdir()) if path.is_dir() else path.exists()
+    if find_node(url) is not None:
+        return True
+    try:
+        spec = str(url).rstrip("/")
+        parent, _, key = spec.rpartition("/")
+        return open_kvstore(parent).read(key, byte_range=slice(0, 1)).result().state == "value" if key else False
+    except ValueError as error:
+        raise read_error(url, error) from error
+
+
+def children(url: str) -> list[str]:
+    """Names of what lies directly below a group, sorted; empty where a place cannot list (http)."""
+    path = local_path(url)
+    if path is not None:
+        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if scheme(url) in ("http", "https"):
+        return []
+    if scheme(url) == "memory":
+        names = (key.decode().partition("/")[0] for key in open_kvstore(url).list().result())
+        return sorted(set(names))
+    # fsspec lists one folder; tensorstore would list every chunk below it.
+    filesystem, path = fsspec.core.url_to_fs(str(url))
+    try:
+        return sorted(name.rstrip("/").rpartition("/")[2] for name in filesystem.ls(path, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def create_group(url: str, attributes: dict | None = None, *, exist_ok: bool = False) -> None:
+    """Write a Zarr v3 group. With `exist_ok` a group that is there stays as it is, unless attributes are given."""
+    node = find_node(url)
+    if node is not None and not (exist_ok and node.format == "zarr3" and not node.is_array):
+        raise OutputError(f"'{url}' exists already; choose another output or remove it")
+    if node is None or attributes is not None:
+        data = {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}
+        _write_json(url, "zarr.json", data)
+
+
+def read_attributes(url: str) -> dict[str, Any]:
+    """Attributes of a Zarr v3, Zarr v2 or N5 node; raises InputError where there is none."""
+    node = find_node(url)
+    if node is None:
+        raise InputError(f"'{url}' is no Zarr or N5 array or group; check the path")
+    return node.attributes
+
+
+def write_attributes(url: str, attributes: dict) -> None:
+    """Replace all attributes of a Zarr v3 node in one step."""
+    node = find_node(url)
+    if node is None or node.format != "zarr3":
+        raise OutputError(f"'{url}' is no Zarr v3 array or group, so it cannot take attributes")
+    _write_json(url, "zarr.json", {**node.metadata, "attributes": attributes})
