@@ -42,7 +42,8 @@ def box_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
 
 def _moments(fixed, moving, mask, radius, noise):
     f, m = fixed * mask, moving * mask
-    n, sum_f, sum_m, sum_ff, sum_mm, sum_fm = box_sum(torch.stack([mask, f, m, f * f, m * m, f * m]), radius)
+    # One array at a time: the temporaries then stay small enough for the allocator and the caches.
+    n, sum_f, sum_m, sum_ff, sum_mm, sum_fm = (box_sum(t, radius) for t in (mask, f, m, f * f, m * m, f * m))
     n = n.clamp_min(1.0)
     mu_f, mu_m = sum_f / n, sum_m / n
     floor = noise * noise
@@ -73,8 +74,8 @@ def lncc(
     a = a * per
     b_f = cc / var_f * per
     b_m = cc / var_m * per
-    sums = box_sum(torch.stack([a, b_f, b_m, b_m * mu_m - a * mu_f, b_f * mu_f - a * mu_m]), radius)
-    a, b_f, b_m, c_m, c_f = sums
+    c_m, c_f = b_m * mu_m - a * mu_f, b_f * mu_f - a * mu_m
+    a, b_f, b_m, c_m, c_f = (box_sum(t, radius) for t in (a, b_f, b_m, c_m, c_f))
     by_moving = -(fixed * a - moving * b_m + c_m) * mask
     by_fixed = -(moving * a - fixed * b_f + c_f) * mask
     # Gauss-Newton of 1 - cc = 1/2 mean (f / s_f - m / s_m)^2; sqrt of the ratio of the SDs puts both on one scale.

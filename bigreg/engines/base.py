@@ -1,0 +1,97 @@
+"""The interface between the pipeline and whatever finds a deformation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from ..errors import ConfigError
+from ..geometry import Lattice
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """Two patches of one place in mid-space, both already warped there by the coarser levels.
+
+    fixed, moving             (C, z, y, x) float tensors, intensities about 0 .. 1
+    fixed_mask, moving_mask   (z, y, x), 1 where the image has data, else 0
+    lattice                   the patch's part of the level's lattice; `lattice.samples` is voxels per cell, so the
+                              image shape is cells * samples and the voxel spacing (um) is spacing / samples
+    level                     position in the ladder, 0 = finest
+    """
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    fixed_mask: torch.Tensor
+    moving_mask: torch.Tensor
+    lattice: Lattice
+    level: int = 0
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.lattice.grid.shape)
+        for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
+            if tuple(getattr(self, name).shape[-3:]) != shape:
+                raise ValueError(f"{name} patch is {tuple(getattr(self, name).shape)}, its lattice says {shape}")
+
+    def swapped(self) -> PatchPair:
+        """The pair with the images exchanged."""
+        return PatchPair(
+            self.moving, self.fixed, self.moving_mask, self.fixed_mask, lattice=self.lattice, level=self.level
+        )
+
+
+@dataclass(frozen=True)
+class VelocityPatch:
+    """What an engine returns: `fixed` moves by exp(+v), `moving` by exp(-v).
+
+    coefficients   (3, z, y, x) control points of v in um, component i along axis i, cells + 4 entries an axis
+    confidence     (z, y, x) >= 0 on the same control points
+    quality        named figures (similarity_before, similarity_after, ...)
+    """
+
+    coefficients: torch.Tensor
+    confidence: torch.Tensor
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.coefficients.shape[1:] != self.confidence.shape or self.coefficients.shape[0] != 3:
+            raise ValueError(
+                f"coefficients {tuple(self.coefficients.shape)} and confidence {tuple(self.confidence.shape)} differ"
+            )
+        if not bool(torch.isfinite(self.coefficients).all()) or not bool((self.confidence >= 0).all()):
+            raise ValueError("an engine returned a velocity that is not finite or a negative confidence")
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Estimates a piece of velocity. `antisymmetric` says that swapping the images negates the velocity by itself."""
+
+    antisymmetric: ClassVar[bool]
+
+    def estimate(self, pair: PatchPair) -> VelocityPatch: ...
+
+
+def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
+    """The engine called `name`, made with `options` as keywords. Raises ConfigError where it or an option is unknown."""
+    found = {entry.name: entry for entry in entry_points(group="bigreg.engines")}
+    if name not in found:
+        raise ConfigError(f"engine {name!r} does not exist; installed are {', '.join(sorted(found)) or 'none'}")
+    try:
+        return found[name].load()(**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"engine {name!r} does not take {dict(options)}: {error}") from error
+
+
+def estimate_antisymmetric(engine: Engine, pair: PatchPair) -> VelocityPatch:
+    """The engine's velocity made antisymmetric under exchange of the images: (v(F, M) - v(M, F)) / 2 where it is not."""
+    there = engine.estimate(pair)
+    if engine.antisymmetric:
+        return there
+    back = engine.estimate(pair.swapped())
+    return VelocityPatch(
+        (there.coefficients - back.coefficients) / 2, (there.confidence + back.confidence) / 2, there.quality
+    )

@@ -1,0 +1,120 @@
+"""`optimise`: instance optimisation of a patch's velocity by accelerated Gauss-Newton on the lattice.
+
+The loss is the similarity of F o (id + v) and M o (id - v) plus a membrane energy of the control points. Each step
+solves a 3 x 3 system a control point: the lumped curvature sum_x B_a(x) j j^T majorises the Gauss-Newton matrix (Jensen's
+inequality, since the B-splines sum to 1), so a step never overshoots the quadratic model, needs no step length, and is
+stated in voxels; Nesterov's momentum with restart makes it fast. Where there is no texture the curvature is zero and the
+membrane alone decides: the velocity is carried over from where there is texture.
+
+id +/- v stands for exp(+/- v) here: the two agree to third order in the map between the images, and the pipeline
+composes the true exponentials.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from ..similarity import by_name
+from ..transforms.bspline import BOUND_CELLS, adjoint, evaluate
+from .base import PatchPair, VelocityPatch
+from .gauss_newton import MidSpacePair, outer, solve3
+
+
+class Optimise:
+    """Engine. All lengths in voxels of the level.
+
+    similarity       name (see bigreg.similarity)
+    radius           window radius of local similarities
+    noise            intensity SD (of images scaled to about 0..1) that counts as no texture
+    iterations       steps at most
+    max_step         a control point moves at most this far in one step
+    tolerance        stop where no control point moves further than this
+    regularisation   membrane weight per voxel of a cell: data of less curvature than this is overruled by neighbours
+    """
+
+    antisymmetric: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        similarity: str = "lncc",
+        radius: int = 3,
+        noise: float = 0.02,
+        iterations: int = 30,
+        max_step: float = 1.0,
+        tolerance: float = 0.02,
+        regularisation: float = 0.02,
+    ) -> None:
+        self.similarity = by_name(similarity, radius=radius, noise=noise)
+        self.iterations = iterations
+        self.max_step = max_step
+        self.tolerance = tolerance
+        self.regularisation = regularisation
+
+    def estimate(self, pair: PatchPair) -> VelocityPatch:
+        """See bigreg.engines.base. Channels are averaged in their forces' place: one similarity over each."""
+        samples = pair.lattice.samples
+        voxel = torch.tensor(
+            [s / n for s, n in zip(pair.lattice.spacing, samples, strict=True)],
+            dtype=pair.fixed.dtype, device=pair.fixed.device,
+        ).reshape(3, 1, 1, 1)  # fmt: skip
+        channels = [
+            MidSpacePair(f, m, pair.fixed_mask, pair.moving_mask, self.similarity)
+            for f, m in zip(pair.fixed, pair.moving, strict=True)
+        ]
+        cell = float(torch.tensor(samples).prod())
+        stiffness = self.regularisation * cell
+        bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
+
+        points = tuple(pair.lattice.points)
+        c = torch.zeros(3, *points, dtype=pair.fixed.dtype, device=pair.fixed.device)
+        ahead, momentum = c, 0
+        before = after = float("nan")
+        matrix = texture = None
+        steps = 0
+        for steps in range(self.iterations + 1):
+            velocity = evaluate(ahead, samples) if steps else None
+            refresh = steps % 5 == 0
+            pulls = [channel(velocity, curvature=refresh) for channel in channels]
+            after = sum(p.forces.mean for p in pulls) / len(pulls)
+            if steps == 0:
+                before = after
+                if not all(p.forces.weight for p in pulls):
+                    break
+            if refresh:
+                raw = sum(adjoint(outer(p.arm), samples) for p in pulls)
+                texture = raw[:3].sum(0) / (3 * cell)
+                matrix = raw
+                matrix[:3] += 12 * stiffness + 1e-6 * cell
+            if steps == self.iterations:
+                break
+            slope = sum(adjoint(p.force, samples) for p in pulls) + stiffness * laplacian(ahead)
+            move = solve3(matrix, -slope)
+            move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
+            new = (ahead + move).clamp(-bound, bound)
+            if float(((new - c) * slope).sum()) > 0:
+                momentum = 0  # the step went uphill: forget the momentum
+            momentum += 1
+            ahead = new + (new - c) * ((momentum - 1) / (momentum + 2))
+            ahead = ahead.clamp(-bound, bound)
+            change = float((new - c).abs().max())
+            c = new
+            if change < self.tolerance:
+                break
+        confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
+        if texture is not None:
+            confidence = texture / (texture + self.regularisation)
+        quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
+        return VelocityPatch(c * voxel, confidence, quality)
+
+
+def laplacian(c: torch.Tensor) -> torch.Tensor:
+    """Gradient of the membrane energy 1/2 sum over lattice edges |c_a - c_b|^2; free border. (3, z, y, x)."""
+    out = torch.zeros_like(c)
+    for axis in (1, 2, 3):
+        d = torch.diff(c, dim=axis)
+        out.narrow(axis, 1, c.shape[axis] - 1).add_(d)
+        out.narrow(axis, 0, c.shape[axis] - 1).sub_(d)
+    return out
