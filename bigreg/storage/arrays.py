@@ -26,6 +26,8 @@ class Array:
         self._store = store
         self._write = write
         self.shape: tuple[int, ...] = tuple(store.shape)
+        names = tuple(store.domain.labels)
+        self.dimension_names: tuple[str, ...] | None = names if all(names) else None
         self.dtype: np.dtype = np.dtype(store.dtype.numpy_dtype)
         layout = store.chunk_layout
         self.chunks: tuple[int, ...] = tuple(layout.read_chunk.shape)

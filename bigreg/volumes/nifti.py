@@ -1,0 +1,86 @@
+"""NIfTI: affine and units (RAS+, millimetres where the file does not say, as the standard has it) to (z, y, x) um.
+
+The world's axes run to superior, anterior, right, so they start at "ipl". A .nii is mapped; a .nii.gz is loaded whole,
+once a process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from ..errors import CorruptDataError, InputError
+from ..storage import local_path
+from .spec import ImageSpec
+from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, label, open_binary, pick
+from .units import micrometres
+
+WORLD = "ipl"
+
+
+def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
+    try:
+        image = _load(spec.path)
+        affine = np.asarray(image.affine, dtype=float)
+    except (nibabel.filebasedimages.ImageFileError, nibabel.wrapstruct.WrapStructError, OSError, ValueError) as error:
+        raise CorruptDataError(f"{label(name, spec)} cannot be read as NIfTI: {error}; restore it") from error
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
+        raise InputError(f"{label(name, spec)}: the header's affine cannot be inverted; mend it")
+    # File axes are x, y, z, t, then the values of a vector.
+    axes = "xyztc"[: len(image.shape)] if len(image.shape) <= 5 else "?" * len(image.shape)
+    picked = pick(name, spec, axes, image.shape)
+    whole = spec.path.endswith(".gz") or local_path(spec.path) is None
+    array: Any = LoadedOnce(spec.path, _Whole(spec.path)) if whole else _Proxy(image.dataobj)
+    read = BoxReader(array, axes, picked)
+    unit = micrometres(image.header.get_xyzt_units()[0]) or 1000.0
+    flip = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z) to (z, y, x), on both sides
+    level_affine = flip @ np.diag([unit, unit, unit, 1.0]) @ affine @ flip
+    shape = read.per_axis(image.shape)
+    return StoredImage(
+        levels=(StoredLevel(shape, level_affine, shape, read),),
+        dtype=_dtype(image.dataobj),
+        metadata={"header": {key: str(image.header[key]) for key in image.header}},
+        channels=image.shape[4] if len(image.shape) > 4 else 1,
+        has_directions=True,
+        orientation=WORLD,
+    )
+
+
+def _load(path: str) -> nibabel.Nifti1Image:
+    local = local_path(path)
+    if local is not None:
+        return nibabel.load(local)
+    with open_binary(path) as file:
+        data = file.read()
+    if path.endswith(".gz"):
+        import gzip
+
+        data = gzip.decompress(data)
+    return nibabel.Nifti1Image.from_bytes(data)
+
+
+def _dtype(proxy: Any) -> np.dtype:
+    """What is stored, or float32 where the header scales it."""
+    return np.dtype(proxy.dtype) if (proxy.slope, proxy.inter) == (1.0, 0.0) else np.dtype("float32")
+
+
+@dataclass(frozen=True)
+class _Proxy:
+    """Slices of a file that nibabel maps, in the dtype that is announced."""
+
+    proxy: Any
+
+    def __getitem__(self, key: tuple) -> np.ndarray:
+        return np.asarray(self.proxy[key]).astype(_dtype(self.proxy), copy=False)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    path: str
+
+    def __call__(self) -> np.ndarray:
+        proxy = _load(self.path).dataobj
+        return np.asarray(proxy).astype(_dtype(proxy), copy=False)

@@ -1,0 +1,150 @@
+"""What a format module answers: the levels of one image as its file describes them, and small tools for all formats."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import fsspec
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Shape
+from ..storage import local_path
+from .spec import ImageSpec
+
+Read = Callable[[Shape, Shape], np.ndarray]
+
+
+@dataclass(frozen=True)
+class StoredLevel:
+    """One resolution: shape and chunks (z, y, x), the 4 x 4 affine index to header world, and how to read a box."""
+
+    shape: Shape
+    affine: np.ndarray
+    chunks: Shape
+    read: Read
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image as its file describes it.
+
+    Affines are in um where `spacing_known`, else in level-0 voxels. `has_directions`: the header says how the axes
+    lie in an anatomical world, whose own axes are named by `orientation`. `metadata` is what the digest is made of.
+    """
+
+    levels: tuple[StoredLevel, ...]
+    dtype: np.dtype
+    metadata: Any
+    channels: int = 1
+    spacing_known: bool = True
+    has_directions: bool = False
+    orientation: str | None = None
+
+
+@dataclass(frozen=True)
+class BoxReader:
+    """Reads (z, y, x) boxes out of an array with more axes or another order; `axes` has one letter an axis."""
+
+    array: Any
+    axes: str
+    picked: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, start: Shape, stop: Shape) -> np.ndarray:
+        box = {a: slice(b, e) for a, b, e in zip("zyx", start, stop, strict=True)}
+        data = np.asarray(self.array[tuple(box[a] if a in box else self.picked[a] for a in self.axes)])
+        left = [a for a in self.axes if a in box]
+        return data.transpose([left.index(a) for a in "zyx"])
+
+    def per_axis(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Values given for each array axis, for (z, y, x) only."""
+        return tuple(values[self.axes.index(a)] for a in "zyx")
+
+
+def label(name: str, spec: ImageSpec) -> str:
+    """How an image is called in messages."""
+    inside = f" dataset '{spec.dataset}'" if spec.dataset else ""
+    return f"{name} '{spec.path}'{inside}"
+
+
+def option(name: str, what: str) -> str:
+    """The command line's option for a property of this image."""
+    return f"--{name}-{what}" if name in ("fixed", "moving") else f"--{what}"
+
+
+def pick(name: str, spec: ImageSpec, axes: str, shape: Sequence[int]) -> dict[str, int]:
+    """Which channel and time point is read; raises InputError where the file has not so many, or no z, y, x."""
+    if not all(axes.count(a) == 1 for a in "zyx"):
+        what = "is 2-D" if axes.count("z") == 0 else "has the wrong axes"
+        raise InputError(f"{label(name, spec)} {what} (axes {axes}, shape {tuple(shape)}); give a 3-D image (z, y, x)")
+    picked = {}
+    counts = dict(zip(axes, shape, strict=True))
+    for axis, what, wanted in (("c", "channel", spec.channel), ("t", "time", spec.time)):
+        count = counts.pop(axis, 1)
+        if (wanted or 0) >= count:
+            raise InputError(
+                f"{label(name, spec)}: {what} {wanted} is out of range; there are {count} (0 to {count - 1}), "
+                f"pass {option(name, what)}"
+            )
+        picked[axis] = wanted or 0
+    extra = [a for a in counts if a not in "zyx"]
+    if any(counts[a] != 1 for a in extra):
+        raise InputError(f"{label(name, spec)} has the wrong axes ({axes}, shape {tuple(shape)}); only t, c, z, y, x")
+    return picked | dict.fromkeys(extra, 0)
+
+
+def unnamed_axes(name: str, spec: ImageSpec, shape: Sequence[int]) -> str:
+    """Axes of an array that does not name them: (z, y, x), with channel and time before where they are asked for."""
+    axes = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}.get(len(shape), "?" * len(shape))
+    if "?" in axes:
+        raise InputError(f"{label(name, spec)} has the wrong axes (shape {tuple(shape)}); give a 3-D image (z, y, x)")
+    for axis, what, wanted in (("c", "channel", spec.channel), ("t", "time", spec.time)):
+        if axis in axes and wanted is None and shape[axes.index(axis)] > 1:
+            raise InputError(
+                f"{label(name, spec)} has {len(shape)} axes without names (shape {tuple(shape)}); "
+                f"pass {option(name, what)} N if they are {axes}, else give a 3-D image (z, y, x)"
+            )
+    return axes
+
+
+def scaling(spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> np.ndarray:
+    """The 4 x 4 affine of an axis-aligned grid."""
+    affine = np.diag([*map(float, spacing), 1.0])
+    affine[:3, 3] = origin
+    return affine
+
+
+def open_binary(path: str) -> BinaryIO:
+    """A seekable file at a path or URL."""
+    local = local_path(path)
+    return open(local, "rb") if local is not None else fsspec.open(path, "rb").open()
+
+
+_loaded: OrderedDict[tuple, np.ndarray] = OrderedDict()
+_loading = threading.Lock()
+KEPT = 4
+
+
+@dataclass(frozen=True)
+class LoadedOnce:
+    """An array whose file cannot be read in parts: loaded on first use; the last few are kept for the process."""
+
+    path: str
+    load: Callable[[], np.ndarray]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        local = local_path(self.path)
+        stat = os.stat(local) if local is not None else None
+        known = (self.path, stat and (stat.st_mtime_ns, stat.st_size))
+        with _loading:
+            if known not in _loaded:
+                _loaded[known] = self.load()
+                while len(_loaded) > KEPT:
+                    _loaded.popitem(last=False)
+            _loaded.move_to_end(known)
+            return _loaded[known][key]

@@ -1,0 +1,201 @@
+"""Volume: one image, lazy, chunked and multiscale, placed in the world."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..errors import BigregError, CorruptDataError, InputError
+from ..geometry import Grid, Shape, Vector
+from .arrays import open_in_memory
+from .formats import find_format
+from .spec import ImageSpec
+from .stored import StoredImage, label, option
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a volume: its grid, and its spacing over that of level 0 along (z, y, x)."""
+
+    grid: Grid
+    factors: Vector
+
+
+class Volume:
+    """An image that is read box by box. Make one with `open_volume`.
+
+    spec         how to open it again; None for an array in memory
+    name         what it is called in messages: fixed, moving, image
+    levels       resolutions, finest first, each with its Grid in the world (um, z y x)
+    orientation  the anatomical sides at which the world's (z, y, x) axes start, such as "ipl"; None if unknown
+    channels     how many the file has (one is read)
+    """
+
+    def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
+        _check(stored, spec, name)
+        grids, orientation = _place(stored, spec, name)
+        first = np.asarray(grids[0].spacing)
+        self.spec = spec if array is None else None
+        self.name = name
+        self.levels = tuple(Level(grid, tuple(float(f) for f in np.asarray(grid.spacing) / first)) for grid in grids)
+        self.orientation = orientation
+        self.channels = stored.channels
+        self.dtype = stored.dtype.newbyteorder("=")
+        self._stored, self._settings, self._array = stored, spec, array
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.spec, self.name, self._array, self._settings)
+
+    def __repr__(self) -> str:
+        return f"Volume({label(self.name, self._settings)}, shape={self.shape}, spacing={self.grid().spacing} um)"
+
+    def grid(self, level: int = 0) -> Grid:
+        return self.levels[level].grid
+
+    @property
+    def shape(self) -> Shape:
+        return self.levels[0].grid.shape
+
+    @property
+    def chunks(self) -> Shape:
+        """What is decoded at once at level 0 (z, y, x)."""
+        return tuple(int(c) for c in self._stored.levels[0].chunks)
+
+    def read(self, start: Sequence[int], stop: Sequence[int], level: int = 0) -> np.ndarray:
+        """The voxels from index `start` up to `stop` (z, y, x), native byte order.
+
+        Raises ValueError for a box outside the volume, CorruptDataError naming what cannot be decoded.
+        """
+        stored = self._stored.levels[level]
+        start, stop = tuple(int(v) for v in start), tuple(int(v) for v in stop)
+        if any(not 0 <= a <= b <= n for a, b, n in zip(start, stop, stored.shape, strict=True)):
+            raise ValueError(f"{label(self.name, self._settings)}: box {start} to {stop} is outside {stored.shape}")
+        try:
+            data = stored.read(start, stop)
+        except (BigregError, MemoryError):
+            raise
+        except Exception as error:  # each codec library has errors of its own
+            raise CorruptDataError(
+                f"{label(self.name, self._settings)} level {level}: voxels {start} to {stop} cannot be decoded: "
+                f"{error}; restore the file from its source"
+            ) from error
+        return np.ascontiguousarray(data, dtype=self.dtype)
+
+    def with_channel(self, channel: int) -> Volume:
+        """The same image, another channel."""
+        return _reopen(self.spec, self.name, self._array, self._settings.model_copy(update={"channel": channel}))
+
+    def identity(self) -> dict[str, Any]:
+        """What the image is, as JSON: enough to notice later that a path now holds another image."""
+        spec = self._settings
+        return {
+            "path": spec.path if self.spec is not None else None,
+            "dataset": spec.dataset,
+            "channel": spec.channel,
+            "time": spec.time,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "spacing": list(self.grid().spacing),
+            "digest": self._digest,
+        }
+
+    @cached_property
+    def _digest(self) -> str:
+        grids = [level.grid.to_json() for level in self.levels]
+        text = json.dumps([self._stored.metadata, grids, self.orientation], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reopen(spec: ImageSpec | None, name: str, array: Any, settings: ImageSpec) -> Volume:
+    if array is not None:
+        return Volume(open_in_memory(array, settings, name), settings, name, array=array)
+    settings = settings if spec is None else settings.model_copy(update={"path": spec.path})
+    return Volume(find_format(settings, name).open(settings, name), settings, name)
+
+
+def open_volume(
+    source: Any,
+    *,
+    dataset: str | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    spacing: Sequence[float] | None = None,
+    origin: Sequence[float] | None = None,
+    orientation: str | None = None,
+    name: str = "image",
+) -> Volume:
+    """Open an image: a path, URL, ImageSpec, Volume, or a numpy or dask array (which needs `spacing`).
+
+    The keywords say what the file does not say or says wrongly (see ImageSpec). Raises InputError, before any voxel
+    is read, for whatever cannot be used: missing, unknown format, no spacing, 2-D, wrong axes, complex.
+    """
+    given = {
+        "dataset": dataset,
+        "channel": channel,
+        "time": time,
+        "spacing": None if spacing is None else tuple(spacing),
+        "origin": None if origin is None else tuple(origin),
+        "orientation": orientation,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    array = None
+    if isinstance(source, Volume):
+        if not given and name == source.name:
+            return source
+        array, known = source._array, source._settings.model_dump()
+    elif isinstance(source, ImageSpec):
+        known = source.model_dump()
+    elif isinstance(source, (str, Path)):
+        known = {"path": source}
+    elif hasattr(source, "shape") and hasattr(source, "dtype"):
+        array, known = source, {"path": "array"}
+    else:
+        raise InputError(f"{name}: {type(source).__name__} is no image; give a path, a URL, a Volume or an array")
+    try:
+        settings = ImageSpec.model_validate({**known, **given})
+    except ValidationError as error:
+        details = error.errors()[0]
+        field = str(details["loc"][0]) if details["loc"] else "path"
+        message = str(details["msg"]).removeprefix("Value error, ")
+        remedy = f"; see {option(name, field)}" if field != "path" else ""
+        raise InputError(f"{name} '{known['path']}': {field}: {message}{remedy}") from error
+    return _reopen(None, name, array, settings)
+
+
+def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
+    shape = stored.levels[0].shape
+    if min(shape) < 2:
+        raise InputError(f"{label(name, spec)} is 2-D (shape {shape}); give a 3-D image (z, y, x)")
+    if stored.dtype.kind not in "biuf":
+        kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
+        raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")
+    if not stored.spacing_known and spec.spacing is None:
+        raise InputError(f"{label(name, spec)}: spacing is missing; pass {option(name, 'spacing')} Z Y X (um)")
+
+
+def _place(stored: StoredImage, spec: ImageSpec, name: str) -> tuple[list[Grid], str | None]:
+    """Grids of all levels and the code of the world's axes, after what the spec overrules."""
+    old = stored.levels[0].affine
+    steps = np.linalg.norm(old[:3, :3], axis=0)
+    new = old.copy()
+    if spec.spacing is not None:
+        # All lengths of the header scale along, so that levels and origin keep their places relative to level 0.
+        new[:3, :3] = old[:3, :3] / steps * spec.spacing
+        new[:3, 3] = new[:3, :3] @ np.linalg.inv(old[:3, :3]) @ old[:3, 3]
+        steps = np.asarray(spec.spacing)
+    if spec.orientation is not None and stored.has_directions:
+        new = np.diag([*steps, 1.0])
+    if spec.origin is not None:
+        new[:3, 3] = spec.origin
+    relative = new @ np.linalg.inv(old)
+    same = np.array_equal(new, old)
+    grids = [Grid(level.shape, (level.affine if same else relative @ level.affine)[:3]) for level in stored.levels]
+    return grids, spec.orientation or stored.orientation

@@ -1,0 +1,22 @@
+"""A plain Zarr array (v2 or v3): no spacing of its own; its axes are named by dimension_names where it has them."""
+
+from __future__ import annotations
+
+from ..storage import join, open_array
+from .spec import ImageSpec
+from .stored import BoxReader, StoredImage, StoredLevel, pick, scaling, unnamed_axes
+
+
+def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
+    array = open_array(join(spec.path, spec.dataset or ""))
+    names = "".join(str(axis or "?").lower() for axis in array.dimension_names or ())
+    axes = names if len(names) == array.ndim and set("zyx") <= set(names) else unnamed_axes(name, spec, array.shape)
+    read = BoxReader(array, axes, pick(name, spec, axes, array.shape))
+    level = StoredLevel(read.per_axis(array.shape), scaling((1, 1, 1)), read.per_axis(array.chunks), read)
+    return StoredImage(
+        levels=(level,),
+        dtype=array.dtype,
+        metadata={"shape": array.shape, "dtype": str(array.dtype), "attributes": array.attributes},
+        channels=array.shape[axes.index("c")] if "c" in axes else 1,
+        spacing_known=False,
+    )
