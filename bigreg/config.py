@@ -1,0 +1,189 @@
+"""What configs/*.yaml says: every key, its type and its default. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import ConfigError
+
+Positive = Field(gt=0)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Intensity(_Section):
+    """Both images are scaled so that these percentiles become 0 and 1."""
+
+    low: float = Field(1.0, ge=0, lt=100)
+    high: float = Field(99.9, gt=0, le=100)
+
+
+class Affine(_Section):
+    """The global start."""
+
+    kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
+    similarity: Literal["lncc", "ncc", "mse"] = "lncc"
+    rotations_deg: float = Field(10.0, ge=0, le=45)
+    min_overlap: float = Field(0.2, gt=0, le=1)
+    voxels: int = Field(128, ge=32, le=512)
+
+
+class Ladder(_Section):
+    """The levels, coarse to fine."""
+
+    finest: int = Field(1, ge=1)
+    coarsest: int | None = Field(None, ge=1)
+    cell_voxels: int = Field(4, ge=2, le=16)
+    samples: int = Field(2, ge=1, le=16)
+    iterations: list[int] = Field([20, 30, 40, 60], min_length=1)
+    repeats: list[int] = Field([1], min_length=1)
+
+    @field_validator("finest", "coarsest")
+    @classmethod
+    def _power_of_two(cls, value: int | None) -> int | None:
+        if value is not None and value & (value - 1):
+            raise ValueError(f"{value} must be a power of two")
+        return value
+
+    @field_validator("iterations", "repeats")
+    @classmethod
+    def _at_least_one(cls, value: list[int]) -> list[int]:
+        if min(value) < 1:
+            raise ValueError(f"{value} must be numbers of at least 1")
+        return value
+
+
+class Blocks(_Section):
+    """The unit of work, in voxels of a level."""
+
+    core: int = Field(128, ge=8)
+    halo: int = Field(16, ge=0)
+
+
+class Output(_Section):
+    """What the run writes."""
+
+    warped: bool = True
+    interpolation: Literal["linear", "cubic"] = "linear"
+    chunk: int = Field(64, ge=8)
+    shard: int = Field(128, ge=8)
+
+    @field_validator("shard")
+    @classmethod
+    def _whole_chunks(cls, value: int, info: Any) -> int:
+        if "chunk" in info.data and value % info.data["chunk"]:
+            raise ValueError(f"shard {value} must be a multiple of chunk {info.data['chunk']}")
+        return value
+
+
+class Guarantee(_Section):
+    """What the stored fields must satisfy, or be damped until they do."""
+
+    min_determinant: float = Field(0.05, gt=0, lt=0.5)
+    inverse_tolerance: float = Field(0.01, gt=0, lt=0.5)
+
+
+class Cluster(_Section):
+    """The local Dask cluster that a run makes when no client is given. None: as many workers as cores."""
+
+    workers: int | None = Field(None, ge=1)
+    memory_limit: str | None = None
+
+
+class Config(_Section):
+    """Configuration of one registration."""
+
+    intensity: Intensity = Intensity()
+    affine: Affine = Affine()
+    ladder: Ladder = Ladder()
+    engine: str = "optimise"
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    blocks: Blocks = Blocks()
+    output: Output = Output()
+    guarantee: Guarantee = Guarantee()
+    cluster: Cluster = Cluster()
+
+    def result_part(self) -> dict[str, Any]:
+        """The part that decides the result, so without the cluster: a resumed run must agree in it."""
+        return self.model_dump(mode="json", exclude={"cluster"})
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with bigreg."""
+    return sorted(Path(p.name).stem for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def _preset_folder() -> Any:
+    packaged = resources.files("bigreg") / "presets"
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parent.parent / "configs"
+
+
+def load_config(
+    source: Config | dict | str | Path | None = None, *, preset: str | None = None, overrides: list[str] | None = None
+) -> Config:
+    """Make a Config from a preset name, a YAML file, a dict or nothing, then dotted `KEY=VALUE` overrides.
+
+    A string that names a preset is that preset, otherwise it is a file. Raises ConfigError that names key and value.
+    """
+    if isinstance(source, Config) and not overrides:
+        return source
+    if isinstance(source, Config):
+        data = source.model_dump()
+    elif isinstance(source, dict):
+        data = source
+    else:
+        if preset is not None and source is not None:
+            raise ConfigError(f"both preset {preset!r} and config file '{source}' are given; choose one")
+        chosen = source if source is not None else (preset or "rounds")
+        data = _read_yaml(chosen)
+    data = {**data}
+    for item in overrides or []:
+        key, sep, value = item.partition("=")
+        if not sep or not key:
+            raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance blocks.core=96)")
+        _set(data, key.strip().split("."), _yaml(value, f"override {item!r}"), item)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("the configuration is not valid: " + "; ".join(lines)) from error
+
+
+def _read_yaml(source: str | Path) -> dict:
+    path = _preset_folder() / f"{source}.yaml" if str(source) in preset_names() else Path(source)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"configuration '{source}' is neither a preset ({', '.join(preset_names())}) nor a readable file: {error}"
+        ) from error
+    data = _yaml(text, f"configuration '{source}'")
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration '{source}' must hold keys and values, found {type(data).__name__}")
+    return data
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is not valid YAML: {error}") from error
+
+
+def _set(data: dict, keys: list[str], value: Any, item: str) -> None:
+    for key in keys[:-1]:
+        child = data.get(key)
+        data[key] = dict(child) if isinstance(child, dict) else {}
+        if child is not None and not isinstance(child, dict):
+            raise ConfigError(f"override {item!r}: {key} is not a section")
+        data = data[key]
+    data[keys[-1]] = value
