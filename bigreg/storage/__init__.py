@@ -10,7 +10,7 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 
 from .arrays import Array, create_array, open_array
 from .locations import join, local_path, scheme, set_concurrency
-from .nodes import Node, children, create_group, exists, find_node, read_attributes, write_attributes
+from .nodes import Node, children, create_group, exists, find_node, read_attributes, remove, write_attributes
 
 __all__ = [
     "Array",
@@ -24,6 +24,7 @@ __all__ = [
     "local_path",
     "open_array",
     "read_attributes",
+    "remove",
     "scheme",
     "set_concurrency",
     "write_attributes",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
+import tensorstore as ts
 
 from ..errors import CorruptDataError, InputError, OutputError
 from .locations import join, local_path, open_kvstore, read_error, scheme, write_error
@@ -92,6 +94,17 @@ def children(url: str) -> list[str]:
         return sorted(name.rstrip("/").rpartition("/")[2] for name in filesystem.ls(path, detail=False))
     except FileNotFoundError:
         return []
+
+
+def remove(url: str) -> None:
+    """Delete everything that is stored at `url`, if anything is."""
+    path = local_path(url)
+    if path is None:
+        open_kvstore(url).delete_range(ts.KvStore.KeyRange()).result()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def create_group(url: str, attributes: dict | None = None, *, exist_ok: bool = False) -> None:

@@ -1,6 +1,21 @@
 """What an image is: a lazy, chunked, multiscale Volume placed in the world; one small module a format."""
 
+from .convert import convert
+from .multiscale import ImageWriter, create_image
+from .pyramid import block_mean, block_mode, downsample, pyramid_factors
 from .spec import ImageSpec
 from .volume import Level, Volume, open_volume
 
-__all__ = ["ImageSpec", "Level", "Volume", "open_volume"]
+__all__ = [
+    "ImageSpec",
+    "ImageWriter",
+    "Level",
+    "Volume",
+    "block_mean",
+    "block_mode",
+    "convert",
+    "create_image",
+    "downsample",
+    "open_volume",
+    "pyramid_factors",
+]

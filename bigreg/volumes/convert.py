@@ -1,0 +1,218 @@
+"""Any image that can be read to OME-Zarr 0.5: sharded, with a pyramid, out of core, and all or nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import OutputError
+from ..geometry import Shape
+from ..storage import exists, local_path, remove
+from .multiscale import CHUNKS, SHARDS, ImageWriter, create_image
+from .pyramid import downsample, pyramid_factors
+from .volume import Volume, open_volume
+
+Progress = Callable[[int, int, str], None]
+# What one thread may read of the source at once where its chunks reach across many shards (planes of a TIFF).
+READ_BYTES = 512 << 20
+
+
+def convert(
+    source: Any,
+    out: str | os.PathLike,
+    *,
+    dataset: str | None = None,
+    channel: int | None = None,
+    time: int | None = None,
+    spacing: Sequence[float] | None = None,
+    origin: Sequence[float] | None = None,
+    orientation: str | None = None,
+    chunks: Sequence[int] = CHUNKS,
+    shards: Sequence[int] | None = SHARDS,
+    levels: int | None = None,
+    dtype: np.dtype | str | None = None,
+    labels: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Volume:
+    """Write `source` (anything open_volume takes) to `out` and return it opened.
+
+    Without `channel` all channels are written. `levels` limits the pyramid (default: until 64 voxels are left along
+    the longest axis); `labels` takes the commonest label instead of means. `dtype` casts (integers are rounded and
+    clipped). `progress(done, total, what)` counts shards. Memory: a few shards a thread, whatever the volume, unless
+    the format has to be loaded whole (compressed NRRD and NIfTI).
+
+    A local output is written beside its final name and renamed at the end; elsewhere its metadata is written last. So
+    what is there is finished. Raises OutputError where `out` exists, unless `overwrite`.
+    """
+    volume = open_volume(
+        source,
+        dataset=dataset,
+        channel=channel,
+        time=time,
+        spacing=spacing,
+        origin=origin,
+        orientation=orientation,
+    )
+    out = os.fspath(out)
+    if exists(out) and not overwrite:
+        raise OutputError(f"'{out}' exists already; choose another output or pass --overwrite")
+    given = channel is not None or getattr(volume.spec, "channel", None) is not None
+    sources = [volume] if given or volume.channels == 1 else [volume.with_channel(c) for c in range(volume.channels)]
+    factors = pyramid_factors(volume.grid())[:levels]
+    target = local_path(out)
+    part = str(target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")) if target is not None else out
+    try:
+        if target is None and exists(out):
+            remove(out)
+        writer = create_image(
+            part,
+            [volume.grid().downsampled(f) for f in factors],
+            volume.dtype if dtype is None else np.dtype(dtype),
+            name=Path(out.rstrip("/")).name.removesuffix(".zarr").removesuffix(".ome"),
+            chunks=chunks,
+            shards=shards,
+            channels=len(sources) if len(sources) > 1 else 0,
+            labels=labels,
+            orientation=volume.orientation,
+            finished=False,
+        )
+        _fill(writer, sources, factors, labels, progress, workers or min(4, os.cpu_count() or 1))
+        writer.finish()
+        if target is not None:
+            _put_in_place(Path(part), target, overwrite)
+    except BaseException:
+        remove(part)
+        raise
+    return open_volume(out, name=volume.name)
+
+
+def _put_in_place(part: Path, target: Path, overwrite: bool) -> None:
+    old = None
+    if target.exists() and overwrite:
+        old = target.with_name(f"{part.name}.old")
+        target.rename(old)
+    try:
+        part.rename(target)
+    except OSError as error:
+        raise OutputError(f"'{target}' cannot be written: {error}; choose another output") from error
+    if old is not None:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _fill(
+    writer: ImageWriter,
+    sources: list[Volume],
+    factors: list[Shape],
+    labels: bool,
+    progress: Progress | None,
+    workers: int,
+) -> None:
+    counts = [sum(1 for _ in boxes(writer.array(k).shape[-3:], writer.unit(k))) for k in range(len(factors))]
+    total, done, lock = sum(counts) * len(sources), itertools.count(1), threading.Lock()
+
+    def report(level: int) -> None:
+        if progress is not None:
+            with lock:
+                progress(next(done), total, f"level {level}")
+
+    with ThreadPoolExecutor(workers) as pool:
+        for channel, source in enumerate(sources):
+            shape, unit = source.shape, writer.unit(0)
+            jobs = [
+                pool.submit(_copy, writer, source, channel, start, stop, lambda: report(0))
+                for start, stop in boxes(shape, _reading_box(source, unit))
+            ]
+            _all(jobs, pool)
+            # A level is made from the one before it, so levels are finished one after the other.
+            for level in range(1, len(factors)):
+                step = tuple(b // a for a, b in zip(factors[level - 1], factors[level], strict=True))
+                jobs = [
+                    pool.submit(_coarsen, writer, level, channel, start, stop, step, labels, lambda k=level: report(k))
+                    for start, stop in boxes(writer.array(level).shape[-3:], writer.unit(level))
+                ]
+                _all(jobs, pool)
+
+
+def _all(jobs: list, pool: ThreadPoolExecutor) -> None:
+    """Wait for all; on the first failure drop what has not started and raise it."""
+    done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+    failed = next((job for job in done if job.exception() is not None), None)
+    if failed is not None:
+        pool.shutdown(cancel_futures=True)
+        raise failed.exception()
+
+
+def boxes(shape: Sequence[int], unit: Sequence[int]) -> Iterator[tuple[Shape, Shape]]:
+    """Start and stop of the boxes of size `unit` that tile `shape`, the last ones clipped."""
+    for start in itertools.product(*(range(0, n, u) for n, u in zip(shape, unit, strict=True))):
+        yield start, tuple(min(a + u, n) for a, u, n in zip(start, unit, shape, strict=True))
+
+
+def _reading_box(source: Volume, unit: Shape) -> Shape:
+    """Whole shards that are read together, so that wide source chunks are not decoded once for each shard."""
+    box = list(unit)
+    for axis in (2, 1, 0):
+        wanted = min(source.chunks[axis], source.shape[axis])
+        while box[axis] < wanted and 2 * int(np.prod(box)) * source.dtype.itemsize <= READ_BYTES:
+            box[axis] *= 2
+    return tuple(box)
+
+
+def _copy(
+    writer: ImageWriter, source: Volume, channel: int, start: Shape, stop: Shape, report: Callable[[], None]
+) -> None:
+    data = source.read(start, stop)
+    for low, high in boxes(data.shape, writer.unit(0)):
+        part = data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        place = tuple(a + b for a, b in zip(start, low, strict=True))
+        writer.write(0, place, cast(part, writer.array(0).dtype), channel=channel)
+        report()
+
+
+def _coarsen(
+    writer: ImageWriter,
+    level: int,
+    channel: int,
+    start: Shape,
+    stop: Shape,
+    step: Shape,
+    labels: bool,
+    report: Callable[[], None],
+) -> None:
+    finer = writer.array(level - 1)
+    lead = (channel,) if len(finer.shape) == 4 else ()
+    result = np.empty([b - a for a, b in zip(start, stop, strict=True)], dtype=finer.dtype)
+    # By parts, because the finer box of a whole shard is eight shards.
+    for low, high in boxes(result.shape, [max(1, u // 2) for u in writer.unit(level)]):
+        first = [(s + a) * f for s, a, f in zip(start, low, step, strict=True)]
+        last = [(s + b) * f for s, b, f in zip(start, high, step, strict=True)]
+        data = finer.read((*lead, *first), (*(c + 1 for c in lead), *last)).reshape(
+            [b - a for a, b in zip(first, last, strict=True)]
+        )
+        result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = downsample(data, step, labels=labels)
+    writer.write(level, start, result, channel=channel)
+    report()
+
+
+def cast(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """To another dtype; integers are rounded and clipped to their range, never wrapped."""
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iu" and data.dtype != dtype:
+        limits = np.iinfo(dtype)
+        if data.dtype.kind == "f":
+            data = np.rint(np.clip(data.astype(np.float64), limits.min, limits.max))
+        elif data.dtype.kind in "iu":
+            low, high = max(limits.min, np.iinfo(data.dtype).min), min(limits.max, np.iinfo(data.dtype).max)
+            data = np.clip(data, low, high)
+    return data.astype(dtype, copy=False)
