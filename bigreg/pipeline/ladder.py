@@ -1,0 +1,83 @@
+"""The ladder of a run: which levels there are, and how each is cut into blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import Config
+from ..geometry import BlockGrid, Grid, Lattice, Shape
+from .frames import Frames
+
+COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
+THINNEST_VOXELS = 8  # an axis is not downsampled below this many voxels
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """One level: `index` in the ladder (0 = finest), voxel spacing (um), lattice, blocks in cells, engine steps."""
+
+    index: int
+    downsample: int
+    spacing: tuple[float, float, float]
+    lattice: Lattice
+    blocks: BlockGrid
+    cell_voxels: int
+    iterations: int
+
+    def patch(self, start: Shape, stop: Shape) -> Lattice:
+        """The lattice of some cells, with the level's voxels as its samples."""
+        return self.lattice.part(start, stop, (self.cell_voxels,) * 3)
+
+
+def pooling(image: Grid, own_spacing: np.ndarray, spacing: np.ndarray) -> Shape:
+    """By how much an image is block-averaged for a level: per own index axis, the power of two nearest to the level.
+
+    own_spacing, spacing: the image's and the level's spacing along the axes of mid-space, um; each index axis takes
+    the factor of the mid-space axis with its spacing order kept by the caller.
+    """
+    factor = 2 ** np.round(np.log2(np.maximum(spacing / own_spacing, 1.0))).astype(int)
+    return tuple(int(max(1, min(f, n))) for f, n in zip(factor, image.shape, strict=True))
+
+
+def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
+    """All levels, coarsest first."""
+    low, high = frames.domain()
+    extent = high - low
+    base = np.maximum(frames.mid_spacing("fixed"), frames.mid_spacing("moving"))
+    settings = config.ladder
+    coarsest = settings.coarsest
+    if coarsest is None:
+        ratio = extent.max() / (base.min() * COARSEST_VOXELS)
+        coarsest = 2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9)))
+    coarsest = max(coarsest, settings.finest)
+    steps = []
+    downsample = settings.finest
+    while downsample <= coarsest:
+        rank = len(dict.fromkeys(d for d, _ in steps))
+        repeats = settings.repeats[min(rank, len(settings.repeats) - 1)]
+        iterations = settings.iterations[min(rank, len(settings.iterations) - 1)]
+        steps += [(downsample, iterations)] * repeats
+        downsample *= 2
+    plans = []
+    for index, (downsample, iterations) in enumerate(steps):
+        spacing = level_spacing(base, extent, downsample)
+        cell = spacing * settings.cell_voxels
+        cells = tuple(int(n) for n in np.maximum(np.ceil(extent / cell - 1e-6), 1))
+        lattice = Lattice(cells, tuple(cell), tuple(low), (settings.samples,) * 3)
+        core = max(1, config.blocks.core // settings.cell_voxels)
+        halo = -(-config.blocks.halo // settings.cell_voxels)
+        blocks = BlockGrid.balanced(cells, (core,) * 3, (halo,) * 3)
+        plans.append(
+            LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations)
+        )
+    return plans[::-1]
+
+
+def level_spacing(base: np.ndarray, extent: np.ndarray, downsample: int) -> np.ndarray:
+    """Voxel spacing (um) of a level: the finest axes are coarsened first, a thin axis stays as fine as it must."""
+    target = base.min() * downsample
+    factor = 2.0 ** np.round(np.log2(np.maximum(target / base, 1.0)))
+    thinnest = 2.0 ** np.floor(np.log2(np.maximum(extent / base / THINNEST_VOXELS, 1.0)))
+    return base * np.minimum(factor, thinnest)
