@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import Config
-from ..geometry import BlockGrid, Grid, Lattice, Shape
+from ..geometry import BlockGrid, Lattice, Shape
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
@@ -31,14 +31,18 @@ class LevelPlan:
         return self.lattice.part(start, stop, (self.cell_voxels,) * 3)
 
 
-def pooling(image: Grid, own_spacing: np.ndarray, spacing: np.ndarray) -> Shape:
-    """By how much an image is block-averaged for a level: per own index axis, the power of two nearest to the level.
+def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
+    """By how much an image is block-averaged for a level of that spacing (um, along the axes of mid-space).
 
-    own_spacing, spacing: the image's and the level's spacing along the axes of mid-space, um; each index axis takes
-    the factor of the mid-space axis with its spacing order kept by the caller.
+    Per index axis of the image, the power of two nearest to the level, so that an image is neither aliased nor blurred.
     """
-    factor = 2 ** np.round(np.log2(np.maximum(spacing / own_spacing, 1.0))).astype(int)
-    return tuple(int(max(1, min(f, n))) for f, n in zip(factor, image.shape, strict=True))
+    grid = frames.grid(which)
+    if which == "moving":
+        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
+    along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
+    ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
+    factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
+    return tuple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
 
 
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:

@@ -1,0 +1,88 @@
+"""What a task sees of its run: opened once in each worker process and kept while the run's attributes stand."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from ..config import Config
+from ..engines import Engine, load_engine
+from ..geometry import Grid, Shape
+from ..storage import Array
+from ..volumes import ImageSpec, Volume, open_volume
+from .frames import Frames
+from .images import LevelImage
+from .ladder import LevelPlan, ladder, pooling
+from .store import RunStore
+
+IMAGES = ("fixed", "moving")
+
+
+class Context:
+    """Read-only view of a run. `stamp` tells one state of its attributes from the next."""
+
+    def __init__(self, url: str, stamp: str) -> None:
+        self.store = RunStore(url)
+        self.attributes = self.store.attributes
+        self.config = Config.model_validate(self.attributes["config"])
+        self._arrays: dict[str, Array] = {}
+
+    @cached_property
+    def volumes(self) -> dict[str, Volume]:
+        return {
+            which: open_volume(ImageSpec.model_validate(self.attributes["images"][which]), name=which)
+            for which in IMAGES
+        }
+
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames.from_json(self.attributes["frames"])
+
+    @cached_property
+    def levels(self) -> dict[int, LevelPlan]:
+        return {plan.index: plan for plan in ladder(self.frames, self.config)}
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @lru_cache(maxsize=64)  # noqa: B019 - contexts are few and live as long as the process
+    def image(self, which: str, factors: Shape) -> LevelImage:
+        return LevelImage(self.store, self.volumes[which], factors)
+
+    def level_image(self, which: str, level: LevelPlan) -> LevelImage:
+        """The image at a level's resolution."""
+        return self.image(which, pooling(self.frames, which, np.asarray(level.spacing)))
+
+    @lru_cache(maxsize=8)  # noqa: B019
+    def engine(self, iterations: int) -> Engine:
+        return load_engine(self.config.engine, {**self.config.engine_options, "iterations": iterations})
+
+    def array(self, *parts: str | int, write: bool = False) -> Array:
+        key = f"{write}:{'/'.join(map(str, parts))}"
+        if key not in self._arrays:
+            self._arrays[key] = self.store.array(*parts, write=write)
+        return self._arrays[key]
+
+    def half_map(self, level: int, which: str) -> tuple[Array, Grid] | None:
+        """The stored displacement mid-space -> `which` after a level (um, mid-space), and its grid; None before any."""
+        if level not in self.levels:
+            return None
+        return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
+
+    def scaled(self, which: str, values: torch.Tensor) -> torch.Tensor:
+        """Stored values to intensities of about 0 .. 1."""
+        low, high = self.attributes["intensity"][which]
+        return (values - low) / (high - low)
+
+
+@lru_cache(maxsize=4)
+def context(url: str, stamp: str) -> Context:
+    return Context(url, stamp)
+
+
+def field_reader(array: Array):
+    """A `read` for Positions.sample of an array with a leading axis."""
+    return lambda start, stop: array.read((0, *start), (array.shape[0], *stop))

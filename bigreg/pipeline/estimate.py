@@ -1,0 +1,98 @@
+"""Task: read one patch pair in mid-space, hand it to the engine, store what it returns."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from .. import storage
+from ..engines.base import PatchPair, VelocityPatch, estimate_antisymmetric
+from ..geometry import Block, Shape
+from ..transforms.positions import Positions
+from .context import Context, field_reader
+from .ladder import LevelPlan
+from .store import Status
+
+METRICS = ("similarity_before", "similarity_after", "seconds", "overlap", "confidence", "patch_velocity")
+LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
+
+
+def patch_points(level: LevelPlan) -> Shape:
+    """Control points of the largest patch of a level."""
+    return tuple(
+        min(c + 2 * h, n) + 4
+        for c, h, n in zip(level.blocks.core, level.blocks.halo, level.blocks.cells, strict=True)
+    )
+
+
+def create(context: Context, level: LevelPlan) -> None:
+    """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block."""
+    points = patch_points(level)
+    storage.create_array(
+        context.store.path("levels", level.index, "patches"),
+        shape=(*level.blocks.counts, 4, *points),
+        dtype="float32",
+        chunks=(1, 1, 1, 4, *points),
+        exist_ok=True,
+    )
+
+
+def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
+    """Both images of a block, halo included, as the coarser levels bring them to mid-space."""
+    lattice = level.patch(block.halo_start, block.halo_stop)
+    images, masks = [], []
+    for which in ("fixed", "moving"):
+        positions = Positions.of_grid(lattice.grid, context.device)
+        coarser = context.half_map(level.index + 1, which)
+        if coarser is not None:
+            array, grid = coarser
+            positions = positions.moved(positions.sample(field_reader(array), grid))
+        positions = positions.through(context.frames.mid_to(which))
+        image = context.level_image(which, level)
+        mask = positions.inside(image.grid)
+        if bool(mask.any()):
+            values = context.scaled(which, positions.sample(image.read, image.grid))
+        else:
+            values = torch.zeros(1, *mask.shape, device=mask.device)
+        images.append(values)
+        masks.append(mask.to(values.dtype))
+    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index)
+
+
+def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
+    """Whether an image is anything but one value inside the mask."""
+    values = image[0][mask > 0]
+    return values.numel() > 1 and float(values.max() - values.min()) > least
+
+
+def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute and store the patch of one block."""
+    begin = time.perf_counter()
+    level = context.levels[level_index]
+    block = level.blocks[index]
+    pair = read_pair(context, level, block)
+    both = pair.fixed_mask * pair.moving_mask
+    overlap = float(both.mean())
+    metrics = {"overlap": overlap, "confidence": 0.0, "patch_velocity": 0.0}
+    blank = overlap < LEAST_OVERLAP or not (textured(pair.fixed, both) and textured(pair.moving, both))
+    if not blank:
+        patch = estimate_antisymmetric(context.engine(level.iterations), pair)
+        store_patch(context, level, index, patch)
+        cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
+        metrics["patch_velocity"] = float(np.abs(cells).max())
+        metrics["confidence"] = float(patch.confidence.mean())
+        metrics |= {k: v for k, v in patch.quality.items() if k in METRICS}
+        metrics = {k: v for k, v in metrics.items() if np.isfinite(v)}
+    metrics["seconds"] = time.perf_counter() - begin
+    return (Status.BLANK if blank else Status.DONE), metrics
+
+
+def store_patch(context: Context, level: LevelPlan, index: Shape, patch: VelocityPatch) -> None:
+    array = context.array("levels", level.index, "patches", write=True)
+    data = np.zeros((4, *patch_points(level)), np.float32)
+    box = tuple(slice(0, n) for n in patch.confidence.shape)
+    data[:3][(slice(None), *box)] = patch.coefficients.cpu().numpy()
+    data[3][box] = patch.confidence.cpu().numpy()
+    array.write((*index, 0, 0, 0, 0), data[None, None, None])
