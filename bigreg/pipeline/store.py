@@ -63,6 +63,12 @@ class RunStore:
         run.update(values)
         storage.write_attributes(self.url, {"bigreg": run})
 
+    def groups(self, place: str) -> None:
+        """Make the groups down to `place`, so that any Zarr reader can walk the run."""
+        parts = place.split("/")
+        for depth in range(1, len(parts) + 1):
+            storage.create_group(self.path(*parts[:depth]), exist_ok=True)
+
     def array(self, *parts: str | int, write: bool = False) -> storage.Array:
         return storage.open_array(self.path(*parts), write=write)
 
@@ -73,11 +79,10 @@ class Progress:
     CHUNK = 64
     FLUSH_SECONDS = 0.5
 
-    def __init__(self, store: RunStore, place: str, counts: Shape, metrics: Sequence[str], title: str) -> None:
+    def __init__(self, store: RunStore, place: str, counts: Shape, metrics: Sequence[str]) -> None:
         self.counts = counts
         self.chunk = tuple(min(n, self.CHUNK) for n in counts)
-        for group in (place, f"{place}/metrics"):
-            storage.create_group(store.path(group), {"title": title} if group == place else None, exist_ok=True)
+        store.groups(f"{place}/metrics")
         names = ["status", *(f"metrics/{name}" for name in metrics)]
         self.arrays = {
             name: storage.create_array(

@@ -1,0 +1,163 @@
+"""Tasks: images through the map. Also used by Run.warp, for any image in either direction."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from .. import storage
+from ..geometry import BlockGrid, Grid, Shape
+from ..quality.metrics import CorrelationSummary
+from ..similarity import local_correlation
+from ..transforms.positions import Positions
+from ..volumes import Volume, block_mean, block_mode, create_image, pyramid_factors
+from ..volumes.convert import cast
+from .context import Context
+from .fields import follow
+from .store import Status
+
+PIECE = 96  # voxels along an axis of what is resampled at once, so that memory does not depend on the shard
+MEASURES = tuple(f.name for f in dataclasses.fields(CorrelationSummary))
+METRICS = (
+    "seconds",
+    "inside",
+    *(f"{name}_{when}" for when in ("affine", "after") for name in (*MEASURES, "local_sum", "local_count")),
+)
+
+
+def output_grids(grid: Grid) -> list[Grid]:
+    """The grid of a warped image and of its pyramid."""
+    return [grid.downsampled(f) if max(f) > 1 else grid for f in pyramid_factors(grid)]
+
+
+def output_blocks(grid: Grid, config) -> BlockGrid:
+    """One block a shard."""
+    return BlockGrid(grid.shape, tuple(min(config.output.shard, n) for n in grid.shape), (0, 0, 0))
+
+
+def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str, labels: bool = False) -> None:
+    """An empty OME-Zarr image for `warp_block` to fill; it gets its metadata when it is finished."""
+    shard, chunk = config.output.shard, config.output.chunk
+    create_image(
+        url, output_grids(grid), dtype, name=name, chunks=(chunk,) * 3, shards=(shard,) * 3, labels=labels, finished=False
+    )
+
+
+def pieces(start: Shape, stop: Shape):
+    """Boxes of at most PIECE voxels an axis that tile start .. stop."""
+    return (
+        (tuple(p), tuple(min(a + PIECE, b) for a, b in zip(p, stop, strict=True)))
+        for p in np.stack(
+            np.meshgrid(*(range(a, b, PIECE) for a, b in zip(start, stop, strict=True)), indexing="ij"), -1
+        ).reshape(-1, 3).tolist()
+    )  # fmt: skip
+
+
+def resample(
+    context: Context, image: Volume, grid: Grid, direction: str, interpolation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """`image` on `grid` through the map of `direction` (grid's frame to image's frame); and where it has data."""
+    there = follow(context, Positions.of_grid(grid, context.device), direction)
+    return _sampled(there, image, interpolation)
+
+
+def _sampled(there: Positions, image: Volume, interpolation: str) -> tuple[np.ndarray, np.ndarray]:
+    inside = there.inside(image.grid())
+    if not bool(inside.any()):
+        return np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
+    if image.dtype.kind in "iu" and image.dtype.itemsize > 2 and interpolation == "nearest":
+        # float32 holds integers up to 2^24 only: labels are looked up, not interpolated.
+        values = _nearest(there, image)
+    else:
+        values = there.sample(image.read, image.grid(), interpolation)[0].cpu().numpy()
+    inside = inside.cpu().numpy()
+    return np.where(inside, values, 0), inside
+
+
+def _nearest(there: Positions, image: Volume) -> np.ndarray:
+    index = there.index(image.grid())
+    place = index.offset.double().cpu().numpy() + index.anchor.reshape(3, *[1] * (index.offset.ndim - 1))
+    last = np.asarray(image.shape).reshape(3, *[1] * (index.offset.ndim - 1)) - 1
+    place = np.clip(np.rint(place).astype(np.int64), 0, last)
+    low, high = place.reshape(3, -1).min(1), place.reshape(3, -1).max(1) + 1
+    return image.read(tuple(low), tuple(high))[tuple(place - low.reshape(last.shape))]
+
+
+def warp_block(
+    context: Context,
+    image: Volume,
+    grid: Grid,
+    url: str,
+    direction: str,
+    interpolation: str,
+    index: Shape,
+) -> tuple[Status, dict[str, float]]:
+    """Resample one shard of `image` onto `grid` and write it."""
+    block = output_blocks(grid, context.config)[index]
+    out = storage.open_array(storage.join(url, "0"), write=True)
+    data = np.zeros(block.shape, out.dtype)
+    for start, stop in pieces(block.start, block.stop):
+        values, _ = resample(context, image, grid.cropped(start, stop), direction, interpolation)
+        data[tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))] = cast(values, out.dtype)
+    out.write(block.start, data)
+    return Status.DONE, {}
+
+
+def coarsen_block(context: Context, url: str, level: int, labels: bool, index: Shape) -> tuple[Status, dict[str, float]]:
+    """One shard of a coarser level of a warped image, from the level above."""
+    fine = storage.open_array(storage.join(url, str(level - 1)))
+    out = storage.open_array(storage.join(url, str(level)), write=True)
+    unit = out.shards or out.chunks
+    start = tuple(i * u for i, u in zip(index, unit, strict=True))
+    stop = tuple(min(a + u, n) for a, u, n in zip(start, unit, out.shape, strict=True))
+    ratio = tuple(max(1, round(a / b)) for a, b in zip(fine.shape, out.shape, strict=True))
+    data = fine.read(
+        tuple(a * r for a, r in zip(start, ratio, strict=True)), tuple(b * r for b, r in zip(stop, ratio, strict=True))
+    )
+    out.write(start, block_mode(data, ratio) if labels else block_mean(data, ratio))
+    return Status.DONE, {}
+
+
+def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, dict[str, float]]:
+    """One shard of the run's own warped image, and how alike the images are there, before and after the deformation."""
+    begin = time.perf_counter()
+    fixed, moving = context.volumes["fixed"], context.volumes["moving"]
+    grid = fixed.grid()
+    block = output_blocks(grid, context.config)[index]
+    data = np.zeros(block.shape, moving.dtype)
+    correlation = {"affine": CorrelationSummary(), "after": CorrelationSummary()}
+    local = {"affine": np.zeros(2), "after": np.zeros(2)}
+    covered = 0
+    for start, stop in pieces(block.start, block.stop):
+        part = grid.cropped(start, stop)
+        here = Positions.of_grid(part, context.device)
+        after, inside = resample(context, moving, part, "fixed_to_moving", context.config.output.interpolation)
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
+        data[box] = cast(after, moving.dtype)
+        affine, inside_affine = _sampled(here.through(context.frames.affine), moving, "linear")
+        both = inside & inside_affine
+        covered += int(inside.sum())
+        if not both.any():
+            continue
+        target = fixed.read(start, stop)
+        f = context.scaled("fixed", torch.as_tensor(target.astype(np.float32)))
+        for when, values in (("affine", affine), ("after", after)):
+            correlation[when] += CorrelationSummary.of(target.astype(np.float32), values.astype(np.float32), both)
+            m = context.scaled("moving", torch.as_tensor(values.astype(np.float32)))
+            cc = local_correlation(f, m, torch.as_tensor(both, dtype=torch.float32), radius=4)
+            keep = torch.as_tensor(both) & (f > TEXTURED)
+            local[when] += float(cc[keep].sum()), float(keep.sum())
+    if write:
+        storage.open_array(context.store.path("warped", 0), write=True).write(block.start, data)
+    metrics = {"inside": covered / data.size, "seconds": time.perf_counter() - begin}
+    for when in ("affine", "after"):
+        metrics |= {f"{k}_{when}": float(v) for k, v in dataclasses.asdict(correlation[when]).items()}
+        metrics |= {f"local_sum_{when}": float(local[when][0]), f"local_count_{when}": float(local[when][1])}
+    return Status.DONE, metrics
+
+
+TEXTURED = 0.1
+"""Local correlation is averaged where the scaled fixed image is brighter than this: in background it is noise."""
