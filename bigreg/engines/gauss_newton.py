@@ -42,7 +42,9 @@ class MidSpacePair:
         self.whole = bool((fixed_mask > 0).all()) and bool((moving_mask > 0).all())
         self.similarity = similarity
         self.index = identity(fixed.shape, dtype=fixed.dtype, device=fixed.device)
-        self.edge = torch.tensor([n - 1 for n in fixed.shape], dtype=fixed.dtype, device=fixed.device).reshape(3, 1, 1, 1)
+        self.edge = torch.tensor([n - 1 for n in fixed.shape], dtype=fixed.dtype, device=fixed.device).reshape(
+            3, 1, 1, 1
+        )
 
     def warped(self, velocity: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(fixed at x + v, moving at x - v, mask of both); v (3, z, y, x) in voxels."""
@@ -87,4 +89,7 @@ def solve3(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     c11, c12, c22 = a * c - e * e, d * e - a * f, a * b - d * d
     determinant = a * c00 + d * c01 + e * c02
     x, y, z = right
-    return torch.stack([c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z]) / determinant
+    return (
+        torch.stack([c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z])
+        / determinant
+    )

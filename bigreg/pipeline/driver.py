@@ -61,7 +61,9 @@ class Failure:
     trace: str
 
 
-def _execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> tuple[Status, dict, Failure | None]:
+def _execute(
+    url: str, stamp: str, task: Callable, arguments: tuple, index: Shape
+) -> tuple[Status, dict, Failure | None]:
     """On a worker: one block. One torch thread, so that sums are added in one order whatever the machine."""
     torch.set_num_threads(1)
     try:
@@ -122,7 +124,14 @@ class Driver:
             if index is None or any(f.kind in KINDS for f in failures.values()):
                 return None
             future = self.client.submit(
-                _execute, self.store.url, stamp, stage.task, stage.arguments, index, pure=False, priority=-_order(stage, index)
+                _execute,
+                self.store.url,
+                stamp,
+                stage.task,
+                stage.arguments,
+                index,
+                pure=False,
+                priority=-_order(stage, index),
             )
             waiting[future] = index
             progress.set(index, Status.RUNNING)

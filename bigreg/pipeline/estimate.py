@@ -22,8 +22,7 @@ LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 def patch_points(level: LevelPlan) -> Shape:
     """Control points of the largest patch of a level."""
     return tuple(
-        min(c + 2 * h, n) + 4
-        for c, h, n in zip(level.blocks.core, level.blocks.halo, level.blocks.cells, strict=True)
+        min(c + 2 * h, n) + 4 for c, h, n in zip(level.blocks.core, level.blocks.halo, level.blocks.cells, strict=True)
     )
 
 

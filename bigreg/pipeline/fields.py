@@ -22,7 +22,16 @@ from .context import Context, field_reader
 from .store import Status
 
 DIRECTIONS = ("fixed_to_moving", "moving_to_fixed")
-METRICS = ("min_jacobian", "max_displacement", "inverse_residual", "failing", "folds", "samples", "mean_log", "squares_log")
+METRICS = (
+    "min_jacobian",
+    "max_displacement",
+    "inverse_residual",
+    "failing",
+    "folds",
+    "samples",
+    "mean_log",
+    "squares_log",
+)
 CHECK_METRICS = ("inverse_error", "inside")
 FLOOR = 0.01  # of a composite of two half maps, each above the configured floor
 
@@ -129,9 +138,7 @@ def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float)
     return e
 
 
-def fill(
-    context: Context, direction: str, attempt: int, reach: float, index: Shape
-) -> tuple[Status, dict[str, float]]:
+def fill(context: Context, direction: str, attempt: int, reach: float, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute, verify and store one block of a field. `reach`: largest displacement of the half-way maps, um."""
     frame, other = ends(direction)
     grid = field_grids(context, direction)[0]

@@ -73,9 +73,7 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
         core = max(1, config.blocks.core // settings.cell_voxels)
         halo = -(-config.blocks.halo // settings.cell_voxels)
         blocks = BlockGrid.balanced(cells, (core,) * 3, (halo,) * 3)
-        plans.append(
-            LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations)
-        )
+        plans.append(LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations))
     return plans[::-1]
 
 

@@ -42,7 +42,14 @@ def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str, labels: 
     """An empty OME-Zarr image for `warp_block` to fill; it gets its metadata when it is finished."""
     shard, chunk = config.output.shard, config.output.chunk
     create_image(
-        url, output_grids(grid), dtype, name=name, chunks=(chunk,) * 3, shards=(shard,) * 3, labels=labels, finished=False
+        url,
+        output_grids(grid),
+        dtype,
+        name=name,
+        chunks=(chunk,) * 3,
+        shards=(shard,) * 3,
+        labels=labels,
+        finished=False,
     )
 
 
@@ -101,12 +108,15 @@ def warp_block(
     data = np.zeros(block.shape, out.dtype)
     for start, stop in pieces(block.start, block.stop):
         values, _ = resample(context, image, grid.cropped(start, stop), direction, interpolation)
-        data[tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))] = cast(values, out.dtype)
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
+        data[box] = cast(values, out.dtype)
     out.write(block.start, data)
     return Status.DONE, {}
 
 
-def coarsen_block(context: Context, url: str, level: int, labels: bool, index: Shape) -> tuple[Status, dict[str, float]]:
+def coarsen_block(
+    context: Context, url: str, level: int, labels: bool, index: Shape
+) -> tuple[Status, dict[str, float]]:
     """One shard of a coarser level of a warped image, from the level above."""
     fine = storage.open_array(storage.join(url, str(level - 1)))
     out = storage.open_array(storage.join(url, str(level)), write=True)

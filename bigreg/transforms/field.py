@@ -144,9 +144,7 @@ def min_determinant(field: torch.Tensor, spacing: Sequence[float]) -> torch.Tens
             rows.append(d)
         a, b, c = rows
         det = (
-            a[0] * (b[1] * c[2] - b[2] * c[1])
-            - a[1] * (b[0] * c[2] - b[2] * c[0])
-            + a[2] * (b[0] * c[1] - b[1] * c[0])
+            a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
         )
         smallest = det if smallest is None else torch.minimum(smallest, det)
     return smallest
