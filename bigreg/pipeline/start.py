@@ -61,8 +61,6 @@ def percentiles(name: str, data: np.ndarray, low: float, high: float) -> tuple[f
 
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Find the affine and write it, with what was tried, into the group `affine` of the run."""
-    from ..engines.affine import register_affine
-
     fixed, moving = (context.volumes[w] for w in ("fixed", "moving"))
     frames = provisional(fixed, moving)
     settings = context.config.affine
@@ -80,6 +78,8 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         _require_overlap(frames)
         score = {"overlap": float("nan")}
     else:
+        from ..engines.affine import register_affine
+
         canonical_grid = grids[1].transformed(np.linalg.inv(frames.canonical))
         fixed_image, fixed_grid = upright(images[0], grids[0])
         moving_image, moving_grid = upright(images[1], canonical_grid)
