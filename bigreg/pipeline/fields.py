@@ -48,13 +48,18 @@ def field_blocks(grid: Grid, config) -> BlockGrid:
 
 
 def field_grids(context: Context, direction: str) -> list[Grid]:
-    """Grids of a field's levels, finest first: as fine as the finest velocity is sampled, over the whole image."""
+    """Grids of a field's levels, finest first: as fine as the finest velocity is sampled, over the whole image.
+
+    One more sample on every side: a field keeps its value beyond its outer samples, which inside the image's outer half
+    voxels would be an error of half a sample's change.
+    """
     frame, _ = ends(direction)
     finest = context.levels[0].lattice
     spacing = np.divide(finest.spacing, finest.samples)
     if frame == "moving":
         spacing = np.abs(context.frames.canonical[:3, :3]) @ spacing
-    grids = [ngff.field_grid(context.frames.grid(frame), spacing)]
+    inner = ngff.field_grid(context.frames.grid(frame), spacing)
+    grids = [inner.cropped((-1, -1, -1), np.add(inner.shape, 1))]
     while max(grids[-1].shape) > 64 and min(grids[-1].shape) >= 2 * 4:
         grids.append(grids[-1].downsampled((2, 2, 2)))
     return grids

@@ -11,6 +11,7 @@ from ..geometry import BlockGrid, Lattice, Shape
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
+MARGIN_CELLS = 1  # cells of the finest level around the images
 THINNEST_VOXELS = 8  # an axis is not downsampled below this many voxels
 
 
@@ -48,12 +49,15 @@ def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
     """All levels, coarsest first."""
     low, high = frames.domain()
-    extent = high - low
     base = np.maximum(frames.mid_spacing("fixed"), frames.mid_spacing("moving"))
     settings = config.ladder
+    # Beyond the domain maps keep their value at its border; the kink that this makes is kept outside the images.
+    margin = MARGIN_CELLS * settings.cell_voxels * level_spacing(base, high - low, settings.finest)
+    low, high = low - margin, high + margin
+    extent = high - low
     coarsest = settings.coarsest
     if coarsest is None:
-        ratio = extent.max() / (base.min() * COARSEST_VOXELS)
+        ratio = (extent - 2 * margin).max() / (base.min() * COARSEST_VOXELS)
         coarsest = 2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9)))
     coarsest = max(coarsest, settings.finest)
     steps = []
