@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .. import storage
+from ..engines.affine import register_affine
 from ..errors import InputError
 from ..geometry import Grid, Shape
 from ..similarity import by_name
@@ -78,8 +79,6 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         _require_overlap(frames)
         score = {"overlap": float("nan")}
     else:
-        from ..engines.affine import register_affine
-
         canonical_grid = grids[1].transformed(np.linalg.inv(frames.canonical))
         fixed_image, fixed_grid = upright(images[0], grids[0])
         moving_image, moving_grid = upright(images[1], canonical_grid)
@@ -94,8 +93,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             min_overlap=settings.min_overlap,
         )
         frames = Frames.from_affine(fixed.grid(), moving.grid(), frames.canonical, result.matrix)
-        details = dataclasses.asdict(result)
-        details.pop("matrix")
+        details = {k: v for k, v in dataclasses.asdict(result).items() if k != "matrix"}
         found["details"] = details
         score = {"overlap": float(result.overlap), "similarity": float(result.similarity)}
     found |= {"frames": frames.to_json(), "matrix": frames.affine.tolist()}

@@ -119,10 +119,11 @@ def jacobian_map(jacobian: np.ndarray, spacing: Vector, inside: np.ndarray) -> b
     )
 
 
-def block_map(values: np.ndarray, extent_um: Vector, name: str, unit: str = "") -> bytes:
+def block_map(values: np.ndarray, extent_um: Vector, name: str, title: str, unit: str = "") -> bytes:
     """One value a block (z, y, x): some layers of blocks along z side by side; grey where there is none (NaN).
 
-    `extent_um` is the size of the whole volume, for the proportions. The name "status" makes a map of STATUS.
+    `extent_um` is the size of the whole volume, for the proportions. The name "status" makes a map of STATUS; others
+    have a colour bar with `title` and `unit`.
     """
     values = np.asarray(values, dtype=float)
     layers = np.unique(np.linspace(0, values.shape[0] - 1, min(values.shape[0], 4)).round().astype(int))
@@ -148,7 +149,7 @@ def block_map(values: np.ndarray, extent_um: Vector, name: str, unit: str = "") 
     if name == "status":
         _status_legend(figure, size, values)
     else:
-        _colour_bar(figure, size, shown, f"{name.replace('_', ' ')}{f' / {unit}' if unit else ''}")
+        _colour_bar(figure, size, shown, f"{title} / {unit}" if unit else title)
     return _png(figure)
 
 
