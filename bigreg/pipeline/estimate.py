@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from .context import Context, field_reader
 from .ladder import LevelPlan
 from .store import Status
 
-METRICS = ("similarity_before", "similarity_after", "seconds", "overlap", "confidence", "patch_velocity")
+METRICS = ("similarity_before", "similarity_after", "seconds", "overlap", "confidence", "patch_velocity", "peak_memory")
 LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
 
@@ -85,6 +86,7 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
         metrics |= {k: v for k, v in patch.quality.items() if k in METRICS}
         metrics = {k: v for k, v in metrics.items() if np.isfinite(v)}
     metrics["seconds"] = time.perf_counter() - begin
+    metrics["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB; Linux counts KiB
     return (Status.BLANK if blank else Status.DONE), metrics
 
 

@@ -105,6 +105,8 @@ def figures(context: Context) -> list[Row]:
     rows.append(("effort", "all stages", float(sum(seconds.values())), "s", "wall"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
         rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
+    peaks = [np.nanmax(_metrics(context, f"levels/{index}")["peak_memory"]) for index in context.levels]
+    rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):
         if name.startswith("levels/") and name.count("/") == 1:

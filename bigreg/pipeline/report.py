@@ -1,9 +1,125 @@
-"""Task: the report page of a run."""
+"""Task: the report page of a run, from a display-sized view of its images and the figures of its blocks."""
 
+from __future__ import annotations
+
+import numpy as np
+import torch
+import yaml
+
+from .. import storage
 from ..geometry import Shape
-from .context import Context
+from ..quality.metrics import RegistrationError, central_jacobian, ncc
+from ..quality.report import Figure, ReportData, write_report
+from ..quality.verdict import Outcome
+from ..transforms.positions import Positions
+from .context import IMAGES, Context, field_reader
+from .fields import field_grids, follow
+from .figures import figures
+from .ladder import pooling
 from .store import Status
 
+DISPLAY_VOXELS = 256
+BLOCK_METRICS = ("similarity_before", "similarity_after", "seconds")
 
-def write(context: Context, index: Shape):
+
+def display_levels(context: Context) -> dict[str, Shape]:
+    """Which block means of each image are shown: the finest level of at most DISPLAY_VOXELS along its longest axis."""
+    for index in sorted(context.levels):
+        factors = {w: pooling(context.frames, w, np.asarray(context.levels[index].spacing)) for w in IMAGES}
+        shape = context.frames.fixed.downsampled(factors["fixed"]).shape
+        if max(shape) <= DISPLAY_VOXELS:
+            return factors
+    return factors
+
+
+def collect(context: Context) -> ReportData:
+    """Everything the page shows."""
+    factors = display_levels(context)
+    fixed, moving = (context.image(w, factors[w]) for w in IMAGES)
+    grid = fixed.grid
+    here = Positions.of_grid(grid)
+    frames = context.frames
+
+    def moved(there: Positions) -> tuple[np.ndarray, np.ndarray]:
+        inside = there.inside(frames.moving)
+        values = there.sample(moving.read, moving.grid)[0] if bool(inside.any()) else torch.zeros(grid.shape)
+        return (values * inside).numpy(), inside.numpy()
+
+    target = fixed.read((0, 0, 0), grid.shape).astype(np.float32)
+    before, inside_before = moved(here.through(frames.canonical))
+    affine, inside_affine = moved(here.through(frames.affine))
+    warped, inside = moved(follow(context, here, "fixed_to_moving"))
+    field = context.array("transforms", "fixed_to_moving", "0")
+    displacement = here.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).numpy()
+
+    rows = figures(context)
+    value = {(group, name): v for group, name, v, _, _ in rows}
+    known = context.attributes.get("evaluation", {})
+    errors = {f"error_{k}": RegistrationError(**known[k]) for k in ("before", "affine", "after") if k in known}
+    samples = sum(float(np.prod(field_grids(context, d)[0].shape)) for d in ("fixed_to_moving", "moving_to_fixed"))
+    outcome = Outcome(
+        ncc_before=ncc(target, before, inside_before),
+        ncc_affine=value["similarity", "NCC after the affine"],
+        ncc_after=value["similarity", "NCC after the deformation"],
+        folds=int(value["regularity", "folds, fixed_to_moving"] + value["regularity", "folds, moving_to_fixed"]),
+        samples=int(samples),
+        inverse_error=value["inverse error", "99.9th percentile"],
+        blocks=int(sum(value["blocks", k] for k in ("done", "blank", "failed"))),
+        blocks_failed=int(value["blocks", "failed"]),
+        seconds=value["effort", "all stages"],
+        **errors,
+    )
+    found = storage.read_attributes(context.store.path("affine"))["bigreg"]
+    identities = context.attributes["identities"]
+    return ReportData(
+        title=f"{_name(identities['moving'])} on {_name(identities['fixed'])}",
+        spacing_um=grid.spacing,
+        fixed=target,
+        moving_before=before,
+        moving_affine=affine,
+        warped=warped,
+        displacement=displacement,
+        jacobian=np.asarray(central_jacobian(displacement, grid.spacing)),
+        inside=inside,
+        outcome=outcome,
+        figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
+        blocks={f"level {index}": _blocks(context, index) for index in sorted(context.levels, reverse=True)},
+        config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
+        versions=context.attributes["versions"],
+        inputs=[
+            f"{w}: {_name(identities[w])}, {' x '.join(map(str, identities[w]['shape']))} voxels of "
+            f"{' x '.join(f'{s:g}' for s in identities[w]['spacing'])} um, {identities[w]['dtype']}"
+            for w in IMAGES
+        ],
+        warnings=list(found.get("details", {}).get("warnings", [])),
+    )
+
+
+def _name(identity: dict) -> str:
+    path = identity["path"] or "array"
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    return f"{name}/{identity['dataset']}" if identity["dataset"] else name
+
+
+def _blocks(context: Context, index: int) -> dict[str, np.ndarray]:
+    place = f"levels/{index}"
+    read = lambda name: context.store.array(place, name)[...]  # noqa: E731
+    return {
+        "status": read("status"),
+        **{name: read(f"metrics/{name}") for name in BLOCK_METRICS},
+        "disagreement": read("stitch/metrics/disagreement"),
+        "max_displacement": read("compose/0/metrics/max_displacement"),
+        "min_jacobian": read("compose/0/metrics/min_jacobian"),
+    }
+
+
+def write_report_of(context: Context) -> str:
+    """Write the page into the run; returns its path."""
+    folder = context.store.path("report")
+    write_report(collect(context), folder)
+    return storage.join(folder, "index.html")
+
+
+def write(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    write_report_of(context)
     return Status.DONE, {}

@@ -166,6 +166,13 @@ class Run:
     def config(self) -> Config:
         return Config.model_validate(self.store.attributes["config"])
 
+    @property
+    def affine(self) -> np.ndarray:
+        """The affine part, fixed world to moving world, 4 x 4, um. Raises InputError before it is known."""
+        if "frames" not in self.store.attributes:
+            raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
+        return self._context().frames.affine
+
     def resume(self, *, client: Any = None, workers: int | None = None, progress: Listener | None = None) -> Run:
         """Do what is left to do. `workers` overrides the configured number of local workers."""
         attributes = self.store.attributes

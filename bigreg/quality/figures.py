@@ -25,7 +25,8 @@ STATUS = {"todo": "#9aa3ad", "running": "#e0a526", "done": "#3f9b62", "blank": "
 
 _DPI = 100
 _LONGEST = 760  # pixels along the longer side of the images in a picture
-_BAR = 72  # pixels under a picture for its colour bar
+_FONT = 15  # points; pictures are shown at half their size, three in a row
+_BAR = 84  # pixels under a picture for its colour bar
 _INK = "#7f858e"
 _OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 _FOLD = "#ffe600"
@@ -119,11 +120,18 @@ def jacobian_map(jacobian: np.ndarray, spacing: Vector, inside: np.ndarray) -> b
     )
 
 
-def block_map(values: np.ndarray, extent_um: Vector, name: str, title: str, unit: str = "") -> bytes:
+def block_map(
+    values: np.ndarray,
+    extent_um: Vector,
+    name: str,
+    title: str,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+) -> bytes:
     """One value a block (z, y, x): some layers of blocks along z side by side; grey where there is none (NaN).
 
     `extent_um` is the size of the whole volume, for the proportions. The name "status" makes a map of STATUS; others
-    have a colour bar with `title` and `unit`.
+    have a colour bar with `title` and `unit`, over `limits` (default: from the smallest to the largest value).
     """
     values = np.asarray(values, dtype=float)
     layers = np.unique(np.linspace(0, values.shape[0] - 1, min(values.shape[0], 4)).round().astype(int))
@@ -132,19 +140,19 @@ def block_map(values: np.ndarray, extent_um: Vector, name: str, title: str, unit
     rows = -(-len(layers) // columns)
     width = (_LONGEST - 12 * (columns - 1)) / columns
     height = min(max(width * extent_um[1] / extent_um[2], 30), 420)
-    top, bar = 24, _BAR + (10 if name == "status" else 0)
+    top, bar = 30, _BAR + (10 if name == "status" else 0)
     size = (_LONGEST, rows * (height + top) + bar)
     figure = _figure(size)
-    cmap, norm = _block_colours(values, name)
+    cmap, norm = _block_colours(values, name, limits)
     for number, z in enumerate(layers):
         row, column = divmod(number, columns)
         box = (column * (width + 12), row * (height + top) + top, width, height)
         ax = _axes(figure, size, box)
         shown = ax.imshow(values[z], cmap=cmap, norm=norm, interpolation="nearest", aspect=cell[0] / cell[1])
         ax.set_anchor("NW")
-        title = f"layer {z + 1} of {values.shape[0]}" if values.shape[0] > 1 else "one layer of blocks"
-        ax.set_title(title, color=_INK, fontsize=11, loc="left", pad=5)
-        if name != "status" and values[z].size <= 40:
+        layer = f"layer {z + 1} of {values.shape[0]}" if values.shape[0] > 1 else "one layer of blocks"
+        ax.set_title(layer, color=_INK, fontsize=_FONT, loc="left", pad=5)
+        if name != "status" and values[z].size <= 24:
             _write_values(ax, values[z], cmap, norm)
     if name == "status":
         _status_legend(figure, size, values)
@@ -182,7 +190,7 @@ def _three_planes(shape: Sequence[int], spacing: Vector, paint: Painter, bar: Ba
     for axis, box in enumerate(boxes):
         ax = _axes(figure, size, box)
         paint(ax, axis)
-        _label(ax, axis, spacing, shape[axis] // 2, narrow=box[2] < 150)
+        _label(ax, axis, spacing, shape[axis] // 2, narrow=box[2] < 190)
         _cut_marks(ax, axis, shape, spacing)
         if axis == 0:
             _scale_bar(ax, extent[2])
@@ -230,7 +238,7 @@ def _label(ax: Axes, axis: int, spacing: Vector, index: int, narrow: bool = Fals
     _, down, right = _VIEWS[axis]
     text = f"{_AXES[down]}{_AXES[right]}" + ("" if narrow else f"   {_AXES[axis]} = {index * spacing[axis]:.0f} µm")
     ax.annotate(text, (0, 1), (7, -7), xycoords="axes fraction", textcoords="offset pixels", va="top",
-                color="white", fontsize=12, path_effects=_OUTLINE)  # fmt: skip
+                color="white", fontsize=_FONT, path_effects=_OUTLINE)  # fmt: skip
 
 
 def _cut_marks(ax: Axes, axis: int, shape: Sequence[int], spacing: Vector) -> None:
@@ -250,7 +258,7 @@ def _scale_bar(ax: Axes, width_um: float) -> None:
     fraction = length / width_um
     ax.plot([x, x + fraction], [y, y], transform=ax.transAxes, color="white", linewidth=4, solid_capstyle="butt",
             path_effects=[patheffects.withStroke(linewidth=6, foreground="black")])  # fmt: skip
-    ax.text(x + fraction / 2, y + 0.02, unit, transform=ax.transAxes, color="white", fontsize=12, ha="center",
+    ax.text(x + fraction / 2, y + 0.02, unit, transform=ax.transAxes, color="white", fontsize=_FONT, ha="center",
             va="bottom", path_effects=_OUTLINE)  # fmt: skip
 
 
@@ -309,18 +317,23 @@ def _colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable, la
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(5))
-    bar.ax.tick_params(color=_INK, labelcolor=_INK, labelsize=11, length=3)
-    bar.set_label(label, color=_INK, fontsize=12, labelpad=1)
+    bar.ax.tick_params(color=_INK, labelcolor=_INK, labelsize=_FONT, length=3)
+    bar.set_label(label, color=_INK, fontsize=_FONT, labelpad=1)
 
 
-def _block_colours(values: np.ndarray, name: str) -> tuple[Colormap, Normalize]:
+def _block_colours(values: np.ndarray, name: str, limits: tuple[float, float] | None) -> tuple[Colormap, Normalize]:
     if name == "status":
         return ListedColormap(list(STATUS.values())), Normalize(-0.5, len(STATUS) - 0.5)
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    low, high = limits or finite_range([values])
     if high - low < 1e-9 * max(abs(high), 1e-9):
         low, high = low - 0.5 * max(abs(low), 1e-9), high + 0.5 * max(abs(high), 1e-9)
     return colormaps["viridis"].with_extremes(bad="#8a8f9866"), Normalize(low, high)
+
+
+def finite_range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Smallest and largest finite value of some arrays; 0 and 1 where there is none."""
+    known = np.concatenate([np.asarray(a, dtype=float)[np.isfinite(a)] for a in arrays])
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
 def _write_values(ax: Axes, layer: np.ndarray, cmap: Colormap, norm: Normalize) -> None:
@@ -328,7 +341,7 @@ def _write_values(ax: Axes, layer: np.ndarray, cmap: Colormap, norm: Normalize) 
         if np.isfinite(value):
             luminance = np.dot(cmap(norm(value))[:3], (0.3, 0.6, 0.1))
             colour = "black" if luminance > 0.5 else "white"
-            ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=10, color=colour)
+            ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=_FONT, color=colour)
 
 
 def _status_legend(figure: Figure, size: Sequence[float], values: np.ndarray) -> None:
@@ -339,7 +352,7 @@ def _status_legend(figure: Figure, size: Sequence[float], values: np.ndarray) ->
         x = 4 + number * size[0] / len(STATUS)
         count = int((values == number).sum())
         ax.add_patch(Rectangle((x, 10), 14, 14, color=colour))
-        ax.text(x + 20, 17, f"{name} {count}", color=_INK, fontsize=11, va="center")
+        ax.text(x + 19, 17, f"{name} {count}", color=_INK, fontsize=_FONT, va="center")
 
 
 def _png(figure: Figure) -> bytes:

@@ -27,6 +27,7 @@ BLOCK_METRICS = {
     "min_jacobian": ("Smallest Jacobian", "", "Above 0: no fold."),
     "seconds": ("Time", "s", "What the block took."),
 }
+_SIMILARITIES = ("similarity_before", "similarity_after")  # drawn over one range, to be compared by eye
 
 
 class Figure(NamedTuple):
@@ -164,7 +165,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
                     draw.checkerboard(fixed, moving, spacing),
                 )
                 for key, title, moving in states[1:]
-            ),  # fmt: skip
+            ),
         ),
         Section(
             "Deformation",
@@ -189,7 +190,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
                     "Map of the Jacobian determinant",
                     draw.jacobian_map(data.jacobian, spacing, inside),
                 ),
-            ),  # fmt: skip
+            ),
         ),
     ]
     return sections, [_block_section(data, stage, metrics) for stage, metrics in data.blocks.items()]
@@ -211,10 +212,12 @@ def _depth_pictures(fixed: np.ndarray, states: Sequence[tuple], spacing: Vector)
 def _block_section(data: ReportData, stage: str, metrics: Mapping[str, np.ndarray]) -> Section:
     extent = [n * s for n, s in zip(data.fixed.shape, data.spacing_um, strict=True)]
     order = [name for name in BLOCK_METRICS if name in metrics] + [n for n in metrics if n not in BLOCK_METRICS]
+    alike = draw.finite_range([metrics[n] for n in _SIMILARITIES if n in metrics] or [np.zeros(0)])
     pictures = []
     for name in order:
         title, unit, meaning = BLOCK_METRICS.get(name, (name.replace("_", " ").capitalize(), "", ""))
-        png = draw.block_map(metrics[name], extent, name, title.lower(), unit)
+        limits = alike if name in _SIMILARITIES else None
+        png = draw.block_map(metrics[name], extent, name, title.lower(), unit, limits)
         file = "".join(c if c.isalnum() else "_" for c in f"blocks_{stage}_{name}")
         pictures.append(Picture(file, f"{title}. {meaning}".strip(), f"{title} of each block, {stage}", png))
     shape = next(iter(metrics.values())).shape if metrics else ()
@@ -228,7 +231,11 @@ def _page(data: ReportData, sections: Sequence[Section], blocks: Sequence[Sectio
     for row in data.figures:
         groups.setdefault(row[0], []).append(Figure(*row))
     o = data.outcome
-    errors = [("As the images lie", o.error_before), ("After the affine", o.error_affine), ("After", o.error_after)]
+    errors = [
+        ("As the images lie", o.error_before),
+        ("After the affine", o.error_affine),
+        ("After registration", o.error_after),
+    ]
     template = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         data=data,
