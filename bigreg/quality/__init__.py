@@ -1,0 +1,1 @@
+"""How good a registration is: figures of merit that add up over blocks, pictures, the verdict, the report."""

@@ -140,7 +140,7 @@ def block_map(
     rows = -(-len(layers) // columns)
     width = (_LONGEST - 12 * (columns - 1)) / columns
     height = min(max(width * extent_um[1] / extent_um[2], 30), 420)
-    top, bar = 30, _BAR + (10 if name == "status" else 0)
+    top, bar = 30, 44 if name == "status" else _BAR
     size = (_LONGEST, rows * (height + top) + bar)
     figure = _figure(size)
     cmap, norm = _block_colours(values, name, limits)
@@ -258,7 +258,7 @@ def _scale_bar(ax: Axes, width_um: float) -> None:
     fraction = length / width_um
     ax.plot([x, x + fraction], [y, y], transform=ax.transAxes, color="white", linewidth=4, solid_capstyle="butt",
             path_effects=[patheffects.withStroke(linewidth=6, foreground="black")])  # fmt: skip
-    ax.text(x + fraction / 2, y + 0.02, unit, transform=ax.transAxes, color="white", fontsize=_FONT, ha="center",
+    ax.text(x, y + 0.02, unit, transform=ax.transAxes, color="white", fontsize=_FONT, ha="left",
             va="bottom", path_effects=_OUTLINE)  # fmt: skip
 
 
@@ -345,7 +345,7 @@ def _write_values(ax: Axes, layer: np.ndarray, cmap: Colormap, norm: Normalize) 
 
 
 def _status_legend(figure: Figure, size: Sequence[float], values: np.ndarray) -> None:
-    ax = _axes(figure, size, (0, size[1] - _BAR + 6, size[0], 34))
+    ax = _axes(figure, size, (0, size[1] - 40, size[0], 34))
     ax.set_xlim(0, size[0])
     ax.set_ylim(34, 0)
     for number, (name, colour) in enumerate(STATUS.items()):

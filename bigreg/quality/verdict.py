@@ -78,7 +78,7 @@ def judge(outcome: Outcome) -> Verdict:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
-    if seconds < 60:
+    if seconds < 59.95:  # what would be rounded to 60.0 is a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
