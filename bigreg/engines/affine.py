@@ -240,16 +240,19 @@ class _Refinement:
         if forces.weight < self.least:
             return None
         slope_f, slope_m = gradient(f), gradient(m)
-        force = (slope_f * forces.fixed - slope_m * forces.moving).reshape(3, -1).double()
-        arm = (slope_f * forces.fixed_scale + slope_m * forces.moving_scale).reshape(3, -1).double()
+        force = (slope_f * forces.fixed - slope_m * forces.moving).reshape(3, -1)
+        arm = (slope_f * forces.fixed_scale + slope_m * forces.moving_scale).reshape(3, -1)
         centre = (low + high) / 2
         radius = float(np.linalg.norm(high - low) / 2)
         place = Positions.of_grid(grid)
-        x = (place.offset.reshape(3, -1).double() + torch.as_tensor(place.anchor - centre)[:, None]) / radius
+        offset = torch.as_tensor(place.anchor - centre, dtype=torch.float32)[:, None]
+        x = (place.offset.reshape(3, -1) + offset) / radius
         x = torch.cat([x, torch.ones_like(x[:1])])
-        # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back.
-        directions = -0.5 * torch.as_tensor(generators)
-        both = torch.einsum("kij,in->kjn", directions, force)
-        slope = torch.einsum("kjn,jn->k", both, x)
-        rows = torch.einsum("kjn,jn->kn", torch.einsum("kij,in->kjn", directions, arm), x)
-        return forces.loss, forces.weight, slope.numpy(), (rows @ rows.T).numpy(), centre, radius
+        # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back. Sums over voxels are made once
+        # for the twelve elements of a general D; a group's generators combine them.
+        directions = -0.5 * generators.reshape(len(generators), 12)
+        slope = (force @ x.T).double().numpy().reshape(12)
+        rows = (arm[:, None] * x[None]).reshape(12, -1)
+        curvature = (rows @ rows.T).double().numpy()
+        slope, curvature = directions @ slope, directions @ curvature @ directions.T
+        return forces.loss, forces.weight, slope, curvature, centre, radius

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, patheffects
@@ -93,7 +94,7 @@ def deformed_grid(
         h = np.arange(shape[1])[None, :] * spacing[right] + _plane(displacement[right], axis)
         seen = _plane(inside, axis)
         v, h = np.where(seen, v, np.nan), np.where(seen, h, np.nan)
-        style = {"color": "#35d0ff", "linewidth": 0.9, "solid_joinstyle": "round"}
+        style: dict[str, Any] = {"color": "#35d0ff", "linewidth": 0.9, "solid_joinstyle": "round"}
         for i in _every(shape[0], step / spacing[down]):
             ax.plot(h[i], v[i], **style)
         for j in _every(shape[1], step / spacing[right]):
@@ -244,7 +245,7 @@ def _label(ax: Axes, axis: int, spacing: Vector, index: int, narrow: bool = Fals
 def _cut_marks(ax: Axes, axis: int, shape: Sequence[int], spacing: Vector) -> None:
     """Short ticks at the edges where the two other planes cut this one."""
     _, down, right = _VIEWS[axis]
-    style = {"color": "white", "linewidth": 1.2, "alpha": 0.8}
+    style: dict[str, Any] = {"color": "white", "linewidth": 1.2, "alpha": 0.8}
     h, v = shape[right] // 2 * spacing[right], shape[down] // 2 * spacing[down]
     for low, high in ((0, 0.025), (0.975, 1)):
         ax.axvline(h, low, high, **style)
@@ -292,7 +293,7 @@ def _field_map(
             _, down, right = _VIEWS[axis]
             v, h = np.nonzero(_plane(folds & inside, axis))
             # A marker of a fixed size: one folded voxel must not be lost in a picture of a large volume.
-            style = {"s": 14, "c": _FOLD, "marker": "s", "linewidths": 0.4, "edgecolors": "black"}
+            style: dict[str, Any] = {"s": 14, "c": _FOLD, "marker": "s", "linewidths": 0.4, "edgecolors": "black"}
             ax.scatter(h * spacing[right], v * spacing[down], **style)
 
     def bar(figure: Figure, size: Sequence[float]) -> None:
@@ -308,7 +309,7 @@ def _colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable, la
     bar = figure.colorbar(shown, cax=ax, orientation="horizontal")
     bar.outline.set_visible(False)
     if isinstance(shown.norm, LogNorm):
-        low, high = shown.norm.vmin, shown.norm.vmax
+        low, high = float(shown.norm.vmin or 0), float(shown.norm.vmax or 0)
         ticks = [t for t in (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.11, 1.25, 1.5, 2, 3, 5, 10) if low <= t <= high]
         if len(ticks) > 7:
             ticks = [t for t in ticks if t in (0.1, 0.2, 0.5, 1, 2, 5, 10)]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import field as dataclass_field
+from functools import reduce
 from itertools import product
 
 import numpy as np
@@ -71,13 +72,13 @@ def _one_sided(d: torch.Tensor, axis: int, spacing: float) -> tuple[torch.Tensor
 
 
 def _smallest_of_eight(columns: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    smallest = None
-    for y, x in product(columns[1], columns[2]):
-        cross = torch.linalg.cross(y, x, dim=0)
-        for z in columns[0]:
-            value = (z * cross).sum(0)
-            smallest = value if smallest is None else torch.minimum(smallest, value)
-    return smallest
+    values = (
+        (z * cross).sum(0)
+        for y, x in product(columns[1], columns[2])
+        for cross in (torch.linalg.cross(y, x, dim=0),)
+        for z in columns[0]
+    )
+    return reduce(torch.minimum, values)
 
 
 def _central(columns: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
