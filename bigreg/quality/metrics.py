@@ -249,7 +249,7 @@ def local_correlation(
     """Correlation in a window of (2 radius + 1)^3 voxels around each textured voxel, (z, y, x); NaN elsewhere.
 
     Textured is a voxel in `mask` with at least half of its window's voxels in the mask and the volume, whose window
-    has a standard deviation of at least `texture_sd` in `a`, the *fixed* image (default: a tenth of the standard
+    has a standard deviation of at least `texture_sd` in `a`, the *fixed* image (default: a quarter of the standard
     deviation of `a` in the mask). Only the fixed image decides: where a bad map puts blank background on textured
     tissue, the correlation is 0 and not left out. In blocks, give one `texture_sd` for all and `radius` voxels of halo.
     """
@@ -258,7 +258,7 @@ def local_correlation(
     inside = torch.ones_like(a) if mask is None else torch.as_tensor(mask, device=a.device).bool().to(a.dtype)
     keep = inside > 0
     if texture_sd is None:
-        texture_sd = 0.1 * float(a[keep].std(correction=0)) if bool(keep.any()) else 0.0
+        texture_sd = 0.25 * float(a[keep].std(correction=0)) if bool(keep.any()) else 0.0
     if bool(keep.any()):  # sums of squares lose fewest digits around the mean
         a, b = a - a[keep].mean(), b - b[keep].mean()
     a, b = torch.where(keep, a, 0), torch.where(keep, b, 0)

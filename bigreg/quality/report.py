@@ -196,7 +196,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
     return sections, [_block_section(data, stage, metrics) for stage, metrics in data.blocks.items()]
 
 
-def _depth_pictures(fixed: np.ndarray, states: Sequence[tuple], spacing: Vector) -> Iterator[Picture]:
+def _depth_pictures(fixed: np.ndarray, states: Sequence[tuple], spacing: Sequence[float]) -> Iterator[Picture]:
     depth = fixed.shape[0]
     for z in sorted({round(f * (depth - 1)) for f in (0.12, 0.5, 0.88)}):
         for key, title, moving in states:

@@ -71,7 +71,7 @@ def judge(outcome: Outcome) -> Verdict:
         )
     if o.error_before and o.error_after and o.error_after.mean > o.error_before.mean:
         bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} µm.")
-    level = "bad" if bad else "look" if look else "good"
+    level: Literal["good", "look", "bad"] = "bad" if bad else "look" if look else "good"
     headline = {"good": "Registered", "look": "Look closer before use", "bad": "Not usable as it is"}[level]
     return Verdict(level, headline, _sentence(o), (*bad, *look))
 
