@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask.base import tokenize
 from pydantic import ValidationError
 
 from ..errors import BigregError, CorruptDataError, InputError
@@ -110,7 +111,9 @@ class Volume:
     @cached_property
     def _digest(self) -> str:
         grids = [level.grid.to_json() for level in self.levels]
-        text = json.dumps([self._stored.metadata, grids, self.orientation], sort_keys=True, default=str)
+        # An array in memory has no metadata that tells it from another: its contents do.
+        metadata = self._stored.metadata if self._array is None else tokenize(self._array)
+        text = json.dumps([metadata, grids, self.orientation], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

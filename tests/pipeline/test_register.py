@@ -1,0 +1,157 @@
+"""The whole path on a pair with a known answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bigreg import open_run, open_volume, plan, register
+from bigreg.cluster import local_client
+from bigreg.config import Cluster
+from bigreg.errors import InputError, OutputError
+from bigreg.pipeline.store import Status
+from bigreg.quality.metrics import min_jacobian, target_registration_error
+from bigreg.transforms import ngff
+
+
+def figure(run, group, name):
+    return next(v for g, n, v, *_ in run.summary() if (g, n) == (group, name))
+
+
+def tissue(pair, count=20_000):
+    index = np.argwhere(pair.mask)
+    index = index[:: max(1, len(index) // count)]
+    return index * np.asarray(pair.spacing), pair.truth[:, *index.T].T.astype(float)
+
+
+def test_the_known_map_is_found(registered, pair):
+    points, truth = tissue(pair)
+    error = target_registration_error(registered.run.map_points(points), truth)
+    before = target_registration_error(points, truth)
+    assert error.missing == 0
+    assert error.mean < 0.5 * min(pair.spacing) < before.mean
+
+
+def test_the_whole_stored_fields_do_not_fold(registered):
+    for direction in ("fixed_to_moving", "moving_to_fixed"):
+        reader = ngff.FieldReader(registered.run.store.path("transforms", direction))
+        grid = reader.grids[0]
+        field = reader.read(0, (0, 0, 0), grid.shape)
+        assert min_jacobian(field, grid.spacing).min() > 0
+        assert figure(registered.run, "regularity", f"folds, {direction}") == 0
+
+
+def test_there_and_back_is_the_identity_to_a_tenth_of_a_voxel(registered, pair):
+    points, _ = tissue(pair)
+    rng = np.random.default_rng(0)
+    points = points + rng.uniform(-0.5, 0.5, points.shape) * pair.spacing
+    there = registered.run.map_points(points)
+    back = registered.run.map_points(there, "moving_to_fixed")
+    known = np.isfinite(back).all(1)
+    assert known.mean() > 0.9
+    error = np.linalg.norm((back - points)[known] / pair.spacing, axis=1)
+    assert np.percentile(error, 99.9) <= 0.1
+    assert figure(registered.run, "inverse error", "99.9th percentile") <= 0.1
+
+
+def test_points_outside_their_frame_are_nan_and_inside_are_not(registered, pair):
+    last = (np.array(pair.fixed.shape) - 1) * pair.spacing
+    inside = np.array([[0, 0, 0], last, last / 2, last + np.array(pair.spacing) * 0.49])
+    outside = np.array([-0.51 * np.array(pair.spacing), last + np.array(pair.spacing) * 0.51, [np.nan, 0, 0]])
+    assert np.isfinite(registered.run.map_points(inside)).all()
+    assert np.isnan(registered.run.map_points(outside)).all()
+    assert registered.run.map_points(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_swapping_the_images_inverts_the_result(registered, pair, thread_client, tmp_path, small_config):
+    swapped = register(
+        registered.moving, registered.fixed, out=str(tmp_path / "s.zarr"), config=small_config(), client=thread_client
+    )
+    np.testing.assert_allclose(swapped.affine @ registered.run.affine, np.eye(4), atol=1e-6)
+    for ours, theirs in (("fixed_to_moving", "moving_to_fixed"), ("moving_to_fixed", "fixed_to_moving")):
+        a = registered.run.store.array("transforms", ours, "0")[...]
+        b = swapped.store.array("transforms", theirs, "0")[...]
+        assert np.abs((a - b) / np.reshape(pair.spacing, (3, 1, 1, 1))).max() < 1e-3
+
+
+def test_one_and_two_workers_give_the_same_bits(registered, tmp_path, small_config, same_bits):
+    with local_client(Cluster(workers=2)) as client:
+        two = register(
+            registered.fixed, registered.moving, out=str(tmp_path / "two.zarr"), config=small_config(), client=client
+        )
+    assert same_bits(registered.run, two)
+
+
+def test_blocks_agree_with_one_single_patch(registered, pair, thread_client, tmp_path, small_config):
+    whole = register(
+        registered.fixed,
+        registered.moving,
+        out=str(tmp_path / "whole.zarr"),
+        config=small_config("blocks.core=128"),
+        client=thread_client,
+    )
+    assert max(len(level.blocks) for level in whole._context().levels.values()) == 1
+    assert max(len(level.blocks) for level in registered.run._context().levels.values()) >= 8
+    points, _ = tissue(pair)
+    difference = (whole.map_points(points) - registered.run.map_points(points)) / pair.spacing
+    assert np.percentile(np.linalg.norm(difference, axis=1), 95) <= 0.25
+
+
+def test_warping_the_moving_image_again_gives_the_runs_warped_image(registered, tmp_path):
+    again = registered.run.warp(registered.moving, out=str(tmp_path / "again.ome.zarr"))
+    stored = open_volume(registered.run.store.path("warped"))
+    assert again.grid() == stored.grid()
+    np.testing.assert_array_equal(again.read((0, 0, 0), again.shape), stored.read((0, 0, 0), stored.shape))
+
+
+def test_labels_keep_their_numbers(registered, pair, tmp_path):
+    labels = np.zeros(pair.fixed.shape, np.uint32)
+    labels[pair.moving > np.median(pair.moving)] = 2**31 + 7
+    labels[:, :, :32] += 1
+    out = registered.run.warp((labels, pair.spacing), out=str(tmp_path / "l.ome.zarr"), interpolation="nearest")
+    assert set(np.unique(out.read((0, 0, 0), out.shape))) <= set(np.unique(labels)) | {0}
+
+
+def test_status_says_that_every_block_is_done(registered):
+    status = registered.run.status()
+    assert status.state == "finished" and status.done == status.blocks and not status.errors
+    for level in registered.run._context().levels:
+        assert set(np.unique(registered.run.store.array("levels", level, "status")[...])) <= {Status.DONE, Status.BLANK}
+    assert "similarity_after" in registered.run.metrics()["levels/0"]
+
+
+def test_the_report_is_there_and_loads_nothing_from_elsewhere(registered):
+    with open(registered.run.report(), encoding="utf-8") as file:
+        page = file.read()
+    assert "http://" not in page and "https://" not in page
+    assert "data:image/png" in page
+
+
+def test_a_finished_run_is_opened_not_run_again(registered, small_config):
+    again = register(registered.fixed, registered.moving, out=registered.run.url, config=small_config())
+    assert again.status().updated == registered.run.status().updated
+
+
+def test_an_existing_output_is_never_overwritten(registered, tmp_path, small_config):
+    with pytest.raises(OutputError, match="exists already"):
+        register(registered.fixed, registered.moving, out=registered.run.url, config=small_config(), resume=False)
+    with pytest.raises(OutputError, match="another configuration"):
+        register(registered.fixed, registered.moving, out=registered.run.url, config=small_config("blocks.core=32"))
+    with pytest.raises(OutputError, match="another fixed image"):
+        register(registered.moving, registered.moving, out=registered.run.url, config=small_config())
+    (tmp_path / "thesis.txt").write_text("do not lose me")
+    with pytest.raises(OutputError, match="no bigreg run"):
+        register(registered.fixed, registered.moving, out=str(tmp_path), config=small_config())
+    assert (tmp_path / "thesis.txt").read_text() == "do not lose me"
+
+
+def test_a_plan_reads_nothing_and_foresees_the_blocks(registered, small_config):
+    foreseen = plan(registered.fixed, registered.moving, config=small_config())
+    done = sum(figure(registered.run, "blocks", k) for k in ("done", "blank", "failed"))
+    assert abs(foreseen.blocks - done) <= 0.5 * done
+    assert foreseen.memory_per_worker > 0 and dict(foreseen.rows())["blocks"] == str(foreseen.blocks)
+
+
+def test_opening_what_is_no_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="not a bigreg run"):
+        open_run(str(tmp_path))
