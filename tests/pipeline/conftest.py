@@ -12,7 +12,14 @@ from bigreg import load_config, register
 from bigreg.phantom import make_pair
 from bigreg.pipeline.run import Run
 
-SMALL = ["affine.voxels=32", "blocks.core=16", "blocks.halo=8", "output.chunk=16", "output.shard=32"]
+SMALL = [
+    "affine.voxels=32",
+    "affine.rotations_deg=0",
+    "blocks.core=24",
+    "blocks.halo=8",
+    "output.chunk=16",
+    "output.shard=32",
+]
 
 
 def _small_config(*overrides):

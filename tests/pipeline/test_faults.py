@@ -1,0 +1,125 @@
+"""Kill anything at any time, run the same command again: the same bits."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bigreg import open_run, register
+from bigreg.cluster import local_client
+from bigreg.config import Cluster
+from bigreg.errors import CorruptDataError, IncompleteError
+
+SCRIPT = """
+import os, pickle, signal, sys
+from distributed import Client, LocalCluster
+from bigreg import register
+
+class Killer:
+    '''Kills this process, hard, after the first block of a stage that has not been killed in before.'''
+    def __init__(self, seen): self.seen = seen
+    def plan(self, stages): pass
+    def stage(self, name, title, blocks, done): pass
+    def block(self, name, status, index):
+        with open(self.seen, 'a+') as file:
+            file.seek(0)
+            if name in file.read().split():
+                return
+            file.write(name + '\\n')
+        os.kill(os.getpid(), signal.SIGKILL)
+    def finish(self, name): pass
+
+if __name__ == '__main__':
+    with open(sys.argv[1], 'rb') as file:
+        fixed, moving, config = pickle.load(file)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            register(fixed, moving, out=sys.argv[2], config=config, client=client, progress=Killer(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_killing_the_process_in_every_stage_gives_the_same_bits(registered, small_config, same_bits, tmp_path):
+    arguments = tmp_path / "arguments.pickle"
+    arguments.write_bytes(pickle.dumps((registered.fixed, registered.moving, small_config())))
+    script, seen, out = tmp_path / "run.py", tmp_path / "seen", str(tmp_path / "run.zarr")
+    script.write_text(SCRIPT)
+    kills = 0
+    for _ in range(60):
+        done = subprocess.run([sys.executable, str(script), str(arguments), out, str(seen)], capture_output=True)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        kills += 1
+    stages = seen.read_text().split()
+    assert kills == len(stages) == len(set(stages))
+    for needed in ("stages/affine", "levels/0", "levels/0/stitch", "levels/0/compose/0", "stages/fixed_to_moving",
+                   "stages/check", "stages/warped", "stages/report"):  # fmt: skip
+        assert needed in stages
+    assert open_run(out).status().state == "finished"
+    assert same_bits(open_run(out), registered.run)
+
+
+class WorkerKiller:
+    """Kills one worker, hard, at the beginning of every stage of a run."""
+
+    def __init__(self, client) -> None:
+        self.client, self.kills = client, 0
+
+    def plan(self, stages):
+        pass
+
+    def stage(self, name, title, blocks, done):
+        if name.count("/") == 1:
+            self.client.wait_for_workers(1)
+            pid = next(iter(self.client.run(os.getpid).values()))
+            os.kill(pid, signal.SIGKILL)
+            self.kills += 1
+
+    def block(self, name, status, index):
+        pass
+
+    def finish(self, name):
+        pass
+
+
+@pytest.mark.slow
+def test_killing_a_worker_in_every_stage_gives_the_same_bits(registered, small_config, same_bits, tmp_path):
+    with local_client(Cluster(workers=2)) as client:
+        killer = WorkerKiller(client)
+        run = register(
+            registered.fixed,
+            registered.moving,
+            out=str(tmp_path / "run.zarr"),
+            config=small_config(),
+            client=client,
+            progress=killer,
+        )
+    assert killer.kills >= 8
+    assert same_bits(run, registered.run)
+
+
+def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(registered, small_config, thread_client, tmp_path):
+    import numpy as np
+
+    from bigreg.volumes import convert
+
+    path = tmp_path / "fixed.ome.zarr"
+    image, spacing = registered.fixed
+    convert(image, path, spacing=spacing, chunks=(32, 32, 32), shards=None)
+    chunk = path / "0" / "c" / "0" / "1" / "1"
+    good = chunk.read_bytes()
+    chunk.write_bytes(bytes(np.frombuffer(good, np.uint8)[::-1]))
+    out = str(tmp_path / "run.zarr")
+    arguments = dict(out=out, config=small_config(), client=thread_client)
+    with pytest.raises((CorruptDataError, IncompleteError), match=r"chunk \(0, 1, 1\)"):
+        register(str(path), registered.moving, **arguments)
+    assert open_run(out).status().state == "incomplete"
+    assert any("cannot be decoded" in e for e in open_run(out).status().errors)
+    chunk.write_bytes(good)
+    assert register(str(path), registered.moving, **arguments).status().state == "finished"
