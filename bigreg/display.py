@@ -1,0 +1,113 @@
+"""Progress of a run on a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Display:
+    """Listens to a run: one bar for all blocks, one for the stage; a line a stage where there is no terminal."""
+
+    FAILED = 4
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("[red]{task.fields[failed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.overall = self.current = None
+        self.sizes: dict[str, int] = {}
+        self.failed = 0
+        self.begin = 0.0
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.bars.start()
+            self.overall = self.bars.add_task("all blocks", total=None, failed="")
+            self.current = self.bars.add_task("", total=None, failed="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.bars.stop()
+
+    def plan(self, stages: list[tuple[str, str, int]]) -> None:
+        self.sizes.update({name: blocks for name, _, blocks in stages})
+        self._total()
+
+    def _total(self) -> None:
+        if self.live:
+            self.bars.update(self.overall, total=sum(self.sizes.values()))
+
+    def stage(self, name: str, title: str, blocks: int, done: int) -> None:
+        self.failed, self.begin = 0, time.monotonic()
+        self.sizes[name] = blocks
+        self.title, self.blocks, self.before = title, blocks, done
+        if self.live:
+            self._total()
+            self.bars.advance(self.overall, done)
+            self.bars.reset(self.current, description=title, total=blocks, completed=done, failed="")
+
+    def block(self, name: str, status: int, index: tuple) -> None:
+        self.failed += status == self.FAILED
+        if self.live:
+            self.bars.advance(self.overall)
+            self.bars.advance(self.current)
+            self.bars.update(self.current, failed=f"{self.failed} failed" if self.failed else "")
+
+    def finish(self, name: str) -> None:
+        if not self.live and self.before < self.blocks:
+            seconds = time.monotonic() - self.begin
+            self.console.print(f"{self.title}: {self.blocks} block{'s' * (self.blocks != 1)}, {seconds:.1f} s")
+
+
+def bar(console: Console, title: str) -> Any:
+    """(context manager, callback(done, total, what)) of one plain progress bar."""
+    progress = Progress(
+        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = progress.add_task(title, total=None, what="")
+    return progress, lambda done, total, what: progress.update(task, completed=done, total=total, what=what)
+
+
+def pairs(rows: list[tuple[str, str]]) -> Table:
+    """Two columns: what, value."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def status_table(status: Any) -> Table:
+    """Progress of every stage."""
+    age = time.time() - status.updated
+    title = f"{status.state}: {status.done} of {status.blocks} blocks, last stage change {age:.0f} s ago"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "", "done", "blank", "failed", "running"):
+        table.add_column(name, justify="left" if name in ("stage", "") else "right")
+    for s in status.stages:
+        part = (s.done + s.blank) / max(s.blocks, 1)
+        table.add_row(
+            s.title,
+            "█" * round(20 * part) + "░" * (20 - round(20 * part)),
+            f"{s.done}/{s.blocks}",
+            str(s.blank),
+            f"[red]{s.failed}[/red]" if s.failed else "0",
+            str(s.running),
+        )
+    return table
