@@ -1,0 +1,111 @@
+"""The command line as its user meets it."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bigreg import open_run, open_volume
+from bigreg.phantom import make_pair
+from bigreg.volumes import convert
+
+SETTINGS = [
+    "--preset", "demo", "--set", "blocks.core=24", "--set", "blocks.halo=8", "--set", "affine.rotations_deg=0",
+    "--set", "affine.voxels=32", "--set", "ladder.coarsest=2", "--set", "output.chunk=16", "--set", "output.shard=32",
+]  # fmt: skip
+
+
+def bigreg(*arguments, cwd=None):
+    command = [sys.executable, "-m", "bigreg.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two images on disk and a finished run of them, made by the command line alone."""
+    folder = tmp_path_factory.mktemp("cli")
+    pair = make_pair((40, 56, 64), (4.0, 2.6, 2.6), seed=3, max_displacement_um=7.0)
+    for name, image in (("fixed", pair.fixed), ("moving", pair.moving)):
+        np.save(folder / f"{name}.npy", image)
+        convert(image, folder / f"{name}.ome.zarr", spacing=pair.spacing)
+    images = folder / "fixed.ome.zarr", folder / "moving.ome.zarr"
+    done = bigreg("register", *images, folder / "run.zarr", *SETTINGS, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "folds, fixed_to_moving" in done.stdout and "level 0: estimate" in done.stdout
+    return folder
+
+
+def test_help_names_every_verb():
+    text = bigreg("--help").stdout
+    for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points"):
+        assert verb in text
+        assert bigreg(verb, "--help").returncode == 0
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(folder):
+    images = folder / "fixed.ome.zarr", folder / "moving.ome.zarr"
+    dry = bigreg("register", *images, folder / "dry.zarr", "--dry-run")
+    planned = bigreg("plan", *images)
+    assert dry.returncode == planned.returncode == 0
+    assert dry.stdout == planned.stdout and "memory a worker" in dry.stdout
+    assert not (folder / "dry.zarr").exists()
+
+
+def test_status_and_resume_of_a_finished_run(folder):
+    assert "finished" in bigreg("status", folder / "run.zarr").stdout
+    assert bigreg("resume", folder / "run.zarr").returncode == 0
+
+
+def test_points_keep_their_other_columns_and_are_nan_outside(folder):
+    source, target = folder / "in.csv", folder / "out.csv"
+    source.write_text("name,x,y,z\na,80,70,80\nb,-500,0,0\n")
+    done = bigreg("points", folder / "run.zarr", source, target)
+    assert done.returncode == 0, done.stderr
+    assert "2 points, 1 outside" in done.stdout
+    rows = list(csv.DictReader(target.open()))
+    expected = open_run(str(folder / "run.zarr")).map_points(np.array([[80.0, 70.0, 80.0]]))[0]
+    assert [r["name"] for r in rows] == ["a", "b"]
+    np.testing.assert_allclose([float(rows[0][k]) for k in "zyx"], expected, atol=1e-3)
+    assert rows[1]["z"] == "nan"
+    assert bigreg("points", folder / "run.zarr", source, target).returncode == 5
+
+
+def test_warp_writes_an_image_on_the_grid_of_the_other(folder):
+    done = bigreg(
+        "warp",
+        folder / "run.zarr",
+        folder / "fixed.ome.zarr",
+        folder / "back.ome.zarr",
+        "--direction",
+        "moving_to_fixed",
+    )
+    assert done.returncode == 0, done.stderr
+    assert open_volume(folder / "back.ome.zarr").grid() == open_volume(folder / "moving.ome.zarr").grid()
+
+
+def test_report_says_where_it_is(folder):
+    assert bigreg("report", folder / "run.zarr").stdout.strip().endswith("report/index.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("register", "missing.n5", "missing.n5", "r.zarr"), 3, "missing.n5"),
+        (("status", "missing.zarr"), 3, "not a bigreg run"),
+        (("plan", "fixed.ome.zarr", "moving.ome.zarr", "--set", "blocks.cor=1"), 4, "blocks.cor"),
+        (("plan", "fixed.ome.zarr", "moving.ome.zarr", "--preset", "magic"), 4, "magic"),
+        (("convert", "fixed.ome.zarr", "moving.ome.zarr"), 5, "exists already"),
+        (("convert", "fixed.npy", "new.ome.zarr"), 3, "fixed.npy"),
+        (("warp", "run.zarr", "fixed.ome.zarr", "w.ome.zarr", "--direction", "forward"), 4, "fixed_to_moving"),
+        (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300MB"), 7, "memory_limit"),
+        (("register",), 2, "Missing argument"),
+    ],
+)
+def test_an_error_is_one_line_with_an_exit_status_of_its_kind(arguments, status, message, folder):
+    done = bigreg(*arguments, cwd=folder)
+    assert done.returncode == status
+    assert message in done.stderr and "Traceback" not in done.stderr
