@@ -138,7 +138,7 @@ def _show_plan(fixed: Any, moving: Any, config: Any) -> None:
 @app.command()
 def register(
     fixed: str, moving: str, run: str, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,

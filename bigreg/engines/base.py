@@ -76,7 +76,7 @@ class Engine(Protocol):
 
 
 def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
-    """The engine called `name`, made with `options` as keywords. Raises ConfigError where it or an option is unknown."""
+    """The engine called `name`, made with `options` as keywords. ConfigError where it or an option is unknown."""
     found = {entry.name: entry for entry in entry_points(group="bigreg.engines")}
     if name not in found:
         raise ConfigError(f"engine {name!r} does not exist; installed are {', '.join(sorted(found)) or 'none'}")
@@ -87,7 +87,7 @@ def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
 
 
 def estimate_antisymmetric(engine: Engine, pair: PatchPair) -> VelocityPatch:
-    """The engine's velocity made antisymmetric under exchange of the images: (v(F, M) - v(M, F)) / 2 where it is not."""
+    """The engine's velocity, as (v(F, M) - v(M, F)) / 2 where it is not antisymmetric by itself."""
     there = engine.estimate(pair)
     if engine.antisymmetric:
         return there

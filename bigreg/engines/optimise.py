@@ -1,10 +1,10 @@
 """`optimise`: instance optimisation of a patch's velocity by accelerated Gauss-Newton on the lattice.
 
 The loss is the similarity of F o (id + v) and M o (id - v) plus a membrane energy of the control points. Each step
-solves a 3 x 3 system a control point: the lumped curvature sum_x B_a(x) j j^T majorises the Gauss-Newton matrix (Jensen's
-inequality, since the B-splines sum to 1), so a step never overshoots the quadratic model, needs no step length, and is
-stated in voxels; Nesterov's momentum with restart makes it fast. Where there is no texture the curvature is zero and the
-membrane alone decides: the velocity is carried over from where there is texture.
+solves a 3 x 3 system a control point: the lumped curvature sum_x B_a(x) j j^T majorises the Gauss-Newton matrix
+(Jensen's inequality, since the B-splines sum to 1), so a step never overshoots the quadratic model, needs no step
+length, and is stated in voxels; Nesterov's momentum with restart makes it fast. Where there is no texture the curvature
+is zero and the membrane alone decides: the velocity is carried over from where there is texture.
 
 id +/- v stands for exp(+/- v) here: the two agree to third order in the map between the images, and the pipeline
 composes the true exponentials.

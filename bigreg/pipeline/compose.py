@@ -3,8 +3,9 @@
     d_fixed  <- d_fixed  o exp(+v)          d_moving <- d_moving o exp(-v)
 
 The theorem that makes each factor invertible is about continuous maps; what is stored is sampled. So the determinant of
-every stored sample is checked by all eight one-sided stencils. Where one is under the floor, the cells are written down,
-the velocity is damped around them by a smooth mask, and the level is composed again. It ends: a velocity of zero passes.
+every stored sample is checked by all eight one-sided stencils. Where one is under the floor, the cells are written
+down, the velocity is damped around them by a smooth mask, and the level is composed again. It ends: a velocity of zero
+passes.
 """
 
 from __future__ import annotations

@@ -169,14 +169,14 @@ class Driver:
             for index, f in sorted(failures.items())
         ]
         self.store.update(errors=errors[:100], state="incomplete", updated=time.time())
-        index, failure = min(failures.items())
+        failure = failures[min(failures)]
         kind = KINDS.get(failure.kind)
         if kind is not None:
             raise kind(failure.message)
         blocks = ", ".join(str(i) for i in sorted(failures)[:8])
         raise IncompleteError(
-            f"{stage.title}: {len(failures)} of {math.prod(stage.counts)} blocks failed ({blocks}), first with {failure.message}. What is done is kept; `bigreg resume {self.store.url}` "
-            f"tries them again\n{failure.trace}"
+            f"{stage.title}: {len(failures)} of {math.prod(stage.counts)} blocks failed ({blocks}), first with "
+            f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again\n{failure.trace}"
         )
 
 

@@ -47,7 +47,7 @@ def collect(context: Context) -> ReportData:
 
     target = fixed.read((0, 0, 0), grid.shape).astype(np.float32)
     before, inside_before = moved(here.through(frames.canonical))
-    affine, inside_affine = moved(here.through(frames.affine))
+    affine, _ = moved(here.through(frames.affine))
     warped, inside = moved(follow(context, here, "fixed_to_moving"))
     field = context.array("transforms", "fixed_to_moving", "0")
     displacement = here.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).numpy()

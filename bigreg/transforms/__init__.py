@@ -2,15 +2,15 @@
 
 A *map* takes points of one frame to points of another, both in world micrometres, axis order (z, y, x). Two kinds are
 stored: an affine (4 x 4, acts on column vectors) and a *displacement field* u, which stands for the map id + u, that is
-x -> x + u(x). Fields are tensors (3, z, y, x): component i moves along axis i. Between samples a field is linear; beyond
-its border it keeps the value at the border. `compose(a, b)` is "a after b": compose(a, b)(x) = a(b(x)).
+x -> x + u(x). Fields are tensors (3, z, y, x): component i moves along axis i. Between samples a field is linear;
+beyond its border it keeps the value at the border. `compose(a, b)` is "a after b": compose(a, b)(x) = a(b(x)).
 
 Laws (tests/transforms checks each of them on random maps):
 
     affine     sqrt(A) sqrt(A) = A                           sqrt(A^-1) = sqrt(A)^-1
     velocity   evaluate(c) is linear in c                    <evaluate(c), g> = <c, adjoint(g)>
                a constant c gives that constant              |evaluate(c)| <= max |c|
-    bound      max |c| < gamma(samples) cells                =>  id + evaluate(c) is a contraction away from the identity
+    bound      max |c| < gamma(samples) cells                =>  evaluate(c) is a contraction
     exp        exp(v) exp(-v) = id (to sampling error)       exp(v) exp(v) = exp(2 v)
     compose    compose(a, compose(b, c)) = compose(compose(a, b), c)
                (a b)^-1 = b^-1 a^-1                          compose(a, id) = compose(id, a) = a

@@ -37,7 +37,7 @@ def sample(values: torch.Tensor, index: torch.Tensor, mode: Mode = "linear") -> 
 
 
 def _sample_cubic(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Catmull-Rom interpolation (a = -0.5), 64 taps, border values repeated: no prefilter, so blocks need a halo of 2."""
+    """Catmull-Rom interpolation (a = -0.5), 64 taps, border values repeated; blocks need a halo of 2."""
     shape = values.shape[1:]
     flat = index.reshape(3, -1)
     base = flat.floor()
@@ -100,7 +100,7 @@ def invert(
     tolerance: float = 1e-3,
     iterations: int = 50,
 ) -> torch.Tensor:
-    """The displacement v with (id + field) o (id + v) = id on the same grid, by the fixed point v(x) <- -field(x + v(x)).
+    """The displacement v with (id + field) o (id + v) = id on the same grid, by v(x) <- -field(x + v(x)).
 
     Stops where the largest change is under `tolerance` samples. Converges where id + field is a contraction away from
     the identity; raises ArithmeticError where it does not come under 100 x tolerance in `iterations` steps.

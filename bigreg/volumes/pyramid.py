@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def block_mode(data: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     votes = np.sort(votes, axis=0)
     best, run = votes[0].copy(), np.ones(votes.shape[1:], dtype=np.int32)
     most = run.copy()
-    for before, vote in zip(votes[:-1], votes[1:], strict=True):
+    for before, vote in pairwise(votes):
         run = np.where(vote == before, run + 1, 1)
         best = np.where(run > most, vote, best)
         most = np.maximum(most, run)

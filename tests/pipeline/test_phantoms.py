@@ -12,6 +12,7 @@ import pytest
 from bigreg import open_volume, register
 from bigreg.volumes import convert
 
+IDENTITY = np.eye(4)
 CENTRES = np.random.default_rng(7).uniform(0, 1, (160, 3)) * (120.0, 130.0, 150.0)
 WIDTHS = np.random.default_rng(8).uniform(3.5, 7.0, 160)
 HEIGHTS = np.random.default_rng(9).uniform(300, 1500, 160)
@@ -25,7 +26,7 @@ def anatomy(points: np.ndarray) -> np.ndarray:
     return value
 
 
-def seen(shape, spacing, origin, matrix=np.eye(4)) -> np.ndarray:
+def seen(shape, spacing, origin, matrix=IDENTITY) -> np.ndarray:
     """The anatomy on a grid; `matrix` takes the grid's world to the anatomy's."""
     index = np.moveaxis(np.indices(shape), 0, -1) * np.asarray(spacing) + origin
     return anatomy(index @ matrix[:3, :3].T + matrix[:3, 3]).astype("uint16")
