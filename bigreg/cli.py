@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from .errors import BigregError
 
+# Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
+out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) for to_err in (False, True))
+
+
+class _Verbs(TyperGroup):
+    """Errors that bigreg raises on purpose are a message and an exit status of their own kind; Ctrl-C is 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BigregError as error:
+            err.print(f"error: {error}", style="red", soft_wrap=True)
+            raise typer.Exit(error.exit_status) from error
+        except KeyboardInterrupt as stop:
+            err.print("stopped")
+            raise typer.Exit(130) from stop
+
+
 app = typer.Typer(
+    cls=_Verbs,
     help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
+    epilog="Exit status: 0 all was done, 2 wrong usage, 3 input, 4 configuration, 5 output, 6 corrupt data, "
+    "7 machine too small, 8 blocks failed, 130 stopped by Ctrl-C, 1 anything else.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
 
 Triple = tuple[float, float, float]
+Fixed = Annotated[str, typer.Argument(metavar="FIXED", help="The image whose frame results are in: path or URL.")]
+Moving = Annotated[str, typer.Argument(metavar="MOVING", help="The image to bring onto it: path or URL.")]
+RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
 ]
-Preset = Annotated[str | None, typer.Option(help="rounds, brain-to-atlas or demo.")]
+Preset = Annotated[str | None, typer.Option(help="rounds (default), brain-to-atlas or demo.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; default one a core.")]
@@ -31,13 +55,19 @@ Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, s
 
 
 def image_option(which: str, what: str, text: str) -> Any:
-    return typer.Option(f"--{which}-{what}", help=text, rich_help_panel=f"{which.capitalize()} image")
+    metavar = "Z Y X" if what in ("spacing", "origin") else None
+    return typer.Option(f"--{which}-{what}", help=text, metavar=metavar, rich_help_panel=f"{which.capitalize()} image")
 
 
 DATASET = "Path inside a container (N5, Zarr, HDF5)."
 SPACING = "Voxel size Z Y X in um, where the file does not say or is wrong."
 ORIENTATION = "Sides at which the z, y, x axes start, such as psl (brainglobe)."
 ORIGIN = "World place Z Y X (um) of the first voxel's centre."
+Dataset = Annotated[str | None, typer.Option(help=DATASET)]
+Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
+Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
+Origin = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=ORIGIN)]
+Orientation = Annotated[str | None, typer.Option(help=ORIENTATION)]
 FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]
 FixedChannel = Annotated[int | None, image_option("fixed", "channel", "Channel, from 0.")]
 FixedTime = Annotated[int | None, image_option("fixed", "time", "Time point, from 0.")]
@@ -58,7 +88,7 @@ def _config(
     from .config import load_config
 
     extra = [f"cluster.workers={workers}"] if workers else []
-    extra += [f"cluster.memory_limit={memory}"] if memory else []
+    extra += [f"cluster.memory_limit={json.dumps(memory)}"] if memory else []  # quoted: bytes stay text too
     return load_config(file, preset=preset, overrides=[*(overrides or []), *extra])
 
 
@@ -83,40 +113,44 @@ def demo(
 
     with Display(out) as display:
         result = run_demo(str(out_dir), progress=display)
-    out.print(pairs(result.rows))
+    out.print(pairs(result.rows), soft_wrap=True)
     if not result.ok:
-        err.print("[red]the demo ended worse than it should; please report it with the figures above")
+        err.print("the demo ended worse than it should; please report it with the figures above", style="red")
         raise typer.Exit(1)
 
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN")],
-    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr")],
-    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
+    source: Annotated[str, typer.Argument(metavar="IN", help="Any readable image: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    dataset: Dataset = None,
     channel: Annotated[int | None, typer.Option(help="Only this channel, from 0; default all.")] = None,
-    spacing: Annotated[Triple | None, typer.Option(help=SPACING)] = None,
-    orientation: Annotated[str | None, typer.Option(help=ORIENTATION)] = None,
-    chunk: Annotated[int, typer.Option(help="Voxels along an axis of a chunk.")] = 64,
-    shard: Annotated[int, typer.Option(help="Voxels along an axis of a shard (a file).")] = 256,
+    time: Time = None,
+    spacing: Spacing = None,
+    origin: Origin = None,
+    orientation: Orientation = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a chunk.")] = 64,
+    shard: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a shard (a file).")] = 256,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write any readable image as OME-Zarr 0.5, sharded, with a pyramid, out of core."""
+    if shard % chunk:
+        raise typer.BadParameter(f"--shard {shard} is no multiple of --chunk {chunk}")
     from .display import bar
     from .volumes import convert as run
 
     progress, step = bar(out, "convert")
     with progress:
-        options = {"dataset": dataset, "channel": channel, "spacing": spacing, "orientation": orientation}
         written = run(
-            source, target, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step, **options
-        )
-    out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels")
+            source, target, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin,
+            orientation=orientation, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
+        )  # fmt: skip
+    out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
 
 
 @app.command()
 def plan(
-    fixed: str, moving: str, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    fixed: Fixed, moving: Moving, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
@@ -132,12 +166,12 @@ def _show_plan(fixed: Any, moving: Any, config: Any) -> None:
     from .display import pairs
     from .pipeline.plan import plan as make
 
-    out.print(pairs(make(fixed, moving, config=config).rows()))
+    out.print(pairs(make(fixed, moving, config=config).rows()), soft_wrap=True)
 
 
 @app.command()
 def register(
-    fixed: str, moving: str, run: str, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
@@ -161,14 +195,14 @@ def register(
 
 
 def _show_summary(run: Any) -> None:
-    from .display import pairs
+    from .display import figure, pairs
 
-    rows = [(f"{group}: {name}", f"{value:.4g} {unit}".strip()) for group, name, value, unit, _ in run.summary()]
-    out.print(pairs([*rows, ("report", run.store.path("report", "index.html"))]))
+    rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
+    out.print(pairs([*rows, ("report", run.store.path("report", "index.html"))]), soft_wrap=True)
 
 
 @app.command()
-def resume(run: str, workers: Workers = None) -> None:
+def resume(run: RunStore, workers: Workers = None) -> None:
     """Go on with a run that was interrupted; the result is the same bits."""
     from .display import Display
     from .pipeline.run import open_run
@@ -180,7 +214,8 @@ def resume(run: str, workers: Workers = None) -> None:
 
 @app.command()
 def status(
-    run: str, watch: Annotated[bool, typer.Option(help="Refresh every second until it has ended.")] = False
+    run: RunStore,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
 ) -> None:
     """Show how far a run is, from any terminal that sees its files."""
     import time
@@ -192,20 +227,18 @@ def status(
 
     opened = open_run(run)
     state = opened.status()
-    if watch:
-        with Live(status_table(state), console=out) as live:
-            while state.state in ("planned", "running"):
-                time.sleep(1.0)
-                state = opened.status()
-                live.update(status_table(state))
-    else:
-        out.print(status_table(state))
+    with Live(console=out, transient=True) as live:
+        while watch and state.state in ("planned", "running"):
+            live.update(status_table(state))
+            time.sleep(1.0)
+            state = opened.status()
+    out.print(status_table(state))
     for error in state.errors:
-        err.print(f"[red]{error}")
+        err.print(error, style="red", soft_wrap=True)
 
 
 @app.command()
-def report(run: str) -> None:
+def report(run: RunStore) -> None:
     """Write the report of a run anew and say where it is."""
     from .pipeline.run import open_run
 
@@ -214,21 +247,29 @@ def report(run: str) -> None:
 
 @app.command()
 def warp(
-    run: str,
-    image: str,
-    target: Annotated[str, typer.Argument(metavar="OUT")],
+    run: RunStore,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
     direction: Direction = "fixed_to_moving",
     interpolation: Annotated[str, typer.Option(help="linear, nearest (labels) or cubic.")] = "linear",
-    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
+    dataset: Dataset = None,
     channel: Annotated[int | None, typer.Option(help="Channel, from 0.")] = None,
-    spacing: Annotated[Triple | None, typer.Option(help=SPACING)] = None,
+    time: Time = None,
+    spacing: Spacing = None,
+    origin: Origin = None,
+    orientation: Orientation = None,
 ) -> None:
-    """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way)."""
+    """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
+
+    What was said of the registered image (--moving-orientation psl, say) has to be said of IMAGE too.
+    """
     from .display import bar
     from .pipeline.run import open_run
     from .volumes import open_volume
 
-    source = open_volume(image, dataset=dataset, channel=channel, spacing=spacing)
+    source = open_volume(
+        image, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
+    )
     progress, step = bar(out, "warp")
     with progress:
         open_run(run).warp(source, out=target, direction=direction, interpolation=interpolation, progress=step)
@@ -236,9 +277,9 @@ def warp(
 
 @app.command()
 def points(
-    run: str,
-    source: Annotated[Path, typer.Argument(metavar="IN.csv")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.csv")],
+    run: RunStore,
+    source: Annotated[Path, typer.Argument(metavar="IN.csv", help="Table with columns z, y, x in um.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.csv", help="New table.")],
     direction: Direction = "fixed_to_moving",
 ) -> None:
     """Map the columns z, y, x (um) of a table; other columns are kept, points outside the frame become nan."""
@@ -246,7 +287,7 @@ def points(
     from .pipeline.tables import map_table
 
     count, outside = map_table(open_run(run), source, target, direction)
-    out.print(f"{target}: {count} points, {outside} outside the frame")
+    out.print(f"{target}: {count} points, {outside} outside the frame", soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:
@@ -258,20 +299,17 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     pass
 
 
 def main() -> None:
-    """Entry point: errors that bigreg raises on purpose are one line and an exit status of their own kind."""
-    try:
-        app()
-    except BigregError as error:
-        err.print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True, highlight=False)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        err.print("stopped; `bigreg resume RUN` goes on")
-        sys.exit(130)
+    """Entry point."""
+    app()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 
 class Display:
@@ -22,13 +23,14 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("[red]{task.fields[failed]}"),
+            TextColumn("{task.fields[failed]}", style="red"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
         )
         self.overall = self.current = None
-        self.sizes: dict[str, int] = {}
+        self.planned: dict[str, int] = {}
+        self.begun: dict[str, int] = {}
         self.failed = 0
         self.begin = 0.0
 
@@ -39,21 +41,23 @@ class Display:
             self.current = self.bars.add_task("", total=None, failed="")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         if self.live:
             self.bars.stop()
+        if kind is KeyboardInterrupt:
+            self.console.print("what is done is kept; `bigreg resume RUN` goes on")
 
     def plan(self, stages: list[tuple[str, str, int]]) -> None:
-        self.sizes.update({name: blocks for name, _, blocks in stages})
+        self.planned = {name: blocks for name, _, blocks in stages}
         self._total()
 
     def _total(self) -> None:
         if self.live:
-            self.bars.update(self.overall, total=sum(self.sizes.values()))
+            self.bars.update(self.overall, total=sum({**self.planned, **self.begun}.values()))
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
         self.failed, self.begin = 0, time.monotonic()
-        self.sizes[name] = blocks
+        self.begun[name] = blocks
         self.title, self.blocks, self.before = title, blocks, done
         if self.live:
             self._total()
@@ -83,14 +87,15 @@ def bar(console: Console, title: str) -> Any:
     return progress, lambda done, total, what: progress.update(task, completed=done, total=total, what=what)
 
 
-def pairs(rows: list[tuple[str, str]]) -> Table:
-    """Two columns: what, value."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
+def figure(value: float, unit: str) -> str:
+    """A figure with its unit; whole numbers are written out."""
+    return f"{value:.0f} {unit}".strip() if float(value).is_integer() else f"{value:.4g} {unit}".strip()
+
+
+def pairs(rows: list[tuple[str, str]]) -> Text:
+    """Two columns: what, value. Print with soft_wrap, so that a path stays in one piece."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return Text("\n").join(Text.assemble((name.ljust(width), "bold"), "  ", value) for name, value in rows)
 
 
 def status_table(status: Any) -> Table:
@@ -107,7 +112,7 @@ def status_table(status: Any) -> Table:
             "█" * round(20 * part) + "░" * (20 - round(20 * part)),
             f"{s.done}/{s.blocks}",
             str(s.blank),
-            f"[red]{s.failed}[/red]" if s.failed else "0",
+            Text(str(s.failed), style="red" if s.failed else ""),
             str(s.running),
         )
     return table

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from bigreg import open_run, open_volume
+from bigreg.display import Display, figure
 from bigreg.phantom import make_pair
+from bigreg.pipeline.store import Status
 from bigreg.volumes import convert
 
 SETTINGS = [
@@ -44,6 +50,11 @@ def test_help_names_every_verb():
     for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points"):
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0
+
+
+def test_help_does_not_wait_for_heavy_libraries():
+    check = "import sys, bigreg.cli; print([m for m in ('torch', 'dask', 'numpy', 'zarr') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(folder):
@@ -103,9 +114,85 @@ def test_report_says_where_it_is(folder):
         (("warp", "run.zarr", "fixed.ome.zarr", "w.ome.zarr", "--direction", "forward"), 4, "fixed_to_moving"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300MB"), 7, "memory_limit"),
         (("register",), 2, "Missing argument"),
+        (("convert", "fixed.ome.zarr", "new.ome.zarr", "--shard", "100"), 2, "multiple of --chunk"),
+        (("plan", "fixed.ome.zarr", "no[/red][0].n5"), 3, "no[/red][0].n5"),
+        (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300000000"), 7, "286.10 MiB"),
     ],
 )
 def test_an_error_is_one_line_with_an_exit_status_of_its_kind(arguments, status, message, folder):
     done = bigreg(*arguments, cwd=folder)
     assert done.returncode == status
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_brackets_in_a_path_are_shown_as_they_are(folder):
+    done = bigreg("convert", "fixed.ome.zarr", "a[/b]:c:.ome.zarr", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a[/b]:c:.ome.zarr: 40 x 56 x 64 voxels")
+
+
+def test_converting_keeps_what_the_options_say(folder):
+    options = ("--spacing", 8, 4, 2, "--origin", 1, 2, 3)
+    assert bigreg("convert", "fixed.ome.zarr", "said.ome.zarr", *options, cwd=folder).returncode == 0
+    grid = open_volume(folder / "said.ome.zarr").grid()
+    np.testing.assert_allclose(grid.spacing, (8, 4, 2))
+    np.testing.assert_allclose(grid.affine[:3, 3], (1, 2, 3))
+
+
+def test_a_run_stopped_by_ctrl_c_says_so_and_resumes(folder):
+    images = folder / "fixed.ome.zarr", folder / "moving.ome.zarr"
+    command = [sys.executable, "-m", "bigreg.cli", "register", *images, folder / "stopped.zarr", *SETTINGS]
+    process = subprocess.Popen(
+        [*map(str, command), "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    process.stdout.readline()  # the first stage is done
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "bigreg resume" in output and errors.splitlines()[-1] == "stopped"
+    assert "incomplete" in bigreg("status", folder / "stopped.zarr").stdout
+    assert bigreg("resume", folder / "stopped.zarr", "--workers", 1).returncode == 0
+    assert "finished" in bigreg("status", folder / "stopped.zarr", "--watch").stdout
+
+
+def test_progress_counts_every_stage_once_when_the_plan_changes():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Display(console) as display:
+        display.plan([("affine", "affine", 1), ("levels/0", "level 0", 8), ("levels/1", "level 1", 8)])
+        display.stage("affine", "affine", 1, 0)
+        display.block("affine", Status.DONE, (0, 0, 0))
+        display.plan([("affine", "affine", 1), ("levels/0", "level 0", 12)])
+        display.stage("levels/0", "level 0", 12, 4)
+        for i in range(8):
+            display.block("levels/0", Status.FAILED if i == 0 else Status.DONE, (0, 0, i))
+        task = display.bars.tasks[0]
+        assert task.completed == task.total == 13
+        assert display.bars.tasks[1].fields["failed"] == "1 failed"
+        display.stage("levels/0/compose/1", "level 0: compose", 12, 0)  # what no plan foresaw
+        assert task.total == 25
+
+
+def test_without_a_terminal_each_stage_is_one_line():
+    console = Console(file=io.StringIO(), width=120)
+    with Display(console) as display:
+        display.plan([("a", "first", 2), ("b", "second", 1)])
+        for name, title, blocks, done in (("a", "first", 2, 0), ("b", "second", 1, 1)):
+            display.stage(name, title, blocks, done)
+            for i in range(blocks - done):
+                display.block(name, Status.DONE, (0, 0, i))
+            display.finish(name)
+    assert console.file.getvalue().startswith("first: 2 blocks, ")  # what was there from before is not told again
+    assert console.file.getvalue().count("\n") == 1
+
+
+def test_whole_figures_are_written_out():
+    assert [figure(30_000.0, "blocks"), figure(0.123456, "um"), figure(float("nan"), "")] == [
+        "30000 blocks",
+        "0.1235 um",
+        "nan",
+    ]
