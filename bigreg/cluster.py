@@ -17,6 +17,10 @@ BASE_BYTES = 500 * 2**20
 """What a worker holds before it has read a voxel: the interpreter, torch, tensorstore."""
 
 
+IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""What a worker runs first: Ctrl-C in a terminal reaches its whole process group, but only the client answers it."""
+
+
 def worker_memory(settings: Cluster) -> int:
     """Memory limit of each local worker in bytes."""
     if settings.memory_limit is not None:
@@ -47,7 +51,9 @@ def local_client(settings: Cluster) -> Iterator[Client]:
     # Freed blocks are kept for the next patch: giving each one back to the system costs a third of the time.
     environment = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "OMP_NUM_THREADS": "1"}
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        dask.config.set(
+            {"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.preload": [IGNORE_CTRL_C]}
+        ),
         LocalCluster(
             n_workers=worker_count(settings),
             threads_per_worker=1,

@@ -41,8 +41,8 @@ def run_demo(
     """
     config = config if isinstance(config, Config) else load_config(config or "demo")
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"'{folder}' exists already and is not empty; choose another --out or remove it")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"'{folder}' exists already and is no empty folder; choose another --out or remove it")
     begin = time.monotonic()
     pair = pair or make_pair()
     paths = {}

@@ -176,7 +176,7 @@ class Driver:
         blocks = ", ".join(str(i) for i in sorted(failures)[:8])
         raise IncompleteError(
             f"{stage.title}: {len(failures)} of {math.prod(stage.counts)} blocks failed ({blocks}), first with "
-            f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again\n{failure.trace}"
+            f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again"
         )
 
 

@@ -23,12 +23,14 @@ def map_table(run: Run, source: Path, target: Path, direction: str) -> tuple[int
     """
     if target.exists():
         raise OutputError(f"'{target}' exists already; choose another output or remove it")
+    if not target.parent.is_dir():
+        raise OutputError(f"'{target.parent}' is no folder; choose another output or make it")
     part = target.with_name(f"{target.name}.part")
     count = outside = 0
     try:
         with open(source, newline="", encoding="utf-8-sig") as read, open(part, "w", newline="") as write:
             rows = csv.reader(read)
-            header = next(rows, [])
+            header = [name.strip() for name in next(rows, [])]
             missing = [name for name in "zyx" if name not in header]
             if missing:
                 raise InputError(f"'{source}' has no column {', '.join(missing)}; its header must name z, y and x (um)")
@@ -47,6 +49,8 @@ def map_table(run: Run, source: Path, target: Path, direction: str) -> tuple[int
         os.replace(part, target)
     except FileNotFoundError as error:
         raise InputError(f"points '{source}' cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"points '{source}' is no UTF-8 text: {error}; save it as CSV in UTF-8") from error
     finally:
         part.unlink(missing_ok=True)
     return count, outside
