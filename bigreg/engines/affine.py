@@ -1,7 +1,7 @@
 """The global affine: many starts, the best by the metric, refined symmetrically in mid-space.
 
-With A = H H, fixed is seen at H^-1 x and moving at H x. A step D moves them apart by exp(-D/2) and exp(D/2), so that the
-new affine is H exp(D) H; D is the Levenberg-Marquardt step of the similarity's forces on the generators of the group.
+With A = H H, fixed is seen at H^-1 x and moving at H x. A step D moves them apart by exp(-D/2) and exp(D/2): the new
+affine is H exp(D) H, and D is the Levenberg-Marquardt step of the similarity's forces on the generators of the group.
 """
 
 from __future__ import annotations

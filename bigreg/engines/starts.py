@@ -38,7 +38,7 @@ class Placed:
     grid: Grid
 
     def on(self, grid: Grid, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The image seen from another grid through `matrix` (that grid's world to this one's); and where it has data."""
+        """The image seen from another grid through `matrix` (that grid's world to its own), and where it has data."""
         there = Positions.of_grid(grid).through(matrix)
         box = self.image.numpy()
         inside = there.inside(self.grid)
