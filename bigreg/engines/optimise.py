@@ -47,6 +47,8 @@ class Optimise:
         tolerance: float = 0.02,
         regularisation: float = 0.02,
     ) -> None:
+        if regularisation <= 0:
+            raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
         self.similarity = by_name(similarity, radius=radius, noise=noise)
         self.iterations = iterations
         self.max_step = max_step
