@@ -138,7 +138,7 @@ class Driver:
             return future
 
         first = [f for f in (submit() for _ in range(threads * IN_FLIGHT_PER_THREAD)) if f is not None]
-        done = as_completed(first)
+        done = as_completed(first, loop=self.client.loop)
         try:
             for future in done:
                 index = waiting.pop(future)

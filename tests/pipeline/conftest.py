@@ -42,7 +42,7 @@ def thread_client():
     """One worker in this process: quick to start, easy to look into."""
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster, Client(cluster) as client:  # fmt: skip
+    ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
         yield client
 
 
