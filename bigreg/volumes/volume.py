@@ -200,5 +200,8 @@ def _place(stored: StoredImage, spec: ImageSpec, name: str) -> tuple[list[Grid],
         new[:3, 3] = spec.origin
     relative = new @ np.linalg.inv(old)
     same = np.array_equal(new, old)
-    grids = [Grid(level.shape, (level.affine if same else relative @ level.affine)[:3]) for level in stored.levels]
+    coarser = [level.affine if same else relative @ level.affine for level in stored.levels[1:]]
+    # Level 0 is placed by `new` itself: through the product it would carry rounding.
+    affines = [new, *coarser]
+    grids = [Grid(level.shape, affine[:3]) for level, affine in zip(stored.levels, affines, strict=True)]
     return grids, spec.orientation or stored.orientation
