@@ -1,17 +1,19 @@
-"""The global affine: many starts, the best by the metric, refined symmetrically in mid-space.
+"""The global affine: many starts, the best by what the images show, refined symmetrically in mid-space.
 
-With A = H H, fixed is seen at H^-1 x and moving at H x. A step D moves them apart by exp(-D/2) and exp(D/2): the new
-affine is H exp(D) H, and D is the Levenberg-Marquardt step of the similarity's forces on the generators of the group.
+With A = H H, fixed is seen at H^-1 x and moving at H x. A step D moves them apart by exp(-D/2) and exp(D/2); the
+new affine is H exp(D) H; D is the Levenberg-Marquardt step of the similarity's forces on the generators of the group.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..geometry import Grid
@@ -19,7 +21,7 @@ from ..similarity import Similarity
 from ..transforms.affine import exp_affine, principal_sqrt
 from ..transforms.positions import Positions
 from .gauss_newton import gradient
-from .starts import Placed, Start, find_starts
+from .starts import METHODS, Judge, Placed, Start, find_starts
 
 Kind = Literal["translation", "rigid", "similarity", "affine"]
 STAGES = {
@@ -29,17 +31,20 @@ STAGES = {
     "affine": ("rigid", "similarity", "affine"),
 }
 STRETCH = 2.0  # an affine that scales an axis by more is not believed
-REFINED_STARTS = 4
-AMBIGUOUS = 0.02  # similarity within which two different places are equally good
+FOLLOWED = 5  # starts that are refined before one is chosen
+AMBIGUOUS = 0.03  # share of the best score within which another place is as good
+LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 
 
 @dataclass(frozen=True, eq=False)
 class AffineResult:
     """`matrix`: fixed world to moving world (4 x 4, um zyx).
 
-    similarity   1 - mean loss on the overlap; overlap: fraction of the smaller image
-    candidates   (name, similarity after a first refinement, overlap) of the starts that were followed, best first
+    start        name of the start that was chosen
+    similarity   1 - mean loss on the overlap; overlap: share of the smaller image
+    candidates   (name, correlation, overlap) of the starts that were followed, after their first refinement; best first
     ambiguous    another start, in another place, is nearly as good
+    warnings     what a person should look at
     """
 
     matrix: np.ndarray
@@ -57,84 +62,131 @@ def register_affine(
     fixed_grid: Grid,
     moving_grid: Grid,
     *,
-    kind: Kind,
+    fixed_mask: torch.Tensor | None = None,
+    moving_mask: torch.Tensor | None = None,
+    kind: Kind = "affine",
     similarity: Similarity,
+    starts: Collection[str] = METHODS,
     rotations_deg: float = 10.0,
     min_overlap: float = 0.2,
 ) -> AffineResult:
     """Find the affine between two coarse images (z, y, x) of intensities about 0..1 on axis-aligned grids.
 
-    Raises InputError where no start gives `min_overlap` of the smaller image and a positive correlation.
+    fixed_mask, moving_mask   (z, y, x), above 0 where an image has data; None = everywhere
+    starts                    which of "identity", "centres", "moments", "shifts" are tried
+    rotations_deg             the shifts are searched under rotations up to this
+    min_overlap               share of the smaller image that must stay inside the other
+
+    It works on the CPU: the images are small, and on one machine one thread gives the same bits each time. Raises
+    InputError for a blank image, and where no start has `min_overlap` and a positive correlation.
     """
-    pair = [Placed(fixed.float(), fixed_grid), Placed(moving.float(), moving_grid)]
+    if kind not in STAGES:
+        raise ValueError(f"kind {kind!r} is unknown; use one of {', '.join(STAGES)}")
+    if not starts or not set(starts) <= set(METHODS):
+        raise ValueError(f"starts {tuple(starts)} must be some of {', '.join(METHODS)}")
+    pair = [_placed("fixed", fixed, fixed_grid, fixed_mask), _placed("moving", moving, moving_grid, moving_mask)]
     # The order of the two images is decided by their content, not by who is called fixed. So exchanging them runs the
-    # very same computation and gives the very inverse, whatever the search and its ties do.
+    # very same computation and gives the very inverse, whatever the search and its ties do. (The refinement is
+    # symmetric by itself, but the choice among starts sees one image on the other's grid.)
     swapped = _digest(pair[0]) > _digest(pair[1])
     if swapped:
         pair.reverse()
-    result = _register(*pair, kind, similarity, rotations_deg, min_overlap)
-    if not swapped:
-        return result
-    return AffineResult(
-        np.linalg.inv(result.matrix), *[getattr(result, n) for n in list(result.__dataclass_fields__)[1:]]
-    )
+    with torch.no_grad():
+        result = _register(*pair, kind, similarity, starts, rotations_deg, min_overlap)
+    return replace(result, matrix=np.linalg.inv(result.matrix)) if swapped else result
+
+
+def _placed(name: str, image: torch.Tensor, grid: Grid, mask: torch.Tensor | None) -> Placed:
+    image = image.detach().to("cpu", torch.float32)
+    for what, values in (("image", image), ("mask", mask)):
+        if values is not None and tuple(values.shape) != grid.shape:
+            raise ValueError(f"{name} {what} has shape {tuple(values.shape)}, its grid {grid.shape}")
+    if not grid.is_axis_aligned:
+        raise ValueError(f"{name} grid is turned ({grid.matrix}); resample the image to an axis-aligned grid first")
+    if mask is not None:
+        mask = (mask.detach().to("cpu") > 0).float()
+        if bool((mask > 0).all()):
+            mask = None
+    seen = image if mask is None else image[mask > 0]
+    if not seen.numel():
+        raise InputError(f"{name} has no data: its mask is empty; check the mask")
+    if not bool(torch.isfinite(seen).all()):
+        raise InputError(f"{name} has voxels that are NaN or infinite; replace them, or leave them out with a mask")
+    if not float(seen.max()) > float(seen.min()):
+        raise InputError(f"{name} is blank: every voxel is {float(seen.min()):g}; check the file, dataset and channel")
+    if mask is not None:
+        # Outside the mask stands the mean, so that smoothing makes no edges there.
+        image = torch.where(mask > 0, image, seen.mean())
+    return Placed(image.contiguous(), grid, mask)
 
 
 def _digest(placed: Placed) -> bytes:
-    data = placed.image.contiguous().numpy().tobytes() + repr(placed.grid).encode()
-    return hashlib.sha256(data).digest()
+    data = hashlib.sha256(placed.image.numpy().tobytes() + repr(placed.grid).encode())
+    if placed.mask is not None:
+        data.update(placed.mask.numpy().tobytes())
+    return data.digest()
 
 
 def _register(
-    fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, rotations_deg: float, min_overlap: float
+    fixed: Placed,
+    moving: Placed,
+    kind: Kind,
+    similarity: Similarity,
+    methods: Collection[str],
+    rotations_deg: float,
+    min_overlap: float,
 ) -> AffineResult:
-    starts = find_starts(fixed, moving, 0.0 if kind == "translation" else rotations_deg, min_overlap)
-    starts = [s for s in starts if s.score > 0]
-    if kind == "translation":
-        starts = [s for s in starts if np.allclose(s.matrix[:3, :3], np.eye(3))]
-    if not starts:
+    judge = Judge(fixed, moving)
+    found = find_starts(judge, 0.0 if kind == "translation" else rotations_deg, min_overlap, methods)
+    if not found:
         raise InputError(
             f"fixed and moving have nothing in common where at least {min_overlap:.0%} of the smaller one overlaps; "
             "check orientation, spacing and channel, or lower affine.min_overlap"
         )
-    finest = max(*fixed.grid.spacing, *moving.grid.spacing)
-    ladder = [finest * f for f in (4, 2, 1) if min(_smallest(p) for p in (fixed, moving)) / (finest * f) >= 8] or [
-        finest
-    ]
-    stages = STAGES[kind]
-    copies = {spacing: (fixed.isotropic(spacing), moving.isotropic(spacing)) for spacing in ladder}
+    rungs = _rungs(fixed, moving)
+    coarsest = _Refinement(fixed, moving, rungs[0], similarity, min_overlap)
     followed = []
-    for start in _distinct(starts, 4 * ladder[0]):
-        refined = _Refinement(*copies[ladder[0]], similarity, min_overlap).run(start.matrix, stages[0])
-        followed.append((start, *refined))
-    followed.sort(key=lambda f: -f[2])
-    start, matrix, best, _ = followed[0]
-    ambiguous = any(
-        best - other[2] < AMBIGUOUS and _apart(matrix, other[1], fixed.grid) > 4 * ladder[0] for other in followed[1:]
-    )
-    warnings = []
-    if ambiguous:
-        warnings.append(
-            "two starts in different places are nearly equally good; judge the overlay, or narrow the search"
+    for start in _distinct(found, fixed.grid, 3 * judge.spacing):
+        warnings: list[str] = []
+        refined = coarsest.staged(start.matrix, STAGES[kind], warnings)
+        if refined is not None:
+            followed.append((judge(start.name, refined[0]), refined, warnings))
+    if not followed:
+        raise InputError(
+            f"every start lost the overlap of {min_overlap:.0%} when it was refined; "
+            "check orientation, spacing and channel, or lower affine.min_overlap"
         )
-    overlap = followed[0][3]
-    for spacing in ladder:
-        refinement = _Refinement(*copies[spacing], similarity, min_overlap)
-        for stage in stages if spacing == ladder[0] else stages[-1:]:
-            new, score, part = refinement.run(matrix, stage)
-            stretch = np.linalg.svd(new[:3, :3], compute_uv=False)
-            if stretch.max() > STRETCH or stretch.min() < 1 / STRETCH:
-                warnings.append(
-                    f"the {stage} step scaled an axis by {stretch.max():.2f} or {stretch.min():.2f} and was dropped"
-                )
-                continue
-            matrix, best, overlap = new, score, part
-    candidates = [(f[0].name, float(f[2]), float(f[3])) for f in followed]
-    return AffineResult(matrix, start.name, float(best), float(overlap), candidates, ambiguous, warnings)
+    followed.sort(key=lambda f: -f[0].score)
+    equals = [f for f in followed if f[0].score >= (1.0 - AMBIGUOUS) * followed[0][0].score]
+    # Of places that the images do not tell apart, the one that turns least is the likeliest.
+    chosen = min(equals, key=lambda f: (round(_turn_deg(f[0].matrix) / 5.0), -f[0].score))
+    ambiguous = any(_apart(chosen[0].matrix, f[0].matrix, fixed.grid) > 4 * judge.spacing for f in equals)
+    start, (matrix, score, overlap), warnings = chosen
+    if ambiguous:
+        warnings.append("starts in different places are nearly equally good; judge the overlay, or narrow the search")
+    for spacing in rungs[1:]:
+        refinement = _Refinement(fixed, moving, spacing, similarity, min_overlap)
+        for stage in reversed(STAGES[kind]):
+            refined = refinement.staged(matrix, (stage,), warnings)
+            if refined is not None:
+                matrix, score, overlap = refined
+                break
+    candidates = [(s.name, float(s.correlation), float(s.overlap)) for s, _, _ in followed]
+    return AffineResult(matrix, start.name, float(score), float(overlap), candidates, ambiguous, warnings)
 
 
-def _smallest(placed: Placed) -> float:
-    return float(min(np.multiply(placed.grid.shape, placed.grid.spacing)))
+def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
+    """Spacings (um) coarse to fine; the last is each axis's coarser one of the two images."""
+    native = np.maximum(fixed.grid.spacing, moving.grid.spacing)
+    extent = np.minimum(*(np.multiply(p.grid.shape, p.grid.spacing) for p in (fixed, moving)))
+    even = float(np.prod(native)) ** (1 / 3)
+    rungs: list[np.ndarray] = []
+    for factor in (4, 2, 1):
+        # A thin image keeps its planes.
+        spacing = np.maximum(native, np.minimum(factor * even if factor > 1 else 0.0, extent / LEAST_EDGE))
+        if not rungs or (spacing < rungs[-1] * 0.99).any():
+            rungs.append(spacing)
+    return rungs
 
 
 def _apart(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
@@ -143,19 +195,24 @@ def _apart(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
     return float(np.linalg.norm(corners @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).mean())
 
 
-def _distinct(starts: list[Start], distance: float) -> list[Start]:
+def _turn_deg(matrix: np.ndarray) -> float:
+    """The angle of the rotation that is nearest to an affine's linear part."""
+    u, _, vt = np.linalg.svd(matrix[:3, :3])
+    return float(np.rad2deg(Rotation.from_matrix(u @ vt).magnitude()))
+
+
+def _distinct(starts: list[Start], grid: Grid, distance: float) -> list[Start]:
     """The best few starts that do not lie in one place."""
     chosen: list[Start] = []
     for start in starts:
-        grid = Grid.from_spacing((2, 2, 2), (distance * 10,) * 3)
         if all(_apart(start.matrix, other.matrix, grid) > distance for other in chosen):
             chosen.append(start)
-        if len(chosen) == REFINED_STARTS:
+        if len(chosen) == FOLLOWED:
             break
     return chosen
 
 
-def basis(kind: str) -> np.ndarray:
+def basis(kind: Kind) -> np.ndarray:
     """(K, 3, 4) generators of a group: linear part on coordinates scaled to about 1, translation in the last column."""
     generators = []
     for axis in range(3):
@@ -178,68 +235,122 @@ def basis(kind: str) -> np.ndarray:
     return np.array(generators)
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A map's loss, with gradient and curvature by a general generator's twelve elements (voxels of motion)."""
+
+    loss: float
+    weight: float
+    slope: np.ndarray
+    curvature: np.ndarray
+    centre: np.ndarray
+    radius: float
+
+    @property
+    def mean(self) -> float:
+        return self.loss / self.weight
+
+
 class _Refinement:
-    """Levenberg-Marquardt on one pair of isotropic images."""
+    """Levenberg-Marquardt on one pair of images at one spacing (um, z y x)."""
 
-    def __init__(self, fixed: Placed, moving: Placed, similarity: Similarity, min_overlap: float) -> None:
-        self.fixed, self.moving = fixed, moving
+    TOLERANCE = 0.01  # voxels
+    SHARE = 3e-4  # a step that gains less than this share of the gain so far is not worth its cost
+    TRUST = 2.0  # voxels that a step moves the image's ends at most
+
+    def __init__(
+        self, fixed: Placed, moving: Placed, spacing: np.ndarray, similarity: Similarity, min_overlap: float
+    ) -> None:
+        self.fixed, self.moving = fixed.at(spacing), moving.at(spacing)
         self.similarity = similarity
-        self.spacing = fixed.grid.spacing[0]
-        self.least = min_overlap * min(fixed.grid.voxels, moving.grid.voxels)
+        self.spacing = spacing
+        self.unit = float(np.prod(spacing)) ** (1 / 3)
+        self.smaller = min(fixed.volume, moving.volume) / float(np.prod(spacing))
+        self.least = min_overlap * self.smaller
 
-    def run(self, matrix: np.ndarray, kind: str, iterations: int = 25) -> tuple[np.ndarray, float, float]:
-        """(matrix, similarity, overlap) after refinement from `matrix`."""
+    def staged(
+        self, matrix: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
+    ) -> tuple[np.ndarray, float, float] | None:
+        """(matrix, similarity, overlap) after one group after another; None where the overlap was too small.
+
+        A stage that stretches an axis beyond belief is dropped, and `warnings` says so.
+        """
+        result = None
+        for stage in stages:
+            refined = self._run(matrix, stage)
+            if refined is None:
+                return result
+            stretch = np.linalg.svd(refined[0][:3, :3], compute_uv=False)
+            if stretch.max() > STRETCH or stretch.min() < 1 / STRETCH:
+                warnings.append(
+                    f"the {stage} step at {self.unit:.3g} um scaled axes by {stretch.min():.2f} to {stretch.max():.2f} "
+                    "and was dropped; check the spacings"
+                )
+                continue
+            result, matrix = refined, refined[0]
+        return result
+
+    def _run(self, matrix: np.ndarray, kind: Kind, iterations: int = 20) -> tuple[np.ndarray, float, float] | None:
         generators = basis(kind)
+        directions = generators.reshape(len(generators), 12)
         damping = 1e-3
-        here = self._look(matrix, generators)
+        here = self._look(matrix)
+        if here is None:
+            return None
+        before = here.mean
         for _ in range(iterations):
-            if here is None:
-                return matrix, -1.0, 0.0
-            loss, weight, slope, curvature, centre, radius = here
-            moved = False
-            for _ in range(6):
-                theta = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature) + 1e-9), -slope)
-                # No corner of the image moves further than two voxels in one step.
-                theta *= min(1.0, 2.0 / max(float(np.abs(theta).max()), 1e-12))
-                new = self._stepped(matrix, np.tensordot(theta, generators, 1), centre, radius)
-                there = self._look(new, generators)
-                if there is not None and there[0] / there[1] < loss / weight:
-                    matrix, here, moved = new, there, True
-                    damping = max(damping / 4, 1e-6)
+            slope, curvature = directions @ here.slope, directions @ here.curvature @ directions.T
+            scale = np.diag(curvature) + 1e-6 * max(float(np.diag(curvature).max()), 1e-30)
+            moved = 0.0
+            while not moved:
+                theta = np.linalg.solve(curvature + damping * np.diag(scale), -slope)
+                theta *= min(1.0, self.TRUST / max(float(np.abs(theta).max()), 1e-12))
+                promised = -(slope @ theta + 0.5 * theta @ curvature @ theta) / here.weight
+                if float(np.abs(theta).max()) < self.TOLERANCE or promised <= self.SHARE * (before - here.mean):
                     break
-                damping *= 8
-            if not moved or float(np.abs(theta).max()) < 0.005:
+                step = np.tensordot(theta, generators, 1)
+                new = self._stepped(matrix, step, here)
+                there = self._look(new)
+                if there is not None and there.mean < here.mean:
+                    moved = here.mean - there.mean
+                    matrix, here = new, there
+                    damping = max(damping / 8, 1e-3)
+                else:
+                    damping = max(damping * 8, 1.0)
+            if moved <= self.SHARE * (before - here.mean):
                 break
-        smaller = min(self.fixed.grid.voxels, self.moving.grid.voxels)
-        return matrix, 1.0 - here[0] / here[1], min(1.0, here[1] / smaller)
+        return matrix, 1.0 - here.mean, min(1.0, here.weight / self.smaller)
 
-    def _stepped(self, matrix: np.ndarray, step: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    def _stepped(self, matrix: np.ndarray, step: np.ndarray, here: _Look) -> np.ndarray:
         generator = np.zeros((4, 4))
-        generator[:3, :3] = step[:, :3] * self.spacing / radius
-        generator[:3, 3] = step[:, 3] * self.spacing - generator[:3, :3] @ centre
+        generator[:3, :3] = step[:, :3] * self.unit / here.radius
+        generator[:3, 3] = step[:, 3] * self.unit - generator[:3, :3] @ here.centre
         half = principal_sqrt(matrix)
         return half @ exp_affine(generator) @ half
 
-    def _look(self, matrix: np.ndarray, generators: np.ndarray) -> tuple | None:
-        """Loss, weight, gradient and curvature by the generators' parameters (voxels), and their centre and radius."""
+    def _look(self, matrix: np.ndarray) -> _Look | None:
+        """The images in mid-space through `matrix`; None where too little of them overlaps."""
         try:
             half = principal_sqrt(matrix)
         except ValueError:
-            return None
+            return None  # a half turn away: no mid-space
         back = np.linalg.inv(half)
         boxes = [self.fixed.grid.bounds(half, faces=True), self.moving.grid.bounds(back, faces=True)]
         low, high = np.maximum(boxes[0][0], boxes[1][0]), np.minimum(boxes[0][1], boxes[1][1])
-        shape = np.floor((high - low) / self.spacing).astype(int)
-        if (shape < 4).any():
+        # The samples are a part of one endless lattice: a map's loss must not depend on where the overlap begins.
+        first, last = np.ceil(low / self.spacing), np.floor(high / self.spacing)
+        shape = (last - first + 1).astype(int)
+        if (shape < 1).any():
             return None
-        grid = Grid.from_spacing(tuple(shape), (self.spacing,) * 3, (low + high) / 2 - self.spacing * (shape - 1) / 2)
+        grid = Grid.from_spacing(tuple(shape), self.spacing, first * self.spacing)
         f, mask_f = self.fixed.on(grid, back)
         m, mask_m = self.moving.on(grid, half)
-        mask = mask_f * mask_m
-        forces = self.similarity(f, m, mask)
-        if forces.weight < self.least:
+        forces = self.similarity(f, m, mask_f * mask_m)
+        if forces.weight < max(self.least, 1.0):
             return None
-        slope_f, slope_m = gradient(f), gradient(m)
+        # Per voxel of each axis to per voxel of equal edges.
+        even = torch.as_tensor(self.unit / self.spacing, dtype=torch.float32).reshape(3, 1, 1, 1)
+        slope_f, slope_m = gradient(f) * even, gradient(m) * even
         force = (slope_f * forces.fixed - slope_m * forces.moving).reshape(3, -1)
         arm = (slope_f * forces.fixed_scale + slope_m * forces.moving_scale).reshape(3, -1)
         centre = (low + high) / 2
@@ -250,9 +361,7 @@ class _Refinement:
         x = torch.cat([x, torch.ones_like(x[:1])])
         # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back. Sums over voxels are made once
         # for the twelve elements of a general D; a group's generators combine them.
-        directions = -0.5 * generators.reshape(len(generators), 12)
-        slope = (force @ x.T).double().numpy().reshape(12)
+        slope = -0.5 * (force @ x.T).double().numpy().reshape(12)
         rows = (arm[:, None] * x[None]).reshape(12, -1)
-        curvature = (rows @ rows.T).double().numpy()
-        slope, curvature = directions @ slope, directions @ curvature @ directions.T
-        return forces.loss, forces.weight, slope, curvature, centre, radius
+        curvature = 0.25 * (rows @ rows.T).double().numpy()
+        return _Look(forces.loss, forces.weight, slope, curvature, centre, radius)
