@@ -1,12 +1,16 @@
-"""Symmetric image forces in mid-space and their Gauss-Newton curvature, shared by the engines that optimise."""
+"""A pair of images moved apart symmetrically by a spline: its forces and Gauss-Newton curvature on the lattice."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from ..similarity import Forces, Similarity
+from ..transforms.bspline import adjoint, evaluate, taps
 from ..transforms.field import identity, sample
 
 
@@ -18,16 +22,25 @@ def gradient(image: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Symmetric:
-    """Both images at x + v(x) and x - v(x): `force` (3, z, y, x) is d loss / d v, `arm` (3, z, y, x) is j of j j^T."""
+class Pull:
+    """How a loss changes with the control points of v, where fixed is seen at x + v(x) and moving at x - v(x).
 
-    forces: Forces
-    force: torch.Tensor
-    arm: torch.Tensor | None
+    mean, weight   mean dissimilarity and the number of voxels it is over
+    slope          (3, z, y, x) d loss / d control point, control points in voxels
+    matrix         (6, z, y, x) sum_x B_a(x) j j^T, in the order of PAIRS; None where it was not asked for
+    """
+
+    mean: float
+    weight: float
+    slope: torch.Tensor
+    matrix: torch.Tensor | None
 
 
 class MidSpacePair:
-    """A pair of images (z, y, x) that are moved apart symmetrically; remembers what does not change between calls."""
+    """Two images (z, y, x) with their masks on one patch; `samples` voxels a lattice cell.
+
+    On a CPU in float32 the sweeps of `midspace_cpu` do the work; elsewhere tensor operations, with the same result.
+    """
 
     def __init__(
         self,
@@ -36,50 +49,93 @@ class MidSpacePair:
         fixed_mask: torch.Tensor,
         moving_mask: torch.Tensor,
         similarity: Similarity,
+        samples: Sequence[int],
     ) -> None:
-        self.fixed, self.moving = fixed, moving
+        self.images = (fixed, moving)
         self.masks = (fixed_mask, moving_mask)
         self.whole = bool((fixed_mask > 0).all()) and bool((moving_mask > 0).all())
         self.similarity = similarity
-        self.index = identity(fixed.shape, dtype=fixed.dtype, device=fixed.device)
-        self.edge = torch.tensor([n - 1 for n in fixed.shape], dtype=fixed.dtype, device=fixed.device).reshape(
-            3, 1, 1, 1
-        )
+        self.samples = tuple(int(s) for s in samples)
+        self.points = tuple(n // s + 4 for n, s in zip(fixed.shape, self.samples, strict=True))
+        self.sweeps = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (fixed, moving))
+        if self.sweeps:
+            self.images = tuple(t.contiguous() for t in self.images)
+            self.masks = tuple(t.to(torch.float32).contiguous() for t in self.masks)
 
-    def warped(self, velocity: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(fixed at x + v, moving at x - v, mask of both); v (3, z, y, x) in voxels."""
-        if velocity is None:
-            return self.fixed, self.moving, self.masks[0] * self.masks[1]
+    def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
+        """The pull on control points (3, z, y, x) in voxels; None is all zero."""
+        fixed, moving, mask = self.warped(coefficients)
+        forces = self.similarity(fixed, moving, mask)
+        pulled = self._pulled_by_sweeps if self.sweeps else self._pulled_by_tensors
+        slope, matrix = pulled(fixed, moving, forces, curvature)
+        return Pull(forces.mean, forces.weight, slope, matrix)
+
+    def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(fixed at x + v, moving at x - v, mask of both)."""
+        if coefficients is None:
+            return *self.images, self.masks[0] * self.masks[1]
+        return self._warped_by_sweeps(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
+
+    def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        velocity = evaluate(coefficients, self.samples)
+        first = self.images[0]
+        index = identity(first.shape, dtype=first.dtype, device=first.device)
+        edge = torch.tensor([n - 1 for n in first.shape], dtype=first.dtype, device=first.device).reshape(3, 1, 1, 1)
         images, mask = [], None
-        for image, own, place in (
-            (self.fixed, self.masks[0], self.index + velocity),
-            (self.moving, self.masks[1], self.index - velocity),
-        ):
-            inside = ((place >= 0) & (place <= self.edge)).all(0).to(image.dtype)
+        for image, own, place in zip(self.images, self.masks, (index + velocity, index - velocity), strict=True):
+            inside = ((place >= 0) & (place <= edge)).all(0).to(image.dtype)
             if self.whole:
                 images.append(sample(image[None], place)[0])
             else:
-                both = sample(torch.stack([image, own]), place)
+                both = sample(torch.stack([image, own.to(image.dtype)]), place)
                 images.append(both[0])
                 inside = inside * (both[1] > 0.99).to(image.dtype)
             mask = inside if mask is None else mask * inside
         return images[0], images[1], mask
 
-    def __call__(self, velocity: torch.Tensor | None, *, curvature: bool) -> Symmetric:
-        fixed, moving, mask = self.warped(velocity)
-        forces = self.similarity(fixed, moving, mask)
+    def _pulled_by_tensors(
+        self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces, curvature: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         slope_f, slope_m = gradient(fixed), gradient(moving)
-        force = slope_f * forces.fixed - slope_m * forces.moving
-        arm = slope_f * forces.fixed_scale + slope_m * forces.moving_scale if curvature else None
-        return Symmetric(forces, force, arm)
+        slope = adjoint(slope_f * forces.fixed - slope_m * forces.moving, self.samples)
+        if not curvature:
+            return slope, None
+        arm = slope_f * forces.fixed_scale + slope_m * forces.moving_scale
+        return slope, adjoint(torch.stack([arm[i] * arm[j] for i, j in PAIRS]), self.samples)
+
+    def _warped_by_sweeps(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        from .midspace_cpu import warp
+
+        out = tuple(torch.empty_like(self.images[0]) for _ in range(3))
+        images, masks = (tuple(t.numpy() for t in pair) for pair in (self.images, self.masks))
+        warp(
+            coefficients.contiguous().numpy(), *_taps(self.samples), *images, *masks, self.whole,
+            *(t.numpy() for t in out),
+        )  # fmt: skip
+        return out
+
+    def _pulled_by_sweeps(
+        self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces, curvature: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        from .midspace_cpu import pull
+
+        slope = torch.zeros(3, *self.points)
+        matrix = torch.zeros(6, *self.points) if curvature else None
+        pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+        pull(
+            fixed.numpy(), moving.numpy(), *(t.expand_as(fixed).contiguous().numpy() for t in pulls),
+            *_taps(self.samples), slope.numpy(),
+            np.zeros((0, 0, 0, 0), np.float32) if matrix is None else matrix.numpy(),
+        )  # fmt: skip
+        return slope, matrix
+
+
+@lru_cache(maxsize=16)
+def _taps(samples: tuple[int, int, int]) -> list[np.ndarray]:
+    return [array for s in samples for array in taps(s)]
 
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-
-
-def outer(arm: torch.Tensor) -> torch.Tensor:
-    """(6, ...) distinct elements of j j^T in the order of PAIRS."""
-    return torch.stack([arm[i] * arm[j] for i, j in PAIRS])
 
 
 def solve3(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

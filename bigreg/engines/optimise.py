@@ -17,9 +17,9 @@ from typing import ClassVar
 import torch
 
 from ..similarity import by_name
-from ..transforms.bspline import BOUND_CELLS, adjoint, evaluate
+from ..transforms.bspline import BOUND_CELLS
 from .base import PatchPair, VelocityPatch
-from .gauss_newton import MidSpacePair, outer, solve3
+from .gauss_newton import MidSpacePair, solve3
 
 
 class Optimise:
@@ -63,7 +63,7 @@ class Optimise:
             dtype=pair.fixed.dtype, device=pair.fixed.device,
         ).reshape(3, 1, 1, 1)  # fmt: skip
         channels = [
-            MidSpacePair(f, m, pair.fixed_mask, pair.moving_mask, self.similarity)
+            MidSpacePair(f, m, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
             for f, m in zip(pair.fixed, pair.moving, strict=True)
         ]
         cell = float(torch.tensor(samples).prod())
@@ -77,22 +77,21 @@ class Optimise:
         matrix = texture = None
         steps = 0
         for steps in range(self.iterations + 1):
-            velocity = evaluate(ahead, samples) if steps else None
             refresh = steps % 5 == 0
-            pulls = [channel(velocity, curvature=refresh) for channel in channels]
-            after = sum(p.forces.mean for p in pulls) / len(pulls)
+            pulls = [channel(ahead if steps else None, curvature=refresh) for channel in channels]
+            after = sum(p.mean for p in pulls) / len(pulls)
             if steps == 0:
                 before = after
-                if not all(p.forces.weight for p in pulls):
+                if not all(p.weight for p in pulls):
                     break
             if refresh:
-                raw = sum(adjoint(outer(p.arm), samples) for p in pulls)
+                raw = sum(p.matrix for p in pulls)
                 texture = raw[:3].sum(0) / (3 * cell)
                 matrix = raw
                 matrix[:3] += 12 * stiffness + 1e-6 * cell
             if steps == self.iterations:
                 break
-            slope = sum(adjoint(p.force, samples) for p in pulls) + stiffness * laplacian(ahead)
+            slope = sum(p.slope for p in pulls) + stiffness * laplacian(ahead)
             move = solve3(matrix, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)

@@ -12,6 +12,7 @@ Expanding the products leaves plain box sums of A, B, A mu and B mu, so the cost
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -65,6 +66,8 @@ def lncc(
     fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 3, noise: float = 0.01
 ) -> Forces:
     """1 - local correlation, summed over the mask. Tensors (z, y, x); `radius` in voxels; `noise` in image units."""
+    if fixed.device.type == "cpu" and fixed.dtype == moving.dtype == torch.float32:
+        return _lncc_by_sweep(fixed, moving, mask, radius, noise)
     n, mu_f, mu_m, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
     a = torch.rsqrt(var_f * var_m)
     cc = cov * a
@@ -82,3 +85,15 @@ def lncc(
     root = (a.clamp_min(0.0)).sqrt() * mask
     ratio = (var_m / var_f) ** 0.25
     return Forces(loss, weight, by_fixed, by_moving, root * ratio, root / ratio)
+
+
+def _lncc_by_sweep(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, radius: int, noise: float) -> Forces:
+    from .lncc_cpu import sweep
+
+    fixed, moving, mask = (t.to(torch.float32).contiguous() for t in (fixed, moving, mask))
+    out = [torch.empty_like(fixed) for _ in range(4)]
+    total = sweep(
+        fixed.numpy(), moving.numpy(), mask.numpy(), radius, np.float32(noise * noise), *(t.numpy() for t in out)
+    )
+    weight = float(mask.sum(dtype=torch.float64))
+    return Forces(weight - total, weight, *out)

@@ -99,9 +99,7 @@ def read_error(url: str, error: ValueError) -> InputError | CorruptDataError:
     if error_code(error) in ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED"):
         return InputError(f"'{url}' cannot be read: {error_reason(error)}; check address, network and permissions")
     if "ignored by server" in str(error):
-        return InputError(
-            f"'{url}' is sharded, and its server ignores byte ranges; use one that has them, or a copy"
-        )
+        return InputError(f"'{url}' is sharded, and its server ignores byte ranges; use one that has them, or a copy")
     return CorruptDataError(f"'{url}' cannot be decoded: {error_reason(error)}; restore it from its source")
 
 

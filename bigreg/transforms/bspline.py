@@ -33,6 +33,17 @@ def _matrix(cells: int, samples: int, dtype: torch.dtype, device: torch.device) 
     return torch.as_tensor(cubic(position[:, None] - points[None, :]), dtype=dtype, device=device)
 
 
+@lru_cache(maxsize=16)
+def taps(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (samples, 4) float32 of the four control points around each sample of a cell, and (samples,) the first.
+
+    Sample p of cell k is the sum over i of weights[p, i] * control point k + first[p] + i.
+    """
+    dense = cubic((np.arange(samples) + 0.5)[:, None] / samples - (np.arange(5) - 1.5))
+    first = (np.arange(samples) + 0.5 > samples / 2).astype(np.int64)
+    return np.stack([row[o : o + 4] for row, o in zip(dense, first, strict=True)]).astype(np.float32), first
+
+
 def evaluate(coefficients: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
     """Sample a spline: (C, n + 4 per axis) coefficients to (C, n * samples per axis) values of the same unit."""
     out = coefficients
