@@ -27,6 +27,12 @@ def sample(values: torch.Tensor, index: torch.Tensor, mode: Mode = "linear") -> 
         return _sample_cubic(values, index)
     if mode not in ("linear", "nearest"):
         raise ValueError(f"interpolation {mode!r} is unknown; use linear, nearest or cubic")
+    if mode == "linear" and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (values, index)):
+        from .field_cpu import sample_linear
+
+        out = torch.empty(values.shape[0], index[0].numel())
+        sample_linear(values.contiguous().numpy(), index.reshape(3, -1).contiguous().numpy(), out.numpy())
+        return out.reshape(values.shape[0], *index.shape[1:])
     shape = values.shape[1:]
     # grid_sample wants (x, y, z) in [-1, 1] between the outer centres; an axis of one sample has no extent.
     flat = index.reshape(3, 1, 1, -1)
