@@ -13,7 +13,7 @@ import torch
 
 from .. import storage
 from ..geometry import BlockGrid, Grid, Shape
-from ..quality.metrics import ErrorHistogram, JacobianSummary
+from ..quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ..transforms import ngff
 from ..transforms.field import min_determinant, sample
 from ..transforms.positions import Positions
@@ -176,7 +176,8 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
 
     own = tuple(slice(0, n) for n in block.shape)
     values = field[(slice(None), *own)].contiguous()
-    summary = JacobianSummary.of(values.cpu().numpy(), grid.spacing)
+    central = torch.as_tensor(central_jacobian(values, grid.spacing))
+    summary = JacobianSummary.of_determinants(central, central)  # folds and minimum are those of the cells, above
     url = ngff.level_url(context.store.path("transforms", direction), 0)
     storage.open_array(url, write=True).write((0, *block.start), values.cpu().numpy())
     metrics = {

@@ -127,6 +127,11 @@ class JacobianSummary:
             raise ValueError(
                 f"{count} of {smallest.numel()} determinants are not finite; mask such samples with `inside`"
             )
+        return cls.of_determinants(smallest, central)
+
+    @classmethod
+    def of_determinants(cls, smallest: torch.Tensor, central: torch.Tensor) -> JacobianSummary:
+        """Summary of samples of which both determinants are known."""
         logs = central.double().clamp(min=LOG_JACOBIAN_FLOOR).log()
         mean = float(logs.mean())
         return cls(

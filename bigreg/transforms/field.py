@@ -132,6 +132,12 @@ def min_determinant(field: torch.Tensor, spacing: Sequence[float]) -> torch.Tens
     the differences along the cell's own edges at that corner. These are the eight stencils of all samples, each seen
     once, so a positive minimum over all cells is a positive determinant by every stencil at every sample.
     """
+    if field.device.type == "cpu" and field.dtype == torch.float32:
+        from .field_cpu import smallest_determinant
+
+        out = torch.empty([n - 1 for n in field.shape[1:]])
+        smallest_determinant(field.contiguous().numpy(), (1.0 / np.asarray(spacing)).astype(np.float32), out.numpy())
+        return out
     step = _column(spacing, field)
     edges = []
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""Linear interpolation on a CPU core: every sample reads its eight neighbours once for all components."""
+"""Sampling and determinants on a CPU core, each in one sweep over the samples of a field."""
 
 from __future__ import annotations
 
@@ -42,3 +42,43 @@ def sample_linear(values, index, out):
             p += ty * (q - p)
             r += ty * (s - r)
             out[c, i] = p + tz * (r - p)
+
+
+@_jit
+def _determinant(a, b, c):
+    return a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
+
+
+@_jit
+def _edge(field, z, y, x, axis, scale):
+    """Derivative of x + d(x) along one axis, from the sample (z, y, x) to the next."""
+    z1, y1, x1 = z + (axis == 0), y + (axis == 1), x + (axis == 2)
+    one = np.float32(1.0)
+    return (
+        (field[0, z1, y1, x1] - field[0, z, y, x]) * scale + (one if axis == 0 else np.float32(0.0)),
+        (field[1, z1, y1, x1] - field[1, z, y, x]) * scale + (one if axis == 1 else np.float32(0.0)),
+        (field[2, z1, y1, x1] - field[2, z, y, x]) * scale + (one if axis == 2 else np.float32(0.0)),
+    )
+
+
+@_jit
+def smallest_determinant(field, scale, out):
+    """out (z-1, y-1, x-1): smallest determinant over the corners of each cell; scale (3,) = 1 / spacing."""
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            for x in range(out.shape[2]):
+                z00, z01 = _edge(field, z, y, x, 0, scale[0]), _edge(field, z, y, x + 1, 0, scale[0])
+                z10, z11 = _edge(field, z, y + 1, x, 0, scale[0]), _edge(field, z, y + 1, x + 1, 0, scale[0])
+                y00, y01 = _edge(field, z, y, x, 1, scale[1]), _edge(field, z, y, x + 1, 1, scale[1])
+                y10, y11 = _edge(field, z + 1, y, x, 1, scale[1]), _edge(field, z + 1, y, x + 1, 1, scale[1])
+                x00, x01 = _edge(field, z, y, x, 2, scale[2]), _edge(field, z, y + 1, x, 2, scale[2])
+                x10, x11 = _edge(field, z + 1, y, x, 2, scale[2]), _edge(field, z + 1, y + 1, x, 2, scale[2])
+                near = min(
+                    min(_determinant(z00, y00, x00), _determinant(z01, y01, x00)),
+                    min(_determinant(z10, y00, x01), _determinant(z11, y01, x01)),
+                )
+                far = min(
+                    min(_determinant(z00, y10, x10), _determinant(z01, y11, x10)),
+                    min(_determinant(z10, y10, x11), _determinant(z11, y11, x11)),
+                )
+                out[z, y, x] = min(near, far)
