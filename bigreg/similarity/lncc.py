@@ -93,7 +93,12 @@ def _lncc_by_sweep(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor
     fixed, moving, mask = (t.to(torch.float32).contiguous() for t in (fixed, moving, mask))
     out = [torch.empty_like(fixed) for _ in range(4)]
     total = sweep(
-        fixed.numpy(), moving.numpy(), mask.numpy(), radius, np.float32(noise * noise), *(t.numpy() for t in out)
+        fixed.numpy(),
+        moving.numpy(),
+        mask.numpy(),
+        (0,) * (2 * radius + 1),
+        np.float32(noise * noise),
+        *(t.numpy() for t in out),
     )
     weight = float(mask.sum(dtype=torch.float64))
     return Forces(weight - total, weight, *out)

@@ -4,8 +4,9 @@ The same formulas as `lncc`. Window sums are made row by row: over z from the pl
 rows that stay in the first-level cache. The second sums follow `radius` planes behind the first, so that what lies
 between them is a ring of planes instead of volumes.
 
-Each loop has one result, and arrays are indexed, not sliced: with several results the compiler cannot tell that rows do
-not overlap and works voxel by voxel, and a slice of a row costs as much as the row.
+Written so that the compiler makes vector instructions of it: each loop has one result (with several it cannot tell that
+rows do not overlap), arrays are indexed, not sliced (a slice of a row costs as much as the row), and the window is a
+tuple of 2 radius + 1 entries, whose length is known when the loops over it are compiled.
 """
 
 from __future__ import annotations
@@ -17,54 +18,84 @@ _jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contra
 
 
 @_jit
-def _window_x(rows, radius, out):
-    """out[q, x] = sum of rows[q] within `radius` of x."""
-    n = out.shape[1]
+def _window_x(rows, window, out):
+    """out[q, x] = sum of rows[q, x] to rows[q, x + width - 1]."""
     for q in range(out.shape[0]):
-        for x in range(n):
-            out[q, x] = rows[q, x]
-        for shift in range(1, radius + 1):
-            for x in range(n - shift):
-                out[q, x] += rows[q, x + shift]
-            for x in range(n - shift):
-                out[q, x + shift] += rows[q, x]
+        for x in range(out.shape[1]):
+            total = np.float32(0.0)
+            for k in range(len(window)):
+                total += rows[q, x + k]
+            out[q, x] = total
 
 
 @_jit
-def _window_y(ring, first, last, out):
-    """out[q, x] = sum over the rows first <= y < last of a ring of rows."""
-    n = out.shape[1]
+def _window_y(ring, window, out):
+    """out[q, radius + x] = sum over a ring of rows; the ends of `out` stay as they are."""
     for q in range(out.shape[0]):
-        for x in range(n):
-            out[q, x] = 0
-        for y in range(first, last):
-            r = y % ring.shape[0]
-            for x in range(n):
-                out[q, x] += ring[r, q, x]
+        for x in range(ring.shape[2]):
+            total = np.float32(0.0)
+            for k in range(len(window)):
+                total += ring[k, q, x]
+            out[q, x + len(window) // 2] = total
 
 
 @_jit
-def _products(fixed, moving, mask, y, first, last, a, b, out):
-    """out[q, x]: sums over the planes first <= z < last of mask, f, m, f^2, m^2, f m in one row."""
+def _products(fixed, moving, mask, y, window, out):
+    """out[q, x]: sums over all given planes of mask, f, m, f^2, m^2, f m in one row."""
+    n = fixed.shape[2]
+    if fixed.shape[0] < len(window):
+        _products_of_some(fixed, moving, mask, y, out)
+        return
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += mask[k, y, x]
+        out[0, x] = total
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += fixed[k, y, x] * mask[k, y, x]
+        out[1, x] = total
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += moving[k, y, x] * mask[k, y, x]
+        out[2, x] = total
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += fixed[k, y, x] * fixed[k, y, x] * mask[k, y, x]
+        out[3, x] = total
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += moving[k, y, x] * moving[k, y, x] * mask[k, y, x]
+        out[4, x] = total
+    for x in range(n):
+        total = np.float32(0.0)
+        for k in range(len(window)):
+            total += fixed[k, y, x] * moving[k, y, x] * mask[k, y, x]
+        out[5, x] = total
+
+
+@_jit
+def _products_of_some(fixed, moving, mask, y, out):
+    """The same near the first and last planes, where the window is cut."""
     n = fixed.shape[2]
     out[:] = 0
-    for z in range(first, last):
-        for x in range(n):
-            a[x] = fixed[z, y, x] * mask[z, y, x]
-        for x in range(n):
-            b[x] = moving[z, y, x] * mask[z, y, x]
+    for z in range(fixed.shape[0]):
         for x in range(n):
             out[0, x] += mask[z, y, x]
         for x in range(n):
-            out[1, x] += a[x]
+            out[1, x] += fixed[z, y, x] * mask[z, y, x]
         for x in range(n):
-            out[2, x] += b[x]
+            out[2, x] += moving[z, y, x] * mask[z, y, x]
         for x in range(n):
-            out[3, x] += a[x] * a[x]
+            out[3, x] += fixed[z, y, x] * fixed[z, y, x] * mask[z, y, x]
         for x in range(n):
-            out[4, x] += b[x] * b[x]
+            out[4, x] += moving[z, y, x] * moving[z, y, x] * mask[z, y, x]
         for x in range(n):
-            out[5, x] += a[x] * b[x]
+            out[5, x] += fixed[z, y, x] * moving[z, y, x] * mask[z, y, x]
 
 
 @_jit
@@ -105,32 +136,35 @@ def _correlate(sums, mask, z, y, floor, share, norm, plane, losses):
 
 
 @_jit
-def _moments(fixed, moving, mask, z, radius, floor, ring, column, sums, plane, losses):
+def _moments(fixed, moving, mask, z, window, floor, ring, column, sums, plane, losses):
     """Correlation in one plane of the images."""
     depth, height, n = fixed.shape
+    radius = len(window) // 2
     first, last = max(0, z - radius), min(depth, z + radius + 1)
+    planes_f, planes_m, planes_k = fixed[first:last], moving[first:last], mask[first:last]
     a, b = np.empty(n, np.float32), np.empty(n, np.float32)
+    ring[:] = 0
     for ahead in range(height + radius):
         if ahead < height:
-            _products(fixed, moving, mask, ahead, first, last, a, b, ring[ahead % ring.shape[0]])
+            _products(planes_f, planes_m, planes_k, ahead, window, ring[ahead % len(window)])
+        else:
+            ring[ahead % len(window)] = 0
         y = ahead - radius
         if y >= 0:
-            _window_y(ring, max(0, y - radius), min(height, y + radius + 1), column)
-            _window_x(column, radius, sums)
+            _window_y(ring, window, column)
+            _window_x(column, window, sums)
             _correlate(sums, mask, z, y, floor, a, b, plane, losses)
 
 
 @_jit
-def _gather(planes, y, first, last, out):
+def _gather(planes, y, window, out):
     """out[q, x]: sums over a ring of planes of their first five quantities in one row."""
-    n = planes.shape[3]
     for q in range(5):
-        for x in range(n):
-            out[q, x] = 0
-        for z in range(first, last):
-            r = z % planes.shape[0]
-            for x in range(n):
-                out[q, x] += planes[r, q, y, x]
+        for x in range(planes.shape[3]):
+            total = np.float32(0.0)
+            for k in range(len(window)):
+                total += planes[k, q, y, x]
+            out[q, x] = total
 
 
 @_jit
@@ -152,38 +186,46 @@ def _push(fixed, moving, mask, z, y, sums, planes, root, by_fixed, by_moving, sc
 
 
 @_jit
-def _forces(fixed, moving, mask, z, radius, planes, ring, column, sums, by_fixed, by_moving, scale_f, scale_m):
+def _forces(fixed, moving, mask, z, window, planes, ring, column, sums, by_fixed, by_moving, scale_f, scale_m):
     """Forces of one plane of the images."""
-    depth, height, n = fixed.shape
-    first, last = max(0, z - radius), min(depth, z + radius + 1)
+    _, height, n = fixed.shape
+    radius = len(window) // 2
     root = np.empty(n, np.float32)
+    ring[:] = 0
     for ahead in range(height + radius):
         if ahead < height:
-            _gather(planes, ahead, first, last, ring[ahead % ring.shape[0]])
+            _gather(planes, ahead, window, ring[ahead % len(window)])
+        else:
+            ring[ahead % len(window)] = 0
         y = ahead - radius
         if y >= 0:
-            _window_y(ring, max(0, y - radius), min(height, y + radius + 1), column)
-            _window_x(column, radius, sums)
+            _window_y(ring, window, column)
+            _window_x(column, window, sums)
             _push(fixed, moving, mask, z, y, sums, planes, root, by_fixed, by_moving, scale_f, scale_m)
 
 
 @_jit
-def sweep(fixed, moving, mask, radius, floor, by_fixed, by_moving, scale_f, scale_m):
-    """Fill the forces and scales (z, y, x float32, C order); return the sum of the correlation over the mask."""
+def sweep(fixed, moving, mask, window, floor, by_fixed, by_moving, scale_f, scale_m):
+    """Fill the forces and scales (z, y, x float32, C order); return the sum of the correlation over the mask.
+
+    window   any tuple of 2 radius + 1 integers
+    """
     depth, height, n = fixed.shape
-    width = 2 * radius + 1
-    planes = np.empty((width, 6, height, n), np.float32)
-    ring6, column6 = np.empty((width, 6, n), np.float32), np.empty((6, n), np.float32)
-    ring5, column5 = np.empty((width, 5, n), np.float32), np.empty((5, n), np.float32)
-    sums = np.empty((6, n), np.float32)
+    width, radius = len(window), len(window) // 2
+    planes = np.zeros((width, 6, height, n), np.float32)
+    ring6, column6 = np.empty((width, 6, n), np.float32), np.zeros((6, n + 2 * radius), np.float32)
+    ring5, column5 = np.empty((width, 5, n), np.float32), np.zeros((5, n + 2 * radius), np.float32)
+    sums6, sums5 = np.empty((6, n), np.float32), np.empty((5, n), np.float32)
     losses = np.zeros(n, np.float64)
     for ahead in range(depth + radius):
+        plane = planes[ahead % width]
         if ahead < depth:
-            _moments(fixed, moving, mask, ahead, radius, floor, ring6, column6, sums, planes[ahead % width], losses)
+            _moments(fixed, moving, mask, ahead, window, floor, ring6, column6, sums6, plane, losses)
+        else:
+            plane[:5] = 0
         z = ahead - radius
         if z >= 0:
             _forces(
-                fixed, moving, mask, z, radius, planes, ring5, column5, sums[:5],
-                by_fixed, by_moving, scale_f, scale_m,
-            )  # fmt: skip
+                fixed, moving, mask, z, window, planes, ring5, column5, sums5, by_fixed, by_moving, scale_f, scale_m
+            )
     return losses.sum()
