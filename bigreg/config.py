@@ -29,7 +29,7 @@ class Affine(_Section):
     """The global start."""
 
     kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
-    similarity: Literal["lncc", "ncc", "mse"] = "lncc"
+    similarity: Literal["lncc", "lncc_squared", "ncc", "mse", "mi", "nmi"] = "lncc"
     rotations_deg: float = Field(10.0, ge=0, le=45)
     min_overlap: float = Field(0.2, gt=0, le=1)
     voxels: int = Field(128, ge=32, le=512)

@@ -33,6 +33,7 @@ STAGES = {
 STRETCH = 2.0  # an affine that scales an axis by more is not believed
 FOLLOWED = 5  # starts that are refined before one is chosen
 AMBIGUOUS = 0.03  # share of the best score within which another place is as good
+SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 
 
@@ -136,7 +137,7 @@ def _register(
     rotations_deg: float,
     min_overlap: float,
 ) -> AffineResult:
-    judge = Judge(fixed, moving)
+    judge = Judge(fixed, moving, signless=similarity.name in SIGNLESS)
     found = find_starts(judge, 0.0 if kind == "translation" else rotations_deg, min_overlap, methods)
     if not found:
         raise InputError(

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ..similarity import Forces, Similarity
+from ..similarity import Forces, Similarity, mse
 from ..transforms.bspline import adjoint, evaluate, taps
 from ..transforms.field import identity, sample
 
@@ -25,7 +25,7 @@ def gradient(image: torch.Tensor) -> torch.Tensor:
 class Pull:
     """How a loss changes with the control points of v, where fixed is seen at x + v(x) and moving at x - v(x).
 
-    mean, weight   mean dissimilarity and the number of voxels it is over
+    mean, weight   mean dissimilarity over voxels and channels, and the number of voxels
     slope          (3, z, y, x) d loss / d control point, control points in voxels
     matrix         (6, z, y, x) sum_x B_a(x) j j^T, in the order of PAIRS; None where it was not asked for
     """
@@ -37,9 +37,10 @@ class Pull:
 
 
 class MidSpacePair:
-    """Two images (z, y, x) with their masks on one patch; `samples` voxels a lattice cell.
+    """Two images (C, z, y, x) with their masks (z, y, x) on one patch; `samples` voxels a lattice cell.
 
-    On a CPU in float32 the sweeps of `midspace_cpu` do the work; elsewhere tensor operations, with the same result.
+    The loss is the mean over the channels. On a CPU in float32 the sweeps of `midspace_cpu` do the work; elsewhere
+    tensor operations, with the same result.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class MidSpacePair:
         self.whole = bool((fixed_mask > 0).all()) and bool((moving_mask > 0).all())
         self.similarity = similarity
         self.samples = tuple(int(s) for s in samples)
-        self.points = tuple(n // s + 4 for n, s in zip(fixed.shape, self.samples, strict=True))
+        self.points = tuple(n // s + 4 for n, s in zip(fixed.shape[1:], self.samples, strict=True))
         self.sweeps = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (fixed, moving))
         if self.sweeps:
             self.images = tuple(t.contiguous() for t in self.images)
@@ -65,48 +66,60 @@ class MidSpacePair:
     def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
         """The pull on control points (3, z, y, x) in voxels; None is all zero."""
         fixed, moving, mask = self.warped(coefficients)
-        forces = self.similarity(fixed, moving, mask)
-        pulled = self._pulled_by_sweeps if self.sweeps else self._pulled_by_tensors
-        slope, matrix = pulled(fixed, moving, forces, curvature)
-        return Pull(forces.mean, forces.weight, slope, matrix)
+        channels = len(fixed)
+        slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
+        matrix = torch.zeros(6, *self.points, dtype=fixed.dtype, device=fixed.device) if curvature else None
+        if self.sweeps and self.similarity.forces is mse:
+            loss, weight = self._pull_mse(fixed, moving, mask, slope, matrix), float(mask.sum(dtype=torch.float64))
+        else:
+            loss = 0.0
+            for f, m in zip(fixed, moving, strict=True):
+                forces = self.similarity(f, m, mask)
+                loss, weight = loss + forces.loss, forces.weight
+                (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(f, m, forces, slope, matrix)
+        slope /= channels
+        if matrix is not None:
+            matrix /= channels
+        return Pull(loss / channels / weight if weight else float("nan"), weight, slope, matrix)
 
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(fixed at x + v, moving at x - v, mask of both)."""
         if coefficients is None:
             return *self.images, self.masks[0] * self.masks[1]
-        return self._warped_by_sweeps(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
+        return self._warped_by_sweep(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
 
     def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         velocity = evaluate(coefficients, self.samples)
-        first = self.images[0]
-        index = identity(first.shape, dtype=first.dtype, device=first.device)
-        edge = torch.tensor([n - 1 for n in first.shape], dtype=first.dtype, device=first.device).reshape(3, 1, 1, 1)
+        shape, like = self.images[0].shape[1:], {"dtype": velocity.dtype, "device": velocity.device}
+        index = identity(shape, **like)
+        edge = torch.tensor([n - 1 for n in shape], **like).reshape(3, 1, 1, 1)
         images, mask = [], None
         for image, own, place in zip(self.images, self.masks, (index + velocity, index - velocity), strict=True):
             inside = ((place >= 0) & (place <= edge)).all(0).to(image.dtype)
-            if self.whole:
-                images.append(sample(image[None], place)[0])
-            else:
-                both = sample(torch.stack([image, own.to(image.dtype)]), place)
-                images.append(both[0])
-                inside = inside * (both[1] > 0.99).to(image.dtype)
+            images.append(sample(image, place))
+            if not self.whole:
+                inside = inside * (sample(own[None].to(image.dtype), place)[0] > 0.99).to(image.dtype)
             mask = inside if mask is None else mask * inside
         return images[0], images[1], mask
 
-    def _pulled_by_tensors(
-        self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces, curvature: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _pull_by_tensors(
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        forces: Forces,
+        slope: torch.Tensor,
+        matrix: torch.Tensor | None,
+    ) -> None:
         slope_f, slope_m = gradient(fixed), gradient(moving)
-        slope = adjoint(slope_f * forces.fixed - slope_m * forces.moving, self.samples)
-        if not curvature:
-            return slope, None
-        arm = slope_f * forces.fixed_scale + slope_m * forces.moving_scale
-        return slope, adjoint(torch.stack([arm[i] * arm[j] for i, j in PAIRS]), self.samples)
+        slope += adjoint(slope_f * forces.fixed - slope_m * forces.moving, self.samples)
+        if matrix is not None:
+            arm = slope_f * forces.fixed_scale + slope_m * forces.moving_scale
+            matrix += adjoint(torch.stack([arm[i] * arm[j] for i, j in PAIRS]), self.samples)
 
-    def _warped_by_sweeps(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _warped_by_sweep(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         from .midspace_cpu import warp
 
-        out = tuple(torch.empty_like(self.images[0]) for _ in range(3))
+        out = *(torch.empty_like(i) for i in self.images), torch.empty_like(self.masks[0])
         images, masks = (tuple(t.numpy() for t in pair) for pair in (self.images, self.masks))
         warp(
             coefficients.contiguous().numpy(), *_taps(self.samples), *images, *masks, self.whole,
@@ -114,20 +127,40 @@ class MidSpacePair:
         )  # fmt: skip
         return out
 
-    def _pulled_by_sweeps(
-        self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces, curvature: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _pull_by_sweep(
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        forces: Forces,
+        slope: torch.Tensor,
+        matrix: torch.Tensor | None,
+    ) -> None:
         from .midspace_cpu import pull
 
-        slope = torch.zeros(3, *self.points)
-        matrix = torch.zeros(6, *self.points) if curvature else None
         pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
         pull(
             fixed.numpy(), moving.numpy(), *(t.expand_as(fixed).contiguous().numpy() for t in pulls),
-            *_taps(self.samples), slope.numpy(),
-            np.zeros((0, 0, 0, 0), np.float32) if matrix is None else matrix.numpy(),
+            *_taps(self.samples), slope.numpy(), _NOTHING if matrix is None else matrix.numpy(),
         )  # fmt: skip
-        return slope, matrix
+
+    def _pull_mse(
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        mask: torch.Tensor,
+        slope: torch.Tensor,
+        matrix: torch.Tensor | None,
+    ) -> float:
+        """All channels of a squared difference at once: their forces are summed before they are pulled back."""
+        from .midspace_cpu import pull_mse
+
+        return pull_mse(
+            fixed.numpy(), moving.numpy(), mask.numpy(), *_taps(self.samples),
+            slope.numpy(), _NOTHING if matrix is None else matrix.numpy(),
+        )  # fmt: skip
+
+
+_NOTHING = np.zeros((0, 0, 0, 0), np.float32)
 
 
 @lru_cache(maxsize=16)

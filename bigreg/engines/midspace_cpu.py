@@ -93,15 +93,16 @@ def _place(shape, z, y, sign, velocity, at, parts, seen):
 
 @_jit
 def _sample_row(image, own, whole, z, y, sign, velocity, at, parts, out, seen):
-    """out[x] = image at (z, y, x) + sign * velocity; seen[x] becomes 0 where that has no data."""
-    depth, height, n = image.shape
-    _place(image.shape, z, y, sign, velocity, at, parts, seen)
+    """out[:, z, y, x] = image at (z, y, x) + sign * velocity; seen[x] becomes 0 where that has no data."""
+    channels, depth, height, n = image.shape
+    _place(own.shape, z, y, sign, velocity, at, parts, seen)
     dz = np.uint32(height * n if depth > 1 else 0)
     dy, dx = np.uint32(n if height > 1 else 0), np.uint32(1 if n > 1 else 0)
     t0, t1, t2 = parts[0], parts[1], parts[2]
-    flat = image.reshape(-1)
-    for x in range(n):
-        out[x] = _lerp(flat, np.uint32(at[x]), dz, dy, dx, t0[x], t1[x], t2[x])
+    for c in range(channels):
+        flat = image[c].reshape(-1)
+        for x in range(n):
+            out[c, z, y, x] = _lerp(flat, np.uint32(at[x]), dz, dy, dx, t0[x], t1[x], t2[x])
     if not whole:
         flat = own.reshape(-1)
         for x in range(n):
@@ -112,8 +113,8 @@ def _sample_row(image, own, whole, z, y, sign, velocity, at, parts, out, seen):
 @_jit
 def warp(coefficients, weights_z, first_z, weights_y, first_y, weights_x, first_x,
          fixed, moving, mask_f, mask_m, whole, out_f, out_m, out_mask):  # fmt: skip
-    """fixed at x + v, moving at x - v and where both have data; v from coefficients (3, z, y, x) in voxels."""
-    depth, height, n = fixed.shape
+    """fixed at x + v, moving at x - v (C, z, y, x), where both have data; v from coefficients (3, ...) in voxels."""
+    _, depth, height, n = fixed.shape
     rows = np.empty((3, coefficients.shape[3]), np.float32)
     velocity, parts, at = np.empty((3, n), np.float32), np.empty((3, n), np.float32), np.empty(n, np.int32)
     for z in range(depth):
@@ -124,8 +125,8 @@ def warp(coefficients, weights_z, first_z, weights_y, first_y, weights_x, first_
             _expand(rows, weights_x, first_x, velocity)
             seen = out_mask[z, y]
             seen[:] = 1
-            _sample_row(fixed, mask_f, whole, z, y, np.float32(1.0), velocity, at, parts, out_f[z, y], seen)
-            _sample_row(moving, mask_m, whole, z, y, np.float32(-1.0), velocity, at, parts, out_m[z, y], seen)
+            _sample_row(fixed, mask_f, whole, z, y, np.float32(1.0), velocity, at, parts, out_f, seen)
+            _sample_row(moving, mask_m, whole, z, y, np.float32(-1.0), velocity, at, parts, out_m, seen)
 
 
 @_jit
@@ -176,56 +177,105 @@ def _spread(rows, weights, first, out):
 
 
 @_jit
+def _arms(slope_f, slope_m, values):
+    """values[3:] += the six products of the row j = slope_f + slope_m with itself."""
+    for c in range(3):
+        for x in range(slope_f.shape[1]):
+            slope_f[c, x] += slope_m[c, x]
+    for k in range(6):
+        i, j = (k, k) if k < 3 else ((0, k - 2) if k < 5 else (1, 2))
+        for x in range(slope_f.shape[1]):
+            values[3 + k, x] += slope_f[i, x] * slope_f[j, x]
+
+
+@_jit
+def _settle(values, z, y, weights_y, first_y, weights_x, first_x, rows, plane):
+    """Gather a row of samples into control rows, and those into a plane."""
+    rows[:] = 0
+    _gather(values, weights_x, first_x, rows)
+    py = y % weights_y.shape[0]
+    _spread(rows, weights_y[py], y // weights_y.shape[0] + first_y[py], plane)
+
+
+@_jit
+def _settle_plane(plane, z, weights_z, first_z, slope, matrix):
+    pz = z % weights_z.shape[0]
+    first = z // weights_z.shape[0] + first_z[pz]
+    for c in range(plane.shape[0]):
+        for i in range(4):
+            w = weights_z[pz, i]
+            target = slope[c, first + i] if c < 3 else matrix[c - 3, first + i]
+            for y in range(plane.shape[1]):
+                for x in range(plane.shape[2]):
+                    target[y, x] += w * plane[c, y, x]
+
+
+@_jit
 def pull(fixed, moving, by_fixed, by_moving, scale_f, scale_m, weights_z, first_z, weights_y, first_y,
          weights_x, first_x, slope, matrix):  # fmt: skip
-    """Add the forces of a warped pair to `slope` (3, z, y, x), and their curvature j j^T to `matrix` (6, z, y, x).
+    """Add the forces of a warped pair (z, y, x) to `slope` (3, ...), and their curvature j j^T to `matrix` (6, ...).
 
     matrix of first length 0 is left out (then the scales are not read).
     """
     depth, height, n = fixed.shape
     curvature = matrix.shape[0] > 0
-    points_y, points_x = slope.shape[2], slope.shape[3]
     slope_f, slope_m = np.empty((3, n), np.float32), np.empty((3, n), np.float32)
     parts = 9 if curvature else 3
     values = np.empty((parts, n), np.float32)
-    rows = np.empty((parts, points_x), np.float32)
-    plane = np.empty((parts, points_y, points_x), np.float32)
+    rows = np.empty((parts, slope.shape[3]), np.float32)
+    plane = np.empty((parts, slope.shape[2], slope.shape[3]), np.float32)
     for z in range(depth):
         plane[:] = 0
         for y in range(height):
             _slopes(fixed, z, y, slope_f)
             _slopes(moving, z, y, slope_m)
-            b_f, b_m = by_fixed[z, y], by_moving[z, y]
             for c in range(3):
-                f, m, out = slope_f[c], slope_m[c], values[c]
                 for x in range(n):
-                    out[x] = f[x] * b_f[x] - m[x] * b_m[x]
+                    values[c, x] = slope_f[c, x] * by_fixed[z, y, x] - slope_m[c, x] * by_moving[z, y, x]
             if curvature:
-                s_f, s_m = scale_f[z, y], scale_m[z, y]
+                values[3:] = 0
                 for c in range(3):
-                    f, m = slope_f[c], slope_m[c]
                     for x in range(n):
-                        f[x] = f[x] * s_f[x] + m[x] * s_m[x]
-                a, b, c = slope_f[0], slope_f[1], slope_f[2]
-                v3, v4, v5, v6, v7, v8 = values[3], values[4], values[5], values[6], values[7], values[8]
+                        slope_f[c, x] *= scale_f[z, y, x]
+                    for x in range(n):
+                        slope_m[c, x] *= scale_m[z, y, x]
+                _arms(slope_f, slope_m, values)
+            _settle(values, z, y, weights_y, first_y, weights_x, first_x, rows, plane)
+        _settle_plane(plane, z, weights_z, first_z, slope, matrix)
+
+
+@_jit
+def pull_mse(fixed, moving, mask, weights_z, first_z, weights_y, first_y, weights_x, first_x, slope, matrix):
+    """The same for half the squared difference of a pair (C, z, y, x), summed over channels; returns the loss."""
+    channels, depth, height, n = fixed.shape
+    curvature = matrix.shape[0] > 0
+    slope_f, slope_m = np.empty((3, n), np.float32), np.empty((3, n), np.float32)
+    residual, losses = np.empty(n, np.float32), np.zeros(n, np.float64)
+    parts = 9 if curvature else 3
+    values = np.empty((parts, n), np.float32)
+    rows = np.empty((parts, slope.shape[3]), np.float32)
+    plane = np.empty((parts, slope.shape[2], slope.shape[3]), np.float32)
+    for z in range(depth):
+        plane[:] = 0
+        for y in range(height):
+            values[:] = 0
+            for k in range(channels):
                 for x in range(n):
-                    v3[x] = a[x] * a[x]
-                    v4[x] = b[x] * b[x]
-                    v5[x] = c[x] * c[x]
-                    v6[x] = a[x] * b[x]
-                    v7[x] = a[x] * c[x]
-                    v8[x] = b[x] * c[x]
-            rows[:] = 0
-            _gather(values, weights_x, first_x, rows)
-            py = y % weights_y.shape[0]
-            _spread(rows, weights_y[py], y // weights_y.shape[0] + first_y[py], plane)
-        pz = z % weights_z.shape[0]
-        first = z // weights_z.shape[0] + first_z[pz]
-        for c in range(parts):
-            for i in range(4):
-                w = weights_z[pz, i]
-                target = slope[c, first + i] if c < 3 else matrix[c - 3, first + i]
-                for y in range(points_y):
-                    row, total = plane[c, y], target[y]
-                    for x in range(points_x):
-                        total[x] += w * row[x]
+                    residual[x] = (fixed[k, z, y, x] - moving[k, z, y, x]) * mask[z, y, x]
+                for x in range(n):
+                    losses[x] += residual[x] * residual[x]
+                _slopes(fixed[k], z, y, slope_f)
+                _slopes(moving[k], z, y, slope_m)
+                for c in range(3):
+                    for x in range(n):
+                        values[c, x] += (slope_f[c, x] + slope_m[c, x]) * residual[x]
+                if curvature:
+                    for c in range(3):
+                        for x in range(n):
+                            slope_f[c, x] *= mask[z, y, x]
+                        for x in range(n):
+                            slope_m[c, x] *= mask[z, y, x]
+                    _arms(slope_f, slope_m, values)
+            _settle(values, z, y, weights_y, first_y, weights_x, first_x, rows, plane)
+        _settle_plane(plane, z, weights_z, first_z, slope, matrix)
+    return 0.5 * losses.sum()

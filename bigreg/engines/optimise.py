@@ -56,16 +56,18 @@ class Optimise:
         self.regularisation = regularisation
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
-        """See bigreg.engines.base. Channels are averaged in their forces' place: one similarity over each."""
+        """See bigreg.engines.base. The loss is the mean of the similarity over the channels."""
         samples = pair.lattice.samples
         voxel = torch.tensor(
             [s / n for s, n in zip(pair.lattice.spacing, samples, strict=True)],
             dtype=pair.fixed.dtype, device=pair.fixed.device,
         ).reshape(3, 1, 1, 1)  # fmt: skip
-        channels = [
-            MidSpacePair(f, m, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
-            for f, m in zip(pair.fixed, pair.moving, strict=True)
+        features = self.similarity.features
+        images = [
+            torch.cat([features(channel, mask) for channel in image])
+            for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
         ]
+        images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         cell = float(torch.tensor(samples).prod())
         stiffness = self.regularisation * cell
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
@@ -78,20 +80,19 @@ class Optimise:
         steps = 0
         for steps in range(self.iterations + 1):
             refresh = steps % 5 == 0
-            pulls = [channel(ahead if steps else None, curvature=refresh) for channel in channels]
-            after = sum(p.mean for p in pulls) / len(pulls)
+            pull = images(ahead if steps else None, curvature=refresh)
+            after = pull.mean
             if steps == 0:
                 before = after
-                if not all(p.weight for p in pulls):
+                if not pull.weight:
                     break
             if refresh:
-                raw = sum(p.matrix for p in pulls)
-                texture = raw[:3].sum(0) / (3 * cell)
-                matrix = raw
+                matrix = pull.matrix
+                texture = matrix[:3].sum(0) / (3 * cell)
                 matrix[:3] += 12 * stiffness + 1e-6 * cell
             if steps == self.iterations:
                 break
-            slope = sum(p.slope for p in pulls) + stiffness * laplacian(ahead)
+            slope = pull.slope + stiffness * laplacian(ahead)
             move = solve3(matrix, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)

@@ -9,12 +9,13 @@ import torch
 class ShiftSearch:
     """Masked normalised cross-correlation (Padfield 2012) of one fixed image with one moving image after another.
 
-    The images are given as channels, which are correlated each by itself: a score is the mean of their coefficients.
+    The images are given as channels, which are correlated each by itself: a score is the mean of their coefficients. Or
+    they are the components of one `vector`, whose cosine over the overlap is the score.
     Transforms of the fixed image are kept, since it meets the moving image once for every rotation that is tried.
     """
 
-    def __init__(self, channels: list[torch.Tensor], mask: torch.Tensor, least: float) -> None:
-        self.channels, self.mask, self.least = channels, mask, least
+    def __init__(self, channels: list[torch.Tensor], mask: torch.Tensor, least: float, *, vector: bool = False) -> None:
+        self.channels, self.mask, self.least, self.vector = channels, mask, least, vector
         self._spectra: dict[tuple[int, ...], list[torch.Tensor]] = {}
 
     def __call__(
@@ -28,9 +29,9 @@ class ShiftSearch:
         shape = [a + b - 1 for a, b in zip(self.mask.shape, mask.shape, strict=True)]
         size = tuple(_fast(n) for n in shape)
         if size not in self._spectra:
-            self._spectra[size] = [s.conj() for s in _spectra(self.channels, self.mask, size)]
+            self._spectra[size] = [s.conj() for s in _spectra(self.channels, self.mask, size, self.vector)]
         one_f, *fixed = self._spectra[size]
-        one_m, *moving = _spectra(channels, mask, size)
+        one_m, *moving = _spectra(channels, mask, size, self.vector)
 
         def back(spectrum: torch.Tensor) -> torch.Tensor:
             return torch.fft.irfftn(spectrum, s=size)
@@ -38,7 +39,13 @@ class ShiftSearch:
         count = back(one_f * one_m).round()  # masks are 0 and 1
         n = count.clamp_min(1.0)
         total = torch.zeros_like(n)
-        for c in range(len(channels)):
+        if self.vector:
+            product = back(sum(f * m for f, m in zip(fixed[::2], moving[::2], strict=True)))
+            var_f, var_m = back(sum(fixed[1::2]) * one_m), back(one_f * sum(moving[1::2]))
+            textured = (var_f > 1e-4 * float(var_f.max())) & (var_m > 1e-4 * float(var_m.max()))
+            norm = (var_f.clamp_min(0) * var_m.clamp_min(0)).sqrt()
+            total = torch.where(textured, (product / norm).clamp(-1.0, 1.0), -1.0) * len(channels)
+        for c in range(0 if self.vector else len(channels)):
             (f, ff), (m, mm) = fixed[2 * c : 2 * c + 2], moving[2 * c : 2 * c + 2]
             sum_f, sum_m = back(f * one_m), back(one_f * m)
             covariance = back(f * m) - sum_f * sum_m / n
@@ -55,11 +62,16 @@ class ShiftSearch:
         return lowest, correlation, count
 
 
-def _spectra(channels: list[torch.Tensor], mask: torch.Tensor, size: tuple[int, ...]) -> list[torch.Tensor]:
+def _spectra(
+    channels: list[torch.Tensor], mask: torch.Tensor, size: tuple[int, ...], vector: bool
+) -> list[torch.Tensor]:
     """Transforms of the mask and, for each channel, of its masked values and their squares."""
     w = mask.float()
     parts = [w]
     for channel in channels:
+        if vector:
+            parts += [channel * w, channel * channel * w]
+            continue
         # Mean 0 and SD 1: sums of squares stay small, and with them what rounding leaves of their differences.
         mean = (channel * w).sum() / w.sum()
         values = (channel.float() - mean) * w

@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from ..geometry import Grid
+from ..similarity import gradient_directions
 from ..transforms.affine import about, translation
 from ..transforms.positions import Positions
 from .shifts import ShiftSearch
@@ -88,13 +89,26 @@ def sampled(
 
 
 class Features:
-    """What two images are compared by: band-passed structure, and edges, which look alike where contrast differs."""
+    """What two images are compared by.
 
-    def __init__(self, placed: Placed) -> None:
+    Band-passed structure, and edges. Or, where bright may go with dark (`signless`), the directions of the gradient as
+    tensors n n^T - |n|^2 / 3: squared normalised gradient fields without the part that has no direction.
+    """
+
+    def __init__(self, placed: Placed, signless: bool) -> None:
+        self.signless = signless
         self.grid, self.mask, self.volume = placed.grid, placed.mask, placed.volume
         self.weights = placed.weights
         # The root evens out bright and dim tissue.
         x = np.sqrt(np.clip(placed.image.numpy(), 0.0, 2.0))
+        if signless:
+            smooth = torch.as_tensor(ndimage.gaussian_filter(x, 1.0))
+            # What is flatter than the median of a tissue is noise.
+            steep = float(torch.stack(torch.gradient(smooth)).square().sum(0).sqrt().mean())
+            tensor = gradient_directions(smooth, self.weights, noise=max(steep, 1e-6))
+            tensor[:3] -= tensor[:3].mean(0)
+            self.channels = list(tensor)
+            return
         band = ndimage.gaussian_filter(x, 1.0) - ndimage.gaussian_filter(x, 6.0)
         edges = ndimage.gaussian_gradient_magnitude(x, 1.0)
         self.channels = [torch.as_tensor(c) for c in (band, edges)]
@@ -129,11 +143,11 @@ class Start:
 class Judge:
     """Small copies of both images, and how well a map lays one on the other."""
 
-    def __init__(self, fixed: Placed, moving: Placed) -> None:
+    def __init__(self, fixed: Placed, moving: Placed, signless: bool = False) -> None:
         extent = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving))
         self.spacing = extent / SMALL
         self.fixed, self.moving = (p.isotropic(self.spacing) for p in (fixed, moving))
-        self.features = Features(self.fixed), Features(self.moving)
+        self.features = Features(self.fixed, signless), Features(self.moving, signless)
         self.voxels = min(f.volume for f in self.features) / self.spacing**3
 
     def __call__(self, name: str, matrix: np.ndarray) -> Start:
@@ -144,6 +158,10 @@ class Judge:
         count = int(keep.sum())
         if count < 8:
             return Start(name, matrix, -1.0, 0.0)
+        if f.signless:
+            a, b = (torch.stack([c[keep] for c in channels]).double() for channels in (f.channels, list(values)))
+            norm = float(a.norm() * b.norm())
+            return Start(name, matrix, float((a * b).sum()) / norm if norm > 0 else -1.0, min(1.0, count / self.voxels))
         total = 0.0
         for a, b in zip(f.channels, values, strict=True):
             a, b = a[keep].double(), b[keep].double()
@@ -208,7 +226,7 @@ class _TurnedSearch:
     def __init__(self, judge: Judge, min_overlap: float) -> None:
         self.judge = judge
         fixed = judge.features[0]
-        self.shifts = ShiftSearch(fixed.channels, fixed.weights, min_overlap * judge.voxels)
+        self.shifts = ShiftSearch(fixed.channels, fixed.weights, min_overlap * judge.voxels, vector=fixed.signless)
 
     def __call__(self, name: str, turn: np.ndarray) -> list[Start]:
         """The two best places that lie apart, judged."""

@@ -63,17 +63,27 @@ def local_correlation(
 
 
 def lncc(
-    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 3, noise: float = 0.01
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    radius: int = 3,
+    noise: float = 0.01,
+    squared: bool = False,
 ) -> Forces:
-    """1 - local correlation, summed over the mask. Tensors (z, y, x); `radius` in voxels; `noise` in image units."""
+    """1 - local correlation (or its square), summed over the mask.
+
+    Tensors (z, y, x); `radius` in voxels; `noise` in image units.
+    """
     if fixed.device.type == "cpu" and fixed.dtype == moving.dtype == torch.float32:
-        return _lncc_by_sweep(fixed, moving, mask, radius, noise)
+        return _lncc_by_sweep(fixed, moving, mask, radius, noise, squared)
     n, mu_f, mu_m, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
     a = torch.rsqrt(var_f * var_m)
     cc = cov * a
     weight = float(mask.sum(dtype=torch.float64))
-    loss = weight - float((cc * mask).sum(dtype=torch.float64))
-    per = mask / n
+    loss = weight - float(((cc * cc if squared else cc) * mask).sum(dtype=torch.float64))
+    # d cc^2 = 2 cc d cc: the same sums, each window weighted.
+    per = mask / n * (2.0 * cc if squared else 1.0)
     a = a * per
     b_f = cc / var_f * per
     b_m = cc / var_m * per
@@ -82,12 +92,16 @@ def lncc(
     by_moving = -(fixed * a - moving * b_m + c_m) * mask
     by_fixed = -(moving * a - fixed * b_f + c_f) * mask
     # Gauss-Newton of 1 - cc = 1/2 mean (f / s_f - m / s_m)^2; sqrt of the ratio of the SDs puts both on one scale.
-    root = (a.clamp_min(0.0)).sqrt() * mask
+    # Where the squared correlation is of an inverted contrast, the images' slopes count against each other.
+    root = (a.abs() if squared else a.clamp_min(0.0)).sqrt() * mask
+    sign = torch.sign(a) if squared else 1.0
     ratio = (var_m / var_f) ** 0.25
-    return Forces(loss, weight, by_fixed, by_moving, root * ratio, root / ratio)
+    return Forces(loss, weight, by_fixed, by_moving, root * ratio, root / ratio * sign)
 
 
-def _lncc_by_sweep(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, radius: int, noise: float) -> Forces:
+def _lncc_by_sweep(
+    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, radius: int, noise: float, squared: bool
+) -> Forces:
     from .lncc_cpu import sweep
 
     fixed, moving, mask = (t.to(torch.float32).contiguous() for t in (fixed, moving, mask))
@@ -98,6 +112,7 @@ def _lncc_by_sweep(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor
         mask.numpy(),
         (0,) * (2 * radius + 1),
         np.float32(noise * noise),
+        squared,
         *(t.numpy() for t in out),
     )
     weight = float(mask.sum(dtype=torch.float64))

@@ -99,7 +99,7 @@ def _products_of_some(fixed, moving, mask, y, out):
 
 
 @_jit
-def _correlate(sums, mask, z, y, floor, share, norm, plane, losses):
+def _correlate(sums, mask, z, y, floor, squared, share, norm, plane, losses):
     """Window sums of a row to A, B_f, B_m, C_f, C_m and the fourth root of the variances' ratio, in plane (6, y, x)."""
     n = sums.shape[1]
     zero, one = np.float32(0.0), np.float32(1.0)
@@ -118,9 +118,16 @@ def _correlate(sums, mask, z, y, floor, share, norm, plane, losses):
     for x in range(n):
         sums[5, x] = (sums[5, x] * share[x] - sums[1, x] * sums[2, x]) * norm[x]
     for x in range(n):
-        losses[x] += sums[5, x] * mask[z, y, x]
-    for x in range(n):
         share[x] *= mask[z, y, x]
+    if squared:
+        two = np.float32(2.0)
+        for x in range(n):
+            losses[x] += sums[5, x] * sums[5, x] * mask[z, y, x]
+        for x in range(n):
+            share[x] *= two * sums[5, x]
+    else:
+        for x in range(n):
+            losses[x] += sums[5, x] * mask[z, y, x]
     for x in range(n):
         plane[0, y, x] = norm[x] * share[x]
     for x in range(n):
@@ -136,7 +143,7 @@ def _correlate(sums, mask, z, y, floor, share, norm, plane, losses):
 
 
 @_jit
-def _moments(fixed, moving, mask, z, window, floor, ring, column, sums, plane, losses):
+def _moments(fixed, moving, mask, z, window, floor, squared, ring, column, sums, plane, losses):
     """Correlation in one plane of the images."""
     depth, height, n = fixed.shape
     radius = len(window) // 2
@@ -153,7 +160,7 @@ def _moments(fixed, moving, mask, z, window, floor, ring, column, sums, plane, l
         if y >= 0:
             _window_y(ring, window, column)
             _window_x(column, window, sums)
-            _correlate(sums, mask, z, y, floor, a, b, plane, losses)
+            _correlate(sums, mask, z, y, floor, squared, a, b, plane, losses)
 
 
 @_jit
@@ -168,7 +175,7 @@ def _gather(planes, y, window, out):
 
 
 @_jit
-def _push(fixed, moving, mask, z, y, sums, planes, root, by_fixed, by_moving, scale_f, scale_m):
+def _push(fixed, moving, mask, z, y, sums, planes, squared, root, by_fixed, by_moving, scale_f, scale_m):
     """Window sums of a row to the forces and scales."""
     n = fixed.shape[2]
     zero = np.float32(0.0)
@@ -177,16 +184,23 @@ def _push(fixed, moving, mask, z, y, sums, planes, root, by_fixed, by_moving, sc
         by_moving[z, y, x] = (moving[z, y, x] * sums[2, x] - fixed[z, y, x] * sums[0, x] - sums[4, x]) * mask[z, y, x]
     for x in range(n):
         by_fixed[z, y, x] = (fixed[z, y, x] * sums[1, x] - moving[z, y, x] * sums[0, x] - sums[3, x]) * mask[z, y, x]
-    for x in range(n):
-        root[x] = np.sqrt(max(sums[0, x], zero)) * mask[z, y, x]
+    if squared:
+        for x in range(n):
+            root[x] = np.sqrt(np.abs(sums[0, x])) * mask[z, y, x]
+    else:
+        for x in range(n):
+            root[x] = np.sqrt(max(sums[0, x], zero)) * mask[z, y, x]
     for x in range(n):
         scale_f[z, y, x] = root[x] * planes[r, 5, y, x]
     for x in range(n):
         scale_m[z, y, x] = root[x] / planes[r, 5, y, x]
+    if squared:
+        for x in range(n):
+            scale_m[z, y, x] = np.copysign(scale_m[z, y, x], sums[0, x])
 
 
 @_jit
-def _forces(fixed, moving, mask, z, window, planes, ring, column, sums, by_fixed, by_moving, scale_f, scale_m):
+def _forces(fixed, moving, mask, z, window, planes, squared, ring, column, sums, by_fixed, by_moving, scale_f, scale_m):
     """Forces of one plane of the images."""
     _, height, n = fixed.shape
     radius = len(window) // 2
@@ -201,11 +215,11 @@ def _forces(fixed, moving, mask, z, window, planes, ring, column, sums, by_fixed
         if y >= 0:
             _window_y(ring, window, column)
             _window_x(column, window, sums)
-            _push(fixed, moving, mask, z, y, sums, planes, root, by_fixed, by_moving, scale_f, scale_m)
+            _push(fixed, moving, mask, z, y, sums, planes, squared, root, by_fixed, by_moving, scale_f, scale_m)
 
 
 @_jit
-def sweep(fixed, moving, mask, window, floor, by_fixed, by_moving, scale_f, scale_m):
+def sweep(fixed, moving, mask, window, floor, squared, by_fixed, by_moving, scale_f, scale_m):
     """Fill the forces and scales (z, y, x float32, C order); return the sum of the correlation over the mask.
 
     window   any tuple of 2 radius + 1 integers
@@ -220,12 +234,25 @@ def sweep(fixed, moving, mask, window, floor, by_fixed, by_moving, scale_f, scal
     for ahead in range(depth + radius):
         plane = planes[ahead % width]
         if ahead < depth:
-            _moments(fixed, moving, mask, ahead, window, floor, ring6, column6, sums6, plane, losses)
+            _moments(fixed, moving, mask, ahead, window, floor, squared, ring6, column6, sums6, plane, losses)
         else:
             plane[:5] = 0
         z = ahead - radius
         if z >= 0:
             _forces(
-                fixed, moving, mask, z, window, planes, ring5, column5, sums5, by_fixed, by_moving, scale_f, scale_m
+                fixed,
+                moving,
+                mask,
+                z,
+                window,
+                planes,
+                squared,
+                ring5,
+                column5,
+                sums5,
+                by_fixed,
+                by_moving,
+                scale_f,
+                scale_m,
             )
     return losses.sum()

@@ -234,3 +234,13 @@ def test_wrong_arguments_are_refused():
         register_affine(fixed, moving, FIXED, MOVING, similarity=LNCC, starts=("luck",))
     with pytest.raises(ValueError, match="moving image has shape"):
         register_affine(fixed, fixed, FIXED, MOVING, similarity=LNCC)
+
+
+@pytest.mark.parametrize("similarity", ["lncc_squared", "mi", "nmi"])
+def test_images_of_inverted_contrast_are_registered(similarity):
+    truth = turned((5.0, -4.0, 6.0), (9.0, -15.0, 21.0), np.diag([1.03, 0.98, 1.02]))
+    fixed, moving = pair(truth)
+    inverted = (1.2 - moving).clamp_min(0.0) ** 1.5
+    result = register_affine(fixed, inverted, FIXED, MOVING, similarity=by_name(similarity))
+    assert error_voxels(result.matrix, truth) < 0.3
+    assert not result.ambiguous

@@ -14,10 +14,10 @@ from bigreg.transforms.bspline import taps
 SHAPES = [((6, 5, 7), (4, 4, 4)), ((5, 9, 3), (2, 1, 4)), ((1, 6, 5), (1, 3, 2)), ((3, 2, 1), (8, 5, 16))]
 
 
-def case(cells, samples, *, holes, size=1.5, seed=0):
+def case(cells, samples, *, holes, size=1.5, seed=0, channels=2):
     g = torch.Generator().manual_seed(seed)
     shape = tuple(c * s for c, s in zip(cells, samples, strict=True))
-    images = [torch.rand(shape, dtype=torch.float64, generator=g) for _ in range(2)]
+    images = [torch.rand(channels, *shape, dtype=torch.float64, generator=g) for _ in range(2)]
     masks = [(torch.rand(shape, dtype=torch.float64, generator=g) > (0.02 if holes else -1)).double() for _ in range(2)]
     c = torch.randn(3, *(n + 4 for n in cells), dtype=torch.float64, generator=g) * size
     for axis in range(3):
@@ -44,7 +44,7 @@ def test_a_sweep_warps_as_tensors_do(cells, samples, holes):
     assert 0 < float(exact.warped(c)[2].mean()) < 1
 
 
-@pytest.mark.parametrize("name", ["mse", "lncc"])
+@pytest.mark.parametrize("name", ["mse", "lncc", "lncc_squared", "ncc"])
 @pytest.mark.parametrize(("cells", "samples"), SHAPES)
 def test_a_sweep_pulls_as_tensors_do(cells, samples, name):
     exact, swept, _ = both(cells, samples, by_name(name, radius=2, noise=0.1), holes=True)
@@ -58,21 +58,22 @@ def test_a_sweep_pulls_as_tensors_do(cells, samples, name):
 def test_the_slope_is_the_derivative_of_the_loss():
     """By autograd, to first order in v, which is all that counts at v = 0."""
     cells, samples = (3, 4, 3), (4, 4, 4)
-    images, _, _ = case(cells, samples, holes=False)
-    one = torch.ones_like(images[0])
+    images, _, _ = case(cells, samples, holes=False, channels=1)
+    one = torch.ones_like(images[0][0])
     pair = MidSpacePair(*images, one, one, by_name("mse"), samples)
     slope = pair(None, curvature=False).slope
     c = torch.zeros(3, *(n + 4 for n in cells), dtype=torch.float64, requires_grad=True)
     v = evaluate(c, samples)
-    moved = [images[0] + (gradient(images[0]) * v).sum(0), images[1] - (gradient(images[1]) * v).sum(0)]
+    f, m = images[0][0], images[1][0]
+    moved = [f + (gradient(f) * v).sum(0), m - (gradient(m) * v).sum(0)]
     (0.5 * (moved[0] - moved[1]) ** 2).sum().backward()
     torch.testing.assert_close(slope, c.grad)
 
 
 def test_the_curvature_is_the_sum_of_outer_products():
-    exact, _, _ = both((3, 3, 3), (2, 2, 2), by_name("mse"), holes=False)
+    exact, _, _ = both((3, 3, 3), (2, 2, 2), by_name("mse"), holes=False, channels=1)
     matrix = exact(None, curvature=True).matrix
-    arm = gradient(exact.images[0]) + gradient(exact.images[1])
+    arm = gradient(exact.images[0][0]) + gradient(exact.images[1][0])
     weights = evaluate(torch.ones(1, 7, 7, 7, dtype=torch.float64), (2, 2, 2))
     for k, (i, j) in enumerate(PAIRS):  # the splines sum to 1
         assert float(matrix[k].sum()) == pytest.approx(float((arm[i] * arm[j] * weights).sum()))
