@@ -69,8 +69,8 @@ def collect(context: Context) -> ReportData:
         seconds=value["effort", "all stages"],
         **errors,
     )
-    # A map of one block says less than the table does.
-    mapped = [k for k, level in sorted(context.levels.items(), reverse=True) if k == 0 or len(level.blocks) > 1]
+    # A map of few blocks says less than the table does.
+    mapped = [k for k, level in sorted(context.levels.items(), reverse=True) if k == 0 or len(level.blocks) >= 8]
     found = storage.read_attributes(context.store.path("affine"))["bigreg"]
     identities = context.attributes["identities"]
     return ReportData(

@@ -358,5 +358,5 @@ def _status_legend(figure: Figure, size: Sequence[float], values: np.ndarray) ->
 
 def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return out.getvalue()

@@ -58,6 +58,13 @@ def local_correlation(
     fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, radius: int = 3, noise: float = 0.01
 ) -> torch.Tensor:
     """(z, y, x) local correlation coefficient, 0 outside the mask and where neither image has texture above `noise`."""
+    if fixed.device.type == "cpu" and fixed.dtype == moving.dtype == torch.float32:
+        from .lncc_cpu import correlation
+
+        images = [t.to(torch.float32).contiguous().numpy() for t in (fixed, moving, mask)]
+        out = torch.empty(fixed.shape)
+        correlation(*images, (0,) * (2 * radius + 1), np.float32(noise * noise), out.numpy())
+        return out
     _, _, _, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
     return cov * torch.rsqrt(var_f * var_m) * mask
 

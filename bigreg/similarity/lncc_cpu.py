@@ -164,6 +164,43 @@ def _moments(fixed, moving, mask, z, window, floor, squared, ring, column, sums,
 
 
 @_jit
+def correlation(fixed, moving, mask, window, floor, out):
+    """Fill the local correlation (z, y, x float32), 0 outside of the mask."""
+    depth, height, n = fixed.shape
+    width, radius = len(window), len(window) // 2
+    ring, column = np.zeros((width, 6, n), np.float32), np.zeros((6, n + 2 * radius), np.float32)
+    sums, share = np.empty((6, n), np.float32), np.empty(n, np.float32)
+    one, zero = np.float32(1.0), np.float32(0.0)
+    for z in range(depth):
+        first, last = max(0, z - radius), min(depth, z + radius + 1)
+        planes_f, planes_m, planes_k = fixed[first:last], moving[first:last], mask[first:last]
+        ring[:] = 0
+        for ahead in range(height + radius):
+            if ahead < height:
+                _products(planes_f, planes_m, planes_k, ahead, window, ring[ahead % width])
+            else:
+                ring[ahead % width] = 0
+            y = ahead - radius
+            if y < 0:
+                continue
+            _window_y(ring, window, column)
+            _window_x(column, window, sums)
+            for x in range(n):
+                share[x] = one / max(sums[0, x], one)
+            for q in range(1, 6):
+                for x in range(n):
+                    sums[q, x] *= share[x]
+            for x in range(n):
+                sums[3, x] = max(sums[3, x] - sums[1, x] * sums[1, x], zero) + floor
+            for x in range(n):
+                sums[4, x] = max(sums[4, x] - sums[2, x] * sums[2, x], zero) + floor
+            for x in range(n):
+                sums[5, x] = (sums[5, x] - sums[1, x] * sums[2, x]) / np.sqrt(sums[3, x] * sums[4, x])
+            for x in range(n):
+                out[z, y, x] = sums[5, x] * mask[z, y, x]
+
+
+@_jit
 def _gather(planes, y, window, out):
     """out[q, x]: sums over a ring of planes of their first five quantities in one row."""
     for q in range(5):

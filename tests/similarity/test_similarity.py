@@ -139,6 +139,14 @@ def test_local_correlation_of_an_image_with_itself_is_one_where_there_is_texture
     assert float((cc[mask > 0] - 1).abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize(("shape", "radius"), [((12, 13, 14), 2), ((3, 5, 4), 4), ((9, 1, 20), 3)])
+def test_local_correlation_in_float32_is_that_of_float64(shape, radius):
+    fixed, moving, mask = images(11, shape)
+    exact = local_correlation(fixed, moving, mask, radius=radius)
+    swept = local_correlation(fixed.float(), moving.float(), mask.float(), radius=radius)
+    torch.testing.assert_close(swept.double(), exact, rtol=0, atol=1e-4)
+
+
 def test_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="'mattes'"):
         by_name("mattes")
