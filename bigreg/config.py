@@ -25,6 +25,13 @@ class Intensity(_Section):
     high: float = Field(99.9, gt=0, le=100)
 
 
+class Masks(_Section):
+    """What is compared of each image: none (everything), tissue (found), or the path of a mask, 0 where not to look."""
+
+    fixed: str = "none"
+    moving: str = "none"
+
+
 class Affine(_Section):
     """The global start."""
 
@@ -58,6 +65,14 @@ class Ladder(_Section):
         if min(value) < 1:
             raise ValueError(f"{value} must be numbers of at least 1")
         return value
+
+
+class Coarse(_Section):
+    """Another engine for the first, coarsest passes of the ladder."""
+
+    engine: str | None = None
+    passes: int = Field(1, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Blocks(_Section):
@@ -101,10 +116,12 @@ class Config(_Section):
     """Configuration of one registration."""
 
     intensity: Intensity = Intensity()
+    masks: Masks = Masks()
     affine: Affine = Affine()
     ladder: Ladder = Ladder()
     engine: str = "optimise"
     engine_options: dict[str, Any] = Field(default_factory=dict)
+    coarse: Coarse = Coarse()
     blocks: Blocks = Blocks()
     output: Output = Output()
     guarantee: Guarantee = Guarantee()

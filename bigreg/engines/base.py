@@ -68,7 +68,10 @@ class VelocityPatch:
 
 @runtime_checkable
 class Engine(Protocol):
-    """Estimates a piece of velocity. `antisymmetric` says that swapping the images negates the velocity by itself."""
+    """Estimates a piece of velocity. `antisymmetric` says that swapping the images negates the velocity by itself.
+
+    An engine may have `channels`: how many arrays of an image's size it keeps of each image, for the plan.
+    """
 
     antisymmetric: ClassVar[bool]
 

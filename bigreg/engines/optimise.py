@@ -50,6 +50,7 @@ class Optimise:
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
         self.similarity = by_name(similarity, radius=radius, noise=noise)
+        self.channels = self.similarity.channels
         self.iterations = iterations
         self.max_step = max_step
         self.tolerance = tolerance

@@ -15,6 +15,7 @@ from ..volumes import ImageSpec, Volume, open_volume
 from .frames import Frames
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
+from .masks import NONE, Mask
 from .store import RunStore
 
 IMAGES = ("fixed", "moving")
@@ -56,9 +57,18 @@ class Context:
         """The image at a level's resolution."""
         return self.image(which, pooling(self.frames, which, np.asarray(level.spacing)))
 
-    @lru_cache(maxsize=8)  # noqa: B019
-    def engine(self, iterations: int) -> Engine:
-        return load_engine(self.config.engine, {**self.config.engine_options, "iterations": iterations})
+    @lru_cache(maxsize=2)  # noqa: B019
+    def mask(self, which: str) -> Mask | None:
+        """Where an image is compared; None is everywhere. Known once the affine is."""
+        return None if getattr(self.config.masks, which) == NONE else Mask(self.store, which)
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def engine(self, level: LevelPlan) -> Engine:
+        """The engine of one pass of the ladder."""
+        coarse = self.config.coarse
+        if coarse.engine is not None and level.index >= len(self.levels) - coarse.passes:
+            return load_engine(coarse.engine, {**coarse.options, "iterations": level.iterations})
+        return load_engine(self.config.engine, {**self.config.engine_options, "iterations": level.iterations})
 
     def array(self, *parts: str | int, write: bool = False) -> Array:
         key = f"{write}:{'/'.join(map(str, parts))}"

@@ -52,6 +52,9 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
         positions = positions.through(context.frames.mid_to(which))
         image = context.level_image(which, level)
         mask = positions.inside(image.grid)
+        tissue = context.mask(which)
+        if tissue is not None:
+            mask &= tissue.at(positions)
         if bool(mask.any()):
             values = context.scaled(which, positions.sample(image.read, image.grid))
         else:
@@ -78,7 +81,7 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
     metrics = {"overlap": overlap, "confidence": 0.0, "patch_velocity": 0.0}
     blank = overlap < LEAST_OVERLAP or not (textured(pair.fixed, both) and textured(pair.moving, both))
     if not blank:
-        patch = estimate_antisymmetric(context.engine(level.iterations), pair)
+        patch = estimate_antisymmetric(context.engine(level), pair)
         store_patch(context, level, index, patch)
         cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
         metrics["patch_velocity"] = float(np.abs(cells).max())

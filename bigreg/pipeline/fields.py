@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from .. import storage
-from ..geometry import BlockGrid, Grid, Shape
+from ..geometry import BlockGrid, Grid, Lattice, Shape
 from ..quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ..transforms import ngff
 from ..transforms.field import min_determinant, sample
 from ..transforms.positions import Positions
 from .compose import store_failing
 from .context import Context, field_reader
+from .frames import Frames
 from .store import Status
 
 DIRECTIONS = ("fixed_to_moving", "moving_to_fixed")
@@ -47,19 +48,23 @@ def field_blocks(grid: Grid, config) -> BlockGrid:
     return BlockGrid(grid.shape, shard, (0, 0, 0))
 
 
-def field_grids(context: Context, direction: str) -> list[Grid]:
-    """Grids of a field's levels, finest first: as fine as the finest velocity is sampled, over the whole image.
+def finest_grid(frames: Frames, lattice: Lattice, direction: str) -> Grid:
+    """The grid of a field: as fine as the finest velocity is sampled, over the whole image.
 
     One more sample on every side: a field keeps its value beyond its outer samples, which inside the image's outer half
     voxels would be an error of half a sample's change.
     """
     frame, _ = ends(direction)
-    finest = context.levels[0].lattice
-    spacing = np.divide(finest.spacing, finest.samples)
+    spacing = np.divide(lattice.spacing, lattice.samples)
     if frame == "moving":
-        spacing = np.abs(context.frames.canonical[:3, :3]) @ spacing
-    inner = ngff.field_grid(context.frames.grid(frame), spacing)
-    grids = [inner.cropped((-1, -1, -1), np.add(inner.shape, 1))]
+        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
+    inner = ngff.field_grid(frames.grid(frame), spacing)
+    return inner.cropped((-1, -1, -1), np.add(inner.shape, 1))
+
+
+def field_grids(context: Context, direction: str) -> list[Grid]:
+    """Grids of a field's levels, finest first."""
+    grids = [finest_grid(context.frames, context.levels[0].lattice, direction)]
     while max(grids[-1].shape) > 64 and min(grids[-1].shape) >= 2 * 4:
         grids.append(grids[-1].downsampled((2, 2, 2)))
     return grids

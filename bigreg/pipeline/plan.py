@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from dask.utils import format_bytes
 
-from ..cluster import BASE_BYTES, worker_count
+from ..cluster import BASE_BYTES, worker_count, worker_memory
 from ..config import Config, load_config
+from ..engines import load_engine
 from ..volumes import Volume, open_volume
 from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
@@ -17,7 +18,9 @@ from .start import provisional
 
 PATCH_ARRAYS = 40
 """float32 arrays of a patch's size that are alive at once at the worst moment of an estimate (measured)."""
-SECONDS_PER_MVOXEL_STEP = 0.4
+FEATURE_ARRAYS = 4
+"""And for each further channel of what a similarity compares: of both images, as they lie and warped."""
+SECONDS_PER_MVOXEL_STEP = 0.15
 """One engine step on a million voxels on one core of a 2020s CPU (measured, lncc radius 3)."""
 
 
@@ -25,7 +28,7 @@ SECONDS_PER_MVOXEL_STEP = 0.4
 class Plan:
     """Levels (coarsest first), blocks of all levels, bytes, and a rough time.
 
-    memory_per_worker   bytes, from the block alone
+    memory_per_worker   bytes, from the block alone; memory_limit: what the configured local cluster gives each worker
     bytes_read, bytes_written   from the images and to the run store
     seconds   of all workers of the configured local cluster together, estimated
     """
@@ -33,6 +36,7 @@ class Plan:
     levels: tuple[LevelPlan, ...]
     blocks: int
     memory_per_worker: int
+    memory_limit: int
     bytes_read: int
     bytes_written: int
     seconds: float
@@ -52,7 +56,7 @@ class Plan:
         return [
             *rows,
             ("blocks", f"{self.blocks}"),
-            ("memory a worker", format_bytes(self.memory_per_worker)),
+            ("memory a worker", f"{format_bytes(self.memory_per_worker)} of {format_bytes(self.memory_limit)} allowed"),
             ("read", format_bytes(self.bytes_read)),
             ("written", format_bytes(self.bytes_written)),
             ("overlap", f"{self.redundancy:.2f} voxels read for each voxel of the domain at the finest level"),
@@ -65,9 +69,11 @@ def make_plan(frames: Frames, volumes: dict[str, Volume], config: Config) -> Pla
     levels = ladder(frames, config)
     memory = read = written = 0
     seconds = 10.0
+    engine = load_engine(config.engine, {**config.engine_options, "iterations": 1})
+    arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1)
     for level in levels:
         voxels = np.asarray(level.patch((0, 0, 0), _largest(level)).grid.shape, dtype=float)
-        memory = max(memory, int(PATCH_ARRAYS * 4 * voxels.prod()))
+        memory = max(memory, int(arrays * 4 * voxels.prod()))
         domain = float(np.prod(np.multiply(level.lattice.cells, level.cell_voxels), dtype=float))
         seconds += domain * level.blocks.redundancy * level.iterations * SECONDS_PER_MVOXEL_STEP / 1e6
         read += sum(int(domain * level.blocks.redundancy) * volumes[w].dtype.itemsize for w in volumes)
@@ -84,6 +90,7 @@ def make_plan(frames: Frames, volumes: dict[str, Volume], config: Config) -> Pla
         tuple(levels),
         sum(len(p.blocks) for p in levels),
         memory + BASE_BYTES,
+        worker_memory(config.cluster),
         read,
         written,
         seconds / worker_count(config.cluster),

@@ -26,6 +26,7 @@ from . import warp
 from .context import IMAGES, Context
 from .driver import Driver, Listener, new_stamp
 from .fields import DIRECTIONS, ends
+from .masks import given_mask
 from .plan import as_volume, make_plan
 from .stages import Stages
 from .start import provisional
@@ -88,6 +89,12 @@ def register(
     config = load_config(config)
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
     load_engine(config.engine, {**config.engine_options, "iterations": 1})
+    if config.coarse.engine is not None:
+        load_engine(config.coarse.engine, {**config.coarse.options, "iterations": 1})
+    masks = {w: given_mask(getattr(config.masks, w), w, volumes[w]) for w in IMAGES}
+    # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
+    paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
+    config = config.model_copy(update={"masks": config.masks.model_copy(update=paths)})
     frames = provisional(volumes["fixed"], volumes["moving"])
     if client is None:
         require_memory(make_plan(frames, volumes, config).memory_per_worker, config.cluster)

@@ -201,9 +201,8 @@ class Stages:
             stages.append((f"levels/{level.index}", f"level {level.index}: estimate", n))
             stages.append((f"levels/{level.index}/stitch", f"level {level.index}: stitch", n))
             stages.append((f"levels/{level.index}/compose/0", f"level {level.index}: compose", n))
-        finest = levels[-1].lattice
-        for which, direction in zip(IMAGES, fields.DIRECTIONS, strict=True):
-            grid = ngff.field_grid(frames.grid(which), np.divide(finest.spacing, finest.samples))
+        for direction in fields.DIRECTIONS:
+            grid = fields.finest_grid(frames, levels[-1].lattice, direction)
             stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
         stages.append(("stages/check", "round trip", stages[-2][2]))
         stages.append(("stages/warped", "warped image", len(warp.output_blocks(frames.fixed, config))))

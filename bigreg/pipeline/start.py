@@ -14,6 +14,7 @@ from ..geometry import Grid, Shape
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
+from . import masks
 from .context import Context
 from .frames import Frames
 from .store import Status
@@ -65,13 +66,18 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     fixed, moving = (context.volumes[w] for w in ("fixed", "moving"))
     frames = provisional(fixed, moving)
     settings = context.config.affine
-    images, grids, intensity = [], [], {}
+    images, seen, grids, intensity = [], [], [], {}
     for which in ("fixed", "moving"):
         image = context.image(which, affine_factors(frames, which, settings.voxels))
         data = image.read((0, 0, 0), image.grid.shape).astype(np.float32)
         low, high = percentiles(which, data, context.config.intensity.low, context.config.intensity.high)
         intensity[which] = [low, high]
-        images.append(torch.as_tensor((data - low) / (high - low)))
+        scaled = (data - low) / (high - low)
+        found_mask = masks.make(
+            context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
+        )
+        images.append(torch.as_tensor(scaled))
+        seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
     found: dict = {"intensity": intensity}
     if settings.kind == "none":
@@ -82,11 +88,17 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         canonical_grid = grids[1].transformed(np.linalg.inv(frames.canonical))
         fixed_image, fixed_grid = upright(images[0], grids[0])
         moving_image, moving_grid = upright(images[1], canonical_grid)
+        upright_masks = [
+            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
+            for mask, grid in zip(seen, (grids[0], canonical_grid), strict=True)
+        ]
         result = register_affine(
             fixed_image,
             moving_image,
             fixed_grid,
             moving_grid,
+            fixed_mask=upright_masks[0],
+            moving_mask=upright_masks[1],
             kind=settings.kind,
             similarity=by_name(settings.similarity),
             rotations_deg=settings.rotations_deg,

@@ -34,12 +34,13 @@ class Similarity:
 
     forces     (fixed, moving, mask), each (z, y, x) -> Forces; mask is 0 or 1 in the image's dtype
     features   (image, mask), each (z, y, x) -> (C, z, y, x): what `forces` compares, channel by channel; made once a
-               patch and moved with it
+               patch and moved with it; `channels` is C
     """
 
     name: str
     forces: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Forces]
     features: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _image
+    channels: int = 1
 
     def __call__(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor) -> Forces:
         """`forces` of two channels that are features already."""
@@ -54,8 +55,8 @@ def _similarities(radius: int, noise: float) -> list[Similarity]:
         Similarity("mse", mse),
         Similarity("mi", mi),
         Similarity("nmi", nmi),
-        Similarity("mind", mse, partial(mind, noise=noise)),
-        Similarity("ngf", mse, partial(gradient_directions, noise=noise)),
+        Similarity("mind", mse, partial(mind, noise=noise), 12),
+        Similarity("ngf", mse, partial(gradient_directions, noise=noise), 6),
     ]
 
 
