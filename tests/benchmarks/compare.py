@@ -33,8 +33,8 @@ CASES: dict[str, dict] = {
     "atlas": {"seed": 7, "cleared": True, "amplitude": 8.0, "sigma": 16.0},
 }
 SETTINGS: dict[str, list[str]] = {
-    "inverted": ["affine.similarity=mi", "engine_options.similarity=mind"],
-    "atlas": ["affine.similarity=mi", "engine_options.similarity=mind"],
+    "inverted": ["affine.similarity=mi", "engine_options.similarity=lncc_squared"],
+    "atlas": ["affine.similarity=mi", "engine_options.similarity=mi"],
 }
 
 
