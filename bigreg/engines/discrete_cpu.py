@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+from ..jit import compiled
 
 
-@_jit
+@compiled
 def _row(fixed, moving, mask_f, mask_m, z, y, step, cost, both):
     """cost[x], both[x] for one row of x and one candidate; 0 where a side leaves the patch."""
     channels, depth, height, n = fixed.shape
@@ -35,7 +34,7 @@ def _row(fixed, moving, mask_f, mask_m, z, y, step, cost, both):
         inner[x] *= seen[x] * share
 
 
-@_jit
+@compiled
 def costs(fixed, moving, mask_f, mask_m, steps, samples, sums, counts):
     """Add to `sums` and `counts` (candidates, cells) squared differences and voxels of fixed (x + d), moving (x - d).
 

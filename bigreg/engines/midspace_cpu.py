@@ -6,13 +6,12 @@ goes the other way: force rows are gathered into rows of control points, and tho
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+from ..jit import compiled
 
 
-@_jit
+@compiled
 def _row(coefficients, z_weights, z_first, y_weights, y_first, out):
     """out[c, a] = sum over the 4 x 4 control rows around a row of samples."""
     n = out.shape[1]
@@ -27,7 +26,7 @@ def _row(coefficients, z_weights, z_first, y_weights, y_first, out):
                     total[a] += w * row[a]
 
 
-@_jit
+@compiled
 def _expand(points, weights, first, out):
     """out[c, x]: control points of a row to samples; weights (samples a cell, 4), first (samples a cell,)."""
     samples = weights.shape[0]
@@ -42,7 +41,7 @@ def _expand(points, weights, first, out):
                 total[k * samples + p] = w0 * row[a] + w1 * row[a + 1] + w2 * row[a + 2] + w3 * row[a + 3]
 
 
-@_jit
+@compiled
 def _lerp(image, at, dz, dy, dx, tz, ty, tx):
     a, b, c, d = image[at], image[at + dy], image[at + dz], image[at + dz + dy]
     a += tx * (image[at + dx] - a)
@@ -54,7 +53,7 @@ def _lerp(image, at, dz, dy, dx, tz, ty, tx):
     return a + tz * (c - a)
 
 
-@_jit
+@compiled
 def _place(shape, z, y, sign, velocity, at, parts, seen):
     """Where a row of samples looks: `at`, the flat index of the lower corner, and its fractions (3, x)."""
     depth, height, n = shape
@@ -91,7 +90,7 @@ def _place(shape, z, y, sign, velocity, at, parts, seen):
         t2[x] = p - np.float32(i)
 
 
-@_jit
+@compiled
 def _sample_row(image, own, whole, z, y, sign, velocity, at, parts, out, seen):
     """out[:, z, y, x] = image at (z, y, x) + sign * velocity; seen[x] becomes 0 where that has no data."""
     channels, depth, height, n = image.shape
@@ -110,7 +109,7 @@ def _sample_row(image, own, whole, z, y, sign, velocity, at, parts, out, seen):
                 seen[x] = np.float32(0.0)
 
 
-@_jit
+@compiled
 def warp(coefficients, weights_z, first_z, weights_y, first_y, weights_x, first_x,
          fixed, moving, mask_f, mask_m, whole, out_f, out_m, out_mask):  # fmt: skip
     """fixed at x + v, moving at x - v (C, z, y, x), where both have data; v from coefficients (3, ...) in voxels."""
@@ -129,7 +128,7 @@ def warp(coefficients, weights_z, first_z, weights_y, first_y, weights_x, first_
             _sample_row(moving, mask_m, whole, z, y, np.float32(-1.0), velocity, at, parts, out_m, seen)
 
 
-@_jit
+@compiled
 def _slopes(image, z, y, out):
     """(3, x) central differences of one row, one-sided at the border, 0 along an axis of one sample."""
     depth, height, n = image.shape
@@ -150,7 +149,7 @@ def _slopes(image, z, y, out):
     total[n - 1] = row[n - 1] - row[max(n - 2, 0)]
 
 
-@_jit
+@compiled
 def _gather(values, weights, first, out):
     """Transpose of `_expand`: out[c, a] += over the samples of a row."""
     samples = weights.shape[0]
@@ -165,7 +164,7 @@ def _gather(values, weights, first, out):
                     total[k + o + i] += w * row[k * samples + p]
 
 
-@_jit
+@compiled
 def _spread(rows, weights, first, out):
     """out[c, first + i] += weights[i] * rows[c] for the four control rows of a row (or planes of a plane)."""
     for c in range(rows.shape[0]):
@@ -176,7 +175,7 @@ def _spread(rows, weights, first, out):
                 total[a] += w * row[a]
 
 
-@_jit
+@compiled
 def _arms(slope_f, slope_m, values):
     """values[3:] += the six products of the row j = slope_f + slope_m with itself."""
     for c in range(3):
@@ -188,7 +187,7 @@ def _arms(slope_f, slope_m, values):
             values[3 + k, x] += slope_f[i, x] * slope_f[j, x]
 
 
-@_jit
+@compiled
 def _settle(values, z, y, weights_y, first_y, weights_x, first_x, rows, plane):
     """Gather a row of samples into control rows, and those into a plane."""
     rows[:] = 0
@@ -197,7 +196,7 @@ def _settle(values, z, y, weights_y, first_y, weights_x, first_x, rows, plane):
     _spread(rows, weights_y[py], y // weights_y.shape[0] + first_y[py], plane)
 
 
-@_jit
+@compiled
 def _settle_plane(plane, z, weights_z, first_z, slope, matrix):
     pz = z % weights_z.shape[0]
     first = z // weights_z.shape[0] + first_z[pz]
@@ -210,7 +209,7 @@ def _settle_plane(plane, z, weights_z, first_z, slope, matrix):
                     target[y, x] += w * plane[c, y, x]
 
 
-@_jit
+@compiled
 def pull(fixed, moving, by_fixed, by_moving, scale_f, scale_m, weights_z, first_z, weights_y, first_y,
          weights_x, first_x, slope, matrix):  # fmt: skip
     """Add the forces of a warped pair (z, y, x) to `slope` (3, ...), and their curvature j j^T to `matrix` (6, ...).
@@ -244,7 +243,7 @@ def pull(fixed, moving, by_fixed, by_moving, scale_f, scale_m, weights_z, first_
         _settle_plane(plane, z, weights_z, first_z, slope, matrix)
 
 
-@_jit
+@compiled
 def pull_mse(fixed, moving, mask, weights_z, first_z, weights_y, first_y, weights_x, first_x, slope, matrix):
     """The same for half the squared difference of a pair (C, z, y, x), summed over channels; returns the loss."""
     channels, depth, height, n = fixed.shape

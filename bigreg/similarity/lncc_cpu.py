@@ -11,13 +11,12 @@ tuple of 2 radius + 1 entries, whose length is known when the loops over it are 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+from ..jit import compiled
 
 
-@_jit
+@compiled
 def _window_x(rows, window, out):
     """out[q, x] = sum of rows[q, x] to rows[q, x + width - 1]."""
     for q in range(out.shape[0]):
@@ -28,7 +27,7 @@ def _window_x(rows, window, out):
             out[q, x] = total
 
 
-@_jit
+@compiled
 def _window_y(ring, window, out):
     """out[q, radius + x] = sum over a ring of rows; the ends of `out` stay as they are."""
     for q in range(out.shape[0]):
@@ -39,7 +38,7 @@ def _window_y(ring, window, out):
             out[q, x + len(window) // 2] = total
 
 
-@_jit
+@compiled
 def _products(fixed, moving, mask, y, window, out):
     """out[q, x]: sums over all given planes of mask, f, m, f^2, m^2, f m in one row."""
     n = fixed.shape[2]
@@ -78,7 +77,7 @@ def _products(fixed, moving, mask, y, window, out):
         out[5, x] = total
 
 
-@_jit
+@compiled
 def _products_of_some(fixed, moving, mask, y, out):
     """The same near the first and last planes, where the window is cut."""
     n = fixed.shape[2]
@@ -98,7 +97,7 @@ def _products_of_some(fixed, moving, mask, y, out):
             out[5, x] += fixed[z, y, x] * moving[z, y, x] * mask[z, y, x]
 
 
-@_jit
+@compiled
 def _correlate(sums, mask, z, y, floor, squared, share, norm, plane, losses):
     """Window sums of a row to A, B_f, B_m, C_f, C_m and the fourth root of the variances' ratio, in plane (6, y, x)."""
     n = sums.shape[1]
@@ -142,7 +141,7 @@ def _correlate(sums, mask, z, y, floor, squared, share, norm, plane, losses):
         plane[5, y, x] = np.sqrt(np.sqrt(sums[4, x] / sums[3, x]))
 
 
-@_jit
+@compiled
 def _moments(fixed, moving, mask, z, window, floor, squared, ring, column, sums, plane, losses):
     """Correlation in one plane of the images."""
     depth, height, n = fixed.shape
@@ -163,7 +162,7 @@ def _moments(fixed, moving, mask, z, window, floor, squared, ring, column, sums,
             _correlate(sums, mask, z, y, floor, squared, a, b, plane, losses)
 
 
-@_jit
+@compiled
 def correlation(fixed, moving, mask, window, floor, out):
     """Fill the local correlation (z, y, x float32), 0 outside of the mask."""
     depth, height, n = fixed.shape
@@ -200,7 +199,7 @@ def correlation(fixed, moving, mask, window, floor, out):
                 out[z, y, x] = sums[5, x] * mask[z, y, x]
 
 
-@_jit
+@compiled
 def _gather(planes, y, window, out):
     """out[q, x]: sums over a ring of planes of their first five quantities in one row."""
     for q in range(5):
@@ -211,7 +210,7 @@ def _gather(planes, y, window, out):
             out[q, x] = total
 
 
-@_jit
+@compiled
 def _push(fixed, moving, mask, z, y, sums, planes, squared, root, by_fixed, by_moving, scale_f, scale_m):
     """Window sums of a row to the forces and scales."""
     n = fixed.shape[2]
@@ -236,7 +235,7 @@ def _push(fixed, moving, mask, z, y, sums, planes, squared, root, by_fixed, by_m
             scale_m[z, y, x] = np.copysign(scale_m[z, y, x], sums[0, x])
 
 
-@_jit
+@compiled
 def _forces(fixed, moving, mask, z, window, planes, squared, ring, column, sums, by_fixed, by_moving, scale_f, scale_m):
     """Forces of one plane of the images."""
     _, height, n = fixed.shape
@@ -255,7 +254,7 @@ def _forces(fixed, moving, mask, z, window, planes, squared, ring, column, sums,
             _push(fixed, moving, mask, z, y, sums, planes, squared, root, by_fixed, by_moving, scale_f, scale_m)
 
 
-@_jit
+@compiled
 def sweep(fixed, moving, mask, window, floor, squared, by_fixed, by_moving, scale_f, scale_m):
     """Fill the forces and scales (z, y, x float32, C order); return the sum of the correlation over the mask.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+from ..jit import compiled
 
 
-@_jit
+@compiled
 def _corner(place, length):
     """(lower neighbour, fraction) of a coordinate clamped to 0 .. length - 1; NaN counts as 0."""
     zero = np.float32(0.0)
@@ -19,7 +18,7 @@ def _corner(place, length):
     return lower, place - np.float32(lower)
 
 
-@_jit
+@compiled
 def sample_linear(values, index, out):
     """out[c, i] = values (C, z, y, x) at index (3, i), in index positions, clamped to the border."""
     _, depth, height, width = values.shape
@@ -44,12 +43,12 @@ def sample_linear(values, index, out):
             out[c, i] = p + tz * (r - p)
 
 
-@_jit
+@compiled
 def _determinant(a, b, c):
     return a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
 
 
-@_jit
+@compiled
 def _edge(field, z, y, x, axis, scale):
     """Derivative of x + d(x) along one axis, from the sample (z, y, x) to the next."""
     z1, y1, x1 = z + (axis == 0), y + (axis == 1), x + (axis == 2)
@@ -61,7 +60,7 @@ def _edge(field, z, y, x, axis, scale):
     )
 
 
-@_jit
+@compiled
 def smallest_determinant(field, scale, out):
     """out (z-1, y-1, x-1): smallest determinant over the corners of each cell; scale (3,) = 1 / spacing."""
     for z in range(out.shape[0]):
