@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from .errors import ConfigError, ResourceError
 BASE_BYTES = 500 * 2**20
 """What a worker holds before it has read a voxel: the interpreter, torch, tensorstore."""
 
+
+LOST_SECONDS = 5
+"""A worker that is away for about three times as long is replaced."""
 
 IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: Ctrl-C in a terminal reaches its whole process group, but only the client answers it."""
@@ -52,7 +56,11 @@ def local_client(settings: Cluster) -> Iterator[Client]:
     environment = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "OMP_NUM_THREADS": "1"}
     with (
         dask.config.set(
-            {"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.preload": [IGNORE_CTRL_C]}
+            {
+                "distributed.nanny.pre-spawn-environ": environment,
+                "distributed.worker.preload": [IGNORE_CTRL_C],
+                "distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s",
+            }
         ),
         LocalCluster(
             n_workers=worker_count(settings),
@@ -63,5 +71,32 @@ def local_client(settings: Cluster) -> Iterator[Client]:
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,
+        _kept_up(cluster, worker_count(settings)),
     ):
         yield client
+
+
+@contextmanager
+def _kept_up(cluster: LocalCluster, count: int) -> Iterator[None]:
+    """Replace workers that stay away.
+
+    A worker that dies is started again by its nanny. But one that dies while it starts takes the nanny with it, and a
+    cluster without workers would wait for ever.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        short = 0
+        while not ended.wait(LOST_SECONDS):
+            short = short + 1 if len(cluster.scheduler_info["workers"]) < count else 0
+            if short >= 3:
+                cluster.scale(count)
+                short = 0
+
+    thread = threading.Thread(target=watch, name="bigreg-workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

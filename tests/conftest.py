@@ -21,6 +21,7 @@ def data_folder() -> Path:
     """Folder of the real volumes: BIGREG_TEST_DATA, else shared/data beside the repository; skips where absent."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("BIGREG_TEST_DATA", beside))
+    folder = folder.resolve()
     if not folder.is_dir():
         pytest.skip(f"no real volumes at {folder}; set BIGREG_TEST_DATA to their folder")
     return folder
