@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -24,6 +25,13 @@ def mind(image: torch.Tensor, mask: torch.Tensor, *, noise: float = 0.01, dilati
     """
     filled = torch.where(mask > 0, image, image[mask > 0].mean() if bool((mask > 0).any()) else image.new_zeros(()))
     padded = F.pad(filled[None, None], (dilation,) * 6, mode="replicate")[0, 0]
+    floor = 2.0 * noise * noise
+    if image.device.type == "cpu" and image.dtype == torch.float32:
+        from .features_cpu import self_distances
+
+        out = torch.empty(len(PAIRS), *image.shape)
+        self_distances(padded.numpy(), dilation, np.array(PAIRS), np.float32(floor), out.numpy())
+        return out.exp_()
 
     def shifted(offset: tuple[int, ...]) -> torch.Tensor:
         box = (slice(dilation * (1 + o), dilation * (1 + o) + n) for o, n in zip(offset, image.shape, strict=True))
@@ -31,7 +39,7 @@ def mind(image: torch.Tensor, mask: torch.Tensor, *, noise: float = 0.01, dilati
 
     near = {o: shifted(o) for o in _NEIGHBOURS}
     distance = torch.stack([box_sum((near[a] - near[b]).square(), 1) / 27.0 for a, b in PAIRS])
-    return torch.exp(-distance / (distance.mean(0) + 2.0 * noise * noise))
+    return torch.exp(-distance / (distance.mean(0) + floor))
 
 
 def gradient_directions(image: torch.Tensor, mask: torch.Tensor, *, noise: float = 0.01) -> torch.Tensor:

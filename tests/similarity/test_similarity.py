@@ -207,6 +207,17 @@ def test_mind_is_its_definition():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(12, 13, 14), (3, 1, 7), (2, 40, 5)])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_mind_in_float32_is_that_of_float64(shape, dilation):
+    fixed, moving, mask = images(12, shape)
+    for image, keep in ((fixed, torch.ones_like(mask)), (0.2 * moving, mask), (fixed * 0, mask), (fixed, mask * 0)):
+        exact = mind(image, keep, noise=0.03, dilation=dilation)
+        swept = mind(image.float(), keep.float(), noise=0.03, dilation=dilation)
+        assert swept.dtype == torch.float32 and swept.is_contiguous()
+        torch.testing.assert_close(swept.double(), exact, rtol=0, atol=3e-6)
+
+
 def test_gradient_directions_compare_as_squared_cosines():
     g = torch.Generator().manual_seed(1)
     a, b = torch.rand(2, 6, 6, 6, dtype=torch.float64, generator=g)
