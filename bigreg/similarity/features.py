@@ -57,7 +57,8 @@ def gradient_directions(
     """(6, z, y, x): the tensor n n^T of the normalised gradient n = g / sqrt(|g|^2 + noise^2), times `unit`.
 
     Off-diagonals count sqrt 2. Squared normalised gradient fields (Haber and Modersitzki 2006) without their sign:
-    |n n^T - m m^T|^2 is |n|^4 + |m|^4 - 2 <n, m>^2, so edges are alike where they run alike, whichever side is the brighter one.
+    |n n^T - m m^T|^2 is |n|^4 + |m|^4 - 2 <n, m>^2, so edges are alike where they run alike,
+    whichever side is the brighter one.
     """
     g = torch.stack(
         [torch.gradient(image, dim=a)[0] if image.shape[a] > 1 else torch.zeros_like(image) for a in range(3)]
