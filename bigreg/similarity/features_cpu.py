@@ -34,7 +34,8 @@ def self_distances(padded, dilation, pairs, floor, out):
     # Squared differences summed over z: a ring of three rows, with a zero at both ends; then over y, then over x.
     ring, column = np.zeros((3, count, n + 2), np.float32), np.zeros((count, n + 2), np.float32)
     share, scale = np.float32(1.0 / 27.0), np.float32(1.0 / count)
-    sums, inverse = np.empty((count, n), np.float32), np.empty(n, np.float32)
+    sums = np.empty((count, n), np.float32)
+    least, inverse = np.empty(n, np.float32), np.empty(n, np.float32)
     one = np.float32(1.0)
     for z in range(depth):
         low, high = max(z - 1, 0), min(z + 2, depth)
@@ -59,8 +60,15 @@ def self_distances(padded, dilation, pairs, floor, out):
                 for x in range(n):
                     sums[q, x] = (column[q, x] + column[q, x + 1] + column[q, x + 2]) * share
             for x in range(n):
-                inverse[x] = sums[0, x]
+                least[x] = sums[0, x]
             for q in range(1, count):
+                for x in range(n):
+                    least[x] = sums[q, x] if sums[q, x] < least[x] else least[x]
+            for x in range(n):
+                inverse[x] = np.float32(0.0)
+            for q in range(count):
+                for x in range(n):
+                    sums[q, x] -= least[x]
                 for x in range(n):
                     inverse[x] += sums[q, x]
             for x in range(n):

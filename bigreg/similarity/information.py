@@ -165,11 +165,9 @@ def nmi(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, bins: 
 def _information(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, bins: int, normalised: bool) -> Forces:
     pair = _pair(fixed, moving, mask, bins)
     n = float(pair.voxels)
-    zero = torch.zeros_like(fixed)
-    if n < 2:
-        return Forces(0.0, 0.0, zero, zero, zero, zero)
-    if min(pair.sds) < 1e-9:
-        return Forces(n, n, zero, zero, zero, zero)
+    if n < 2 or min(pair.sds) < 1e-9:
+        weight, zero = (n if n >= 2 else 0.0), torch.zeros_like(fixed)
+        return Forces(weight, weight, zero, zero, zero, zero)
     joint = pair.joint()
     log_joint, log_f, log_m, h, h_f, h_m = _entropies(joint)
     if normalised:
