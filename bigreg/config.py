@@ -19,10 +19,14 @@ class _Section(BaseModel):
 
 
 class Intensity(_Section):
-    """Both images are scaled so that these percentiles become 0 and 1."""
+    """Both images are scaled so that these percentiles become 0 and 1.
+
+    Above `knee` (in these units) intensities are compared by their logarithm, below as they are; None: no logarithm.
+    """
 
     low: float = Field(1.0, ge=0, lt=100)
     high: float = Field(99.9, gt=0, le=100)
+    knee: float | None = Field(None, gt=0, le=1)
 
 
 class Masks(_Section):

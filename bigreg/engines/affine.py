@@ -19,8 +19,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
 from ..transforms.affine import exp_affine, principal_sqrt
-from ..transforms.positions import Positions
-from .gauss_newton import gradient
+from .affine_cpu import pull
 from .starts import METHODS, Judge, Placed, Start, find_starts
 
 Kind = Literal["translation", "rigid", "similarity", "affine"]
@@ -252,6 +251,16 @@ class _Look:
         return self.loss / self.weight
 
 
+def _upper(n: int) -> np.ndarray:
+    """(n, n) where an element of a symmetric matrix stands in a list of its upper triangle, row by row."""
+    place = np.zeros((n, n), dtype=int)
+    place[np.triu_indices(n)] = np.arange(n * (n + 1) // 2)
+    return np.maximum(place, place.T)
+
+
+_UPPER3, _UPPER4 = _upper(3), _upper(4)
+
+
 class _Refinement:
     """Levenberg-Marquardt on one pair of images at one spacing (um, z y x)."""
 
@@ -349,20 +358,18 @@ class _Refinement:
         forces = self.similarity(f, m, mask_f * mask_m)
         if forces.weight < max(self.least, 1.0):
             return None
-        # Per voxel of each axis to per voxel of equal edges.
-        even = torch.as_tensor(self.unit / self.spacing, dtype=torch.float32).reshape(3, 1, 1, 1)
-        slope_f, slope_m = gradient(f) * even, gradient(m) * even
-        force = (slope_f * forces.fixed - slope_m * forces.moving).reshape(3, -1)
-        arm = (slope_f * forces.fixed_scale + slope_m * forces.moving_scale).reshape(3, -1)
         centre = (low + high) / 2
         radius = float(np.linalg.norm(high - low) / 2)
-        place = Positions.of_grid(grid)
-        offset = torch.as_tensor(place.anchor - centre, dtype=torch.float32)[:, None]
-        x = (place.offset.reshape(3, -1) + offset) / radius
-        x = torch.cat([x, torch.ones_like(x[:1])])
+        slope, matrix = np.zeros((3, 4)), np.zeros((6, 10))
+        pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+        pull(
+            f.numpy(), m.numpy(), *(t.expand_as(f).contiguous().numpy() for t in pulls),
+            # Per voxel of each axis to per voxel of equal edges.
+            (self.unit / self.spacing).astype(np.float32), (grid.origin - centre) / radius, self.spacing / radius,
+            slope, matrix,
+        )  # fmt: skip
         # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back. Sums over voxels are made once
         # for the twelve elements of a general D; a group's generators combine them.
-        slope = -0.5 * (force @ x.T).double().numpy().reshape(12)
-        rows = (arm[:, None] * x[None]).reshape(12, -1)
-        curvature = 0.25 * (rows @ rows.T).double().numpy()
+        slope = -0.5 * slope.reshape(12)
+        curvature = 0.25 * matrix[_UPPER3][:, :, _UPPER4].transpose(0, 2, 1, 3).reshape(12, 12)
         return _Look(forces.loss, forces.weight, slope, curvature, centre, radius)

@@ -60,8 +60,8 @@ class Discrete:
         still = steps.index((0, 0, 0))
         total = known.sum().clamp_min(1e-12)
         quality = {
-            "similarity_before": 1.0 - float((cost[still] * known).sum() / total),
-            "similarity_after": 1.0 - float((cost.gather(0, chosen[None])[0] * known).sum() / total),
+            "similarity_before": 1.0 - 0.5 * float((cost[still] * known).sum() / total),
+            "similarity_after": 1.0 - 0.5 * float((cost.gather(0, chosen[None])[0] * known).sum() / total),
         }
         voxel = torch.tensor(
             [s / n for s, n in zip(pair.lattice.spacing, samples, strict=True)], dtype=cost.dtype, device=cost.device

@@ -12,6 +12,7 @@ composes the true exponentials.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -31,7 +32,8 @@ class Optimise:
     iterations       steps at most
     max_step         a control point moves at most this far in one step
     tolerance        stop where no control point moves further than this
-    regularisation   membrane weight per voxel of a cell: data of less curvature than this is overruled by neighbours
+    regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: the same
+                     stiffness whatever the spacing, its anisotropy and the cells
     """
 
     antisymmetric: ClassVar[bool] = True
@@ -45,7 +47,7 @@ class Optimise:
         iterations: int = 30,
         max_step: float = 1.0,
         tolerance: float = 0.02,
-        regularisation: float = 0.02,
+        regularisation: float = 0.32,
     ) -> None:
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
@@ -70,7 +72,8 @@ class Optimise:
         ]
         images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         cell = float(torch.tensor(samples).prod())
-        stiffness = self.regularisation * cell
+        stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
+        total = 4 * stiffness.sum(1).reshape(3, 1, 1, 1)
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
 
         points = tuple(pair.lattice.points)
@@ -90,10 +93,10 @@ class Optimise:
             if refresh:
                 matrix = pull.matrix
                 texture = matrix[:3].sum(0) / (3 * cell)
-                matrix[:3] += 12 * stiffness + 1e-6 * cell
+                matrix[:3] += total + 1e-6 * cell
             if steps == self.iterations:
                 break
-            slope = pull.slope + stiffness * laplacian(ahead)
+            slope = pull.slope + membrane(ahead, stiffness)
             move = solve3(matrix, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
@@ -108,16 +111,22 @@ class Optimise:
                 break
         confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
         if texture is not None:
-            confidence = texture / (texture + self.regularisation)
+            confidence = texture / (texture + self.regularisation / cell ** (2 / 3))
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         return VelocityPatch(c * voxel, confidence, quality)
 
 
-def laplacian(c: torch.Tensor) -> torch.Tensor:
-    """Gradient of the membrane energy 1/2 sum over lattice edges |c_a - c_b|^2; free border. (3, z, y, x)."""
+def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
+    """(3 components, 3 axes) what turns a squared difference along a lattice edge, in voxels, into a squared strain."""
+    edge = voxel * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device)
+    return (voxel[:, None] / edge[None, :]).square()
+
+
+def membrane(c: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Gradient of 1/2 sum over lattice edges of weights[i, axis] (c_i a - c_i b)^2; free border. (3, z, y, x)."""
     out = torch.zeros_like(c)
-    for axis in (1, 2, 3):
-        d = torch.diff(c, dim=axis)
-        out.narrow(axis, 1, c.shape[axis] - 1).add_(d)
-        out.narrow(axis, 0, c.shape[axis] - 1).sub_(d)
+    for axis in range(3):
+        d = torch.diff(c, dim=axis + 1) * weights[:, axis].reshape(3, 1, 1, 1)
+        out.narrow(axis + 1, 1, c.shape[axis + 1] - 1).add_(d)
+        out.narrow(axis + 1, 0, c.shape[axis + 1] - 1).sub_(d)
     return out

@@ -18,6 +18,7 @@ from ..geometry import Grid
 from ..similarity import gradient_directions
 from ..transforms.affine import about, translation
 from ..transforms.positions import Positions
+from .affine_cpu import view
 from .shifts import ShiftSearch
 
 METHODS = ("identity", "centres", "moments", "shifts")
@@ -45,7 +46,7 @@ class Placed:
 
     def on(self, grid: Grid, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """The image seen from another grid through `matrix` (that grid's world to this one's); where it has data."""
-        values, mask = sampled([self.image], self.mask, self.grid, grid, matrix)
+        values, mask = sampled(self.image[None], self.mask, self.grid, grid, matrix)
         return values[0], mask
 
     def at(self, spacing: np.ndarray) -> Placed:
@@ -70,22 +71,22 @@ class Placed:
 
 
 def _resampled(image: torch.Tensor, mask: torch.Tensor | None, grid: Grid, target: Grid) -> Placed:
-    values, seen = sampled([image], mask, grid, target, np.eye(4))
+    values, seen = sampled(image[None], mask, grid, target, np.eye(4))
     return Placed(values[0], target, None if mask is None else seen)
 
 
 def sampled(
-    channels: list[torch.Tensor], mask: torch.Tensor | None, own: Grid, grid: Grid, matrix: np.ndarray
+    images: torch.Tensor, mask: torch.Tensor | None, own: Grid, grid: Grid, matrix: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images that lie on the grid `own`, seen from `grid` through `matrix`: values (C, z, y, x) and mask (z, y, x)."""
-    there = Positions.of_grid(grid).through(matrix)
-    box = torch.stack(channels if mask is None else [*channels, mask]).numpy()
-    values = there.sample(lambda a, b: box[(slice(None), *(slice(x, y) for x, y in zip(a, b, strict=True)))], own)
-    seen = there.inside(own)
-    if mask is not None:
-        seen &= values[-1] > 0.99
-        values = values[:-1]
-    return values, seen.to(values.dtype)
+    """Images (C, ...) that lie on the grid `own`, seen from `grid` through `matrix`: the same and a mask (z, y, x)."""
+    index = own.inverse @ matrix @ grid.affine
+    out, seen = torch.empty(len(images), *grid.shape), torch.empty(grid.shape)
+    nothing = np.zeros((0, 1, 1, 1), np.float32)
+    view(
+        images.contiguous().numpy(), nothing if mask is None else mask[None].contiguous().numpy(),
+        index[:3, 3], np.ascontiguousarray(index[:3, :3]), out.numpy(), seen.numpy(),
+    )  # fmt: skip
+    return out, seen
 
 
 class Features:
@@ -115,7 +116,7 @@ class Features:
 
     def on(self, grid: Grid, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(values (C, z, y, x), mask) seen from another grid through `matrix`."""
-        return sampled(self.channels, self.mask, self.grid, grid, matrix)
+        return sampled(torch.stack(self.channels), self.mask, self.grid, grid, matrix)
 
 
 def evidence(correlation: np.ndarray, overlap: np.ndarray) -> np.ndarray:
@@ -159,9 +160,10 @@ class Judge:
         if count < 8:
             return Start(name, matrix, -1.0, 0.0)
         if f.signless:
-            a, b = (torch.stack([c[keep] for c in channels]).double() for channels in (f.channels, list(values)))
-            norm = float(a.norm() * b.norm())
-            return Start(name, matrix, float((a * b).sum()) / norm if norm > 0 else -1.0, min(1.0, count / self.voxels))
+            a, b = torch.stack(f.channels) * keep, values * keep
+            norm = float((a * a).sum(dtype=torch.float64) * (b * b).sum(dtype=torch.float64)) ** 0.5
+            correlation = float((a * b).sum(dtype=torch.float64)) / norm if norm > 0 else -1.0
+            return Start(name, matrix, correlation, min(1.0, count / self.voxels))
         total = 0.0
         for a, b in zip(f.channels, values, strict=True):
             a, b = a[keep].double(), b[keep].double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -82,10 +83,21 @@ class Context:
             return None
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
 
+    def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
+        """Stored values as engines see them: about 0 .. 1, by their logarithm where the configuration says so."""
+        return compressed(self.scaled(which, values), self.config.intensity.knee)
+
     def scaled(self, which: str, values: torch.Tensor) -> torch.Tensor:
         """Stored values to intensities of about 0 .. 1."""
         low, high = self.attributes["intensity"][which]
         return (values - low) / (high - low)
+
+
+def compressed(values: torch.Tensor, knee: float | None) -> torch.Tensor:
+    """Intensities 0 .. 1 by log(1 + x / knee), still 0 .. 1; odd, so that noise around 0 stays noise."""
+    if knee is None:
+        return values
+    return torch.sign(values) * torch.log1p(values.abs() / knee) / math.log1p(1.0 / knee)
 
 
 @lru_cache(maxsize=4)

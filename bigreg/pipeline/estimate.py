@@ -56,7 +56,7 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
         if tissue is not None:
             mask &= tissue.at(positions)
         if bool(mask.any()):
-            values = context.scaled(which, positions.sample(image.read, image.grid))
+            values = context.compared(which, positions.sample(image.read, image.grid))
         else:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)

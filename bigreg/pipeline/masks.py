@@ -19,6 +19,7 @@ from .store import RunStore
 
 NONE, TISSUE = "none", "tissue"
 SMALLEST_PIECE = 0.02  # of the largest piece of tissue; less is dirt
+KNEE = 0.002  # share of the range from which on ratios count and not differences
 MARGIN = 2  # voxels around what is found: the border itself is structure
 
 
@@ -40,10 +41,11 @@ def given_mask(choice: str, which: str, image: Volume) -> Volume | None:
 def find_tissue(image: np.ndarray) -> np.ndarray:
     """(z, y, x) bool: what is brighter than background, without dirt and holes, and a small margin.
 
-    image (z, y, x) of intensities about 0..1. The threshold is Otsu's (1979) on the smoothed root of the intensities.
-    All true where there is no background.
+    image (z, y, x) of intensities about 0..1. The threshold is Otsu's (1979) on the logarithm of the smoothed
+    intensities: light falls off within cleared tissue, and the dimmest of it is much nearer to the background than to the
+    brightest. All true where there is no background.
     """
-    smooth = ndimage.gaussian_filter(np.sqrt(np.clip(image, 0.0, 1.0)), 1.0)
+    smooth = np.log1p(ndimage.gaussian_filter(np.clip(image, 0.0, 1.0), 1.0) / KNEE)
     counts, edges = np.histogram(smooth, 256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)

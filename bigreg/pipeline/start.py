@@ -15,7 +15,7 @@ from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
 from . import masks
-from .context import Context
+from .context import Context, compressed
 from .frames import Frames
 from .store import Status
 
@@ -76,7 +76,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
-        images.append(torch.as_tensor(scaled))
+        images.append(compressed(torch.as_tensor(scaled), context.config.intensity.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
     found: dict = {"intensity": intensity}

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from ..errors import ConfigError
-from .features import gradient_directions, mind
+from .features import DIRECTIONS_UNIT, MIND_UNIT, gradient_directions, mind
 from .forces import Forces
 from .information import mi, mutual_information, nmi
 from .lncc import lncc, local_correlation
@@ -55,8 +55,8 @@ def _similarities(radius: int, noise: float) -> list[Similarity]:
         Similarity("mse", mse),
         Similarity("mi", mi),
         Similarity("nmi", nmi),
-        Similarity("mind", mse, partial(mind, noise=noise), 12),
-        Similarity("ngf", mse, partial(gradient_directions, noise=noise), 6),
+        Similarity("mind", mse, partial(mind, noise=noise, unit=MIND_UNIT), 12),
+        Similarity("ngf", mse, partial(gradient_directions, noise=noise, unit=DIRECTIONS_UNIT), 6),
     ]
 
 

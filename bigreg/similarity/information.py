@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
+import numpy as np
 import torch
 
 from .forces import Forces
@@ -27,45 +30,110 @@ class _Axis:
     first: torch.Tensor
     weights: torch.Tensor
     slopes: torch.Tensor
-    sd: float
 
 
-def _axis(values: torch.Tensor, bins: int) -> _Axis:
-    mean, sd = float(values.mean(dtype=torch.float64)), float(values.std(unbiased=False))
+def _axis(values: torch.Tensor, sd: float, bins: int) -> _Axis:
+    mean = float(values.mean(dtype=torch.float64))
     low, high = max(float(values.min()), mean - 3 * sd), min(float(values.max()), mean + 3 * sd)
     scale = (bins - 4) / max(high - low, _TINY)
-    place = (values - low) * scale
-    inside = (place > 0) & (place < bins - 4)
-    place = place.clamp(0, bins - 4) + 1.0
-    first = place.floor().clamp(max=bins - 3)
+    inside = (values > low) & (values < high)
+    place = ((values - low) * scale).clamp(0, bins - 4)
+    first = place.floor()
     t = place - first
     s = 1 - t
     weights = torch.stack([s**3 / 6, 2 / 3 - t**2 + t**3 / 2, 2 / 3 - s**2 + s**3 / 2, t**3 / 6])
     slopes = torch.stack([-(s**2) / 2, -2 * t + 1.5 * t**2, 2 * s - 1.5 * s**2, t**2 / 2]) * (inside * scale)
-    return _Axis(first.long() - 1, weights, slopes, sd)
+    return _Axis(first.long(), weights, slopes)
 
 
-def _joint(f: _Axis, m: _Axis, bins: int) -> torch.Tensor:
-    """(bins, bins) float64 probabilities."""
-    joint = torch.zeros(bins * bins, dtype=torch.float64, device=f.first.device)
-    for i in range(4):
-        for j in range(4):
+class _Tensors:
+    """Two images' intensities in the mask, and their place among the bins.
+
+    voxels, sds   number of masked voxels, SD of each image there
+    """
+
+    def __init__(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, bins: int) -> None:
+        self.keep, self.bins = mask > 0, bins
+        self.values = fixed[self.keep], moving[self.keep]
+        self.voxels = len(self.values[0])
+        self.sds = tuple(float(v.std(unbiased=False)) if self.voxels else 0.0 for v in self.values)
+
+    @cached_property
+    def axes(self) -> tuple[_Axis, _Axis]:
+        fixed, moving = (_axis(values, sd, self.bins) for values, sd in zip(self.values, self.sds, strict=True))
+        return fixed, moving
+
+    def joint(self) -> torch.Tensor:
+        """(bins, bins) float64 probabilities."""
+        f, m = self.axes
+        joint = torch.zeros(self.bins**2, dtype=torch.float64, device=f.first.device)
+        for i, j in product(range(4), range(4)):
             weight = (f.weights[i] * m.weights[j]).double()
-            joint += torch.bincount((f.first + i) * bins + m.first + j, weight, minlength=bins * bins)
-    return (joint / joint.sum()).reshape(bins, bins)
+            joint += torch.bincount((f.first + i) * self.bins + m.first + j, weight, minlength=self.bins**2)
+        return (joint / joint.sum()).reshape(self.bins, self.bins)
 
-
-def _pull(f: _Axis, m: _Axis, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives of the sum over voxels of table[a, b] w_a(f) w_b(m) by f and by m, (n,) each."""
-    bins = table.shape[0]
-    flat = table.to(f.weights.dtype).reshape(-1)
-    by_f, by_m = torch.zeros_like(f.weights[0]), torch.zeros_like(f.weights[0])
-    for i in range(4):
-        for j in range(4):
-            value = flat[(f.first + i) * bins + m.first + j]
+    def pull(self, table: torch.Tensor, sign: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Derivatives of the sum over voxels of table[a, b] w_a(f) w_b(m) by f and by m; and the scales, (z, y, x)."""
+        f, m = self.axes
+        flat = table.to(f.weights.dtype).reshape(-1)
+        by_f, by_m = torch.zeros_like(f.weights[0]), torch.zeros_like(f.weights[0])
+        for i, j in product(range(4), range(4)):
+            value = flat[(f.first + i) * self.bins + m.first + j]
             by_f += value * f.slopes[i] * m.weights[j]
             by_m += value * f.weights[i] * m.slopes[j]
-    return by_f, by_m
+        out = tuple(torch.zeros(self.keep.shape, dtype=by_f.dtype, device=by_f.device) for _ in range(4))
+        scale = sign[f.first + 1, m.first + 1].to(by_f.dtype) / self.sds[1]
+        for image, values in zip(out, (by_f, by_m, 1.0 / self.sds[0], scale), strict=True):
+            image[self.keep] = values
+        return out
+
+
+class _Sweeps:
+    """The same on a CPU in float32, by the sweeps of `information_cpu`."""
+
+    def __init__(self, fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, bins: int) -> None:
+        from .information_cpu import POWERS, spread
+
+        self.images = [t.to(torch.float32).contiguous().numpy() for t in (fixed, moving, mask)]
+        self.cells, self.powers = bins - 3, torch.as_tensor(POWERS)
+        figures = np.empty((2, 4))
+        self.voxels = int(spread(*self.images, figures))
+        mean, sd, least, largest = figures.T
+        self.sds = tuple(float(s) for s in sd)
+        self.low = np.maximum(least, mean - 3 * sd).astype(np.float32)
+        self.high = np.minimum(largest, mean + 3 * sd).astype(np.float32)
+        self.scale = ((bins - 4) / np.maximum(self.high.astype(float) - self.low, _TINY)).astype(np.float32)
+
+    def joint(self) -> torch.Tensor:
+        from .information_cpu import tally
+
+        out = torch.zeros(self.cells**2 * 16, dtype=torch.float64)
+        tally(*self.images, self.low, self.scale, self.cells, out.numpy())
+        weights = torch.einsum("abij,ik,jl->klab", out.view(self.cells, self.cells, 4, 4), self.powers, self.powers)
+        joint = torch.zeros(self.cells + 3, self.cells + 3, dtype=torch.float64)
+        for i, j in product(range(4), range(4)):
+            joint[i : i + self.cells, j : j + self.cells] += weights[i, j]
+        joint = joint.clamp_min(0.0)  # what rounding leaves
+        return joint / joint.sum()
+
+    def pull(self, table: torch.Tensor, sign: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        from .information_cpu import pull
+
+        around = table.unfold(0, 4, 1).unfold(1, 4, 1)
+        terms = torch.einsum("abkl,ik,jl->abij", around, self.powers, self.powers)
+        sign = sign[1:-2, 1:-2]
+        arms = torch.stack([torch.ones_like(sign) / self.sds[0], sign / self.sds[1]])
+        out = tuple(torch.empty(self.images[0].shape) for _ in range(4))
+        pull(
+            *self.images, self.low, self.high, self.scale, self.cells, terms.float().flatten().numpy(),
+            arms.float().flatten(1).numpy(), *(t.numpy() for t in out),
+        )  # fmt: skip
+        return out
+
+
+def _pair(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, bins: int) -> _Tensors | _Sweeps:
+    by_sweep = fixed.device.type == "cpu" and fixed.dtype == moving.dtype == torch.float32
+    return (_Sweeps if by_sweep else _Tensors)(fixed, moving, mask, bins)
 
 
 def _entropies(joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, float, float]:
@@ -76,11 +144,11 @@ def _entropies(joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 def mutual_information(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, bins: int = BINS) -> float:
-    """MI in nats over the masked voxels. Tensors of one shape."""
-    keep = mask > 0
-    if int(keep.sum()) < 2:
+    """MI in nats over the masked voxels. Tensors (z, y, x)."""
+    pair = _pair(fixed, moving, mask, bins)
+    if pair.voxels < 2:
         return 0.0
-    *_, joint, first, second = _entropies(_joint(_axis(fixed[keep], bins), _axis(moving[keep], bins), bins))
+    *_, joint, first, second = _entropies(pair.joint())
     return first + second - joint
 
 
@@ -95,15 +163,12 @@ def nmi(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, bins: 
 
 
 def _information(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, bins: int, normalised: bool) -> Forces:
-    keep = mask > 0
-    n = float(keep.sum())
-    zero = torch.zeros_like(fixed)
-    if n < 2:
-        return Forces(0.0, 0.0, zero, zero, zero, zero)
-    f, m = _axis(fixed[keep], bins), _axis(moving[keep], bins)
-    if min(f.sd, m.sd) < 1e-9:
-        return Forces(n, n, zero, zero, zero, zero)
-    joint = _joint(f, m, bins)
+    pair = _pair(fixed, moving, mask, bins)
+    n = float(pair.voxels)
+    if n < 2 or min(pair.sds) < 1e-9:
+        weight, zero = (n if n >= 2 else 0.0), torch.zeros_like(fixed)
+        return Forces(weight, weight, zero, zero, zero, zero)
+    joint = pair.joint()
     log_joint, log_f, log_m, h, h_f, h_m = _entropies(joint)
     if normalised:
         score = (h_f + h_m) / h - 1.0
@@ -113,14 +178,10 @@ def _information(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, 
         information = max(h_f + h_m - h, _TINY)
         score = math.sqrt(-math.expm1(-2.0 * information))
         table = (log_joint - log_f[:, None] - log_m[None, :]) * (math.exp(-2.0 * information) / score)
-    by_f, by_m = _pull(f, m, torch.where(joint > _TINY, table, torch.zeros_like(table)))
-    by_fixed, by_moving = zero.clone(), zero.clone()
-    by_fixed[keep], by_moving[keep] = -by_f, -by_m
+    table = torch.where(joint > _TINY, table, torch.zeros_like(table))
     # As for NCC, each image in units of its SD; the sign says whether bright goes with bright at these intensities.
-    sign = torch.sign(_trend(joint.T)[f.first + 1] + _trend(joint)[m.first + 1])
-    scale_f, scale_m = zero.clone(), zero.clone()
-    scale_f[keep], scale_m[keep] = 1.0 / f.sd, sign.to(f.weights.dtype) / m.sd
-    return Forces(n * (1.0 - score), n, by_fixed, by_moving, scale_f, scale_m)
+    sign = torch.sign(_trend(joint.T)[:, None] + _trend(joint)[None, :])
+    return Forces(n * (1.0 - score), n, *pair.pull(-table, sign))
 
 
 def _trend(joint: torch.Tensor) -> torch.Tensor:

@@ -34,8 +34,9 @@ CASES: dict[str, dict] = {
 }
 SETTINGS: dict[str, list[str]] = {
     "inverted": ["affine.similarity=mi", "engine_options.similarity=lncc_squared"],
-    "atlas": ["affine.similarity=mi", "engine_options.similarity=mi"],
+    "atlas": ["ladder.finest=1"],
 }
+PRESETS = {"atlas": "brain-to-atlas"}  # else rounds
 
 
 def make(name: str, path: Path, image: np.ndarray, spacing: list[float], bench: Path) -> None:
@@ -75,12 +76,12 @@ def dice(estimate: np.ndarray, truth: np.ndarray, labels: np.ndarray, least: int
 
 
 def run_bigreg(case: Path, out: Path, settings: list[str]) -> None:
-    """Register a case with the preset `rounds` and write its map as index positions."""
+    """Register a case with its preset and write its map as index positions."""
     import bigreg
 
     data = np.load(case)
     spacing = tuple(float(s) for s in data["spacing"])
-    config = bigreg.load_config(preset="rounds", overrides=settings)
+    config = bigreg.load_config(preset=PRESETS.get(case.stem, "rounds"), overrides=settings)
     begin = time.perf_counter()
     run = bigreg.register((data["fixed"], spacing), (data["moving"], spacing), out=str(out.with_suffix(".zarr")),
                           config=config)  # fmt: skip

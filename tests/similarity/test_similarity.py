@@ -7,6 +7,7 @@ import torch
 from bigreg.errors import ConfigError
 from bigreg.similarity import by_name, gradient_directions, lncc, local_correlation, mind, mutual_information
 from bigreg.similarity.lncc import box_sum
+from bigreg.similarity.loss import loss
 
 NAMES = ("mse", "ncc", "lncc", "lncc_squared", "mi", "nmi")
 
@@ -203,8 +204,54 @@ def test_mind_is_its_definition():
                 box = np.stack(np.meshgrid(*[[3, 4, 5]] * 3, indexing="ij"), -1).reshape(-1, 3)
                 at = lambda o, box=box: fixed.numpy()[tuple((box + 2 * o).T)]  # noqa: E731
                 distances.append(((at(a) - at(b)) ** 2).mean())
-    expected = np.exp(-np.array(distances) / np.mean(distances))
+    distances = np.array(distances) - min(distances)
+    expected = np.exp(-distances / distances.mean())
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_mind_of_a_flat_image_is_one_without_noise():
+    for dtype in (torch.float32, torch.float64):
+        flat = torch.full((5, 6, 7), 0.3, dtype=dtype)
+        assert float((mind(flat, torch.ones_like(flat), noise=0.0) - 1).abs().max()) == 0
+
+
+def test_mind_in_float32_can_be_differentiated():
+    fixed, _, mask = images(13)
+    single, double = fixed.float().requires_grad_(), fixed.clone().requires_grad_()
+    weights = torch.linspace(0, 1, 12)[:, None, None, None]
+    for image in (single, double):
+        (mind(image, mask.to(image.dtype), noise=0.1) * weights).sum().backward()
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_mind_of_a_noisy_image_is_near_that_of_the_image():
+    """Noise adds the same to all distances, which are taken from the least."""
+    ramp = torch.linspace(0, 2, 24)[:, None, None].expand(24, 24, 24).clone()  # two voxels: 0.17
+    g = torch.Generator().manual_seed(2)
+    noisy = ramp + 0.06 * torch.randn(ramp.shape, generator=g)
+    one = torch.ones_like(ramp)
+    clean, dirty = (mind(i, one, noise=0.01)[:, 5:-5, 5:-5, 5:-5].mean((1, 2, 3)) for i in (ramp, noisy))
+    assert float((clean - dirty).abs().max()) < 0.12
+
+
+@pytest.mark.parametrize("name", ["lncc", "mi", "mind", "ngf"])
+def test_the_loss_of_unrelated_textures_is_about_one(name):
+    g = torch.Generator().manual_seed(3)
+    coarse = torch.rand(2, 1, 16, 16, 16, generator=g)
+    pair = torch.nn.functional.interpolate(coarse, scale_factor=3, mode="trilinear")[:, 0]
+    one = torch.ones_like(pair[0])
+    assert 0.6 < float(loss(by_name(name), *pair, one)) < 1.4
+
+
+@pytest.mark.parametrize("shape", [(12, 13, 14), (3, 1, 7), (2, 40, 5)])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_mind_in_float32_is_that_of_float64(shape, dilation):
+    fixed, moving, mask = images(12, shape)
+    for image, keep in ((fixed, torch.ones_like(mask)), (0.2 * moving, mask), (fixed * 0, mask), (fixed, mask * 0)):
+        exact = mind(image, keep, noise=0.03, dilation=dilation)
+        swept = mind(image.float(), keep.float(), noise=0.03, dilation=dilation)
+        assert swept.dtype == torch.float32 and swept.is_contiguous()
+        torch.testing.assert_close(swept.double(), exact, rtol=0, atol=3e-6)
 
 
 def test_gradient_directions_compare_as_squared_cosines():
