@@ -44,3 +44,9 @@ class IncompleteError(BigregError):
     """The run ended with blocks that failed; what is done is kept and `bigreg resume` goes on."""
 
     exit_status = 8
+
+
+class ClusterError(BigregError):
+    """The scheduler or the connection to it is gone; what is done is kept and `bigreg resume` goes on."""
+
+    exit_status = 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -85,15 +86,27 @@ class BlockGrid:
     def __iter__(self) -> Iterator[Block]:
         return (self[i] for i in range(len(self)))
 
+    def touching(
+        self, start: Sequence[int], stop: Sequence[int], *, halo: bool = False
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The box (first, last + 1) of the blocks whose cores, or halo boxes, meet the cells `start` up to `stop`.
+
+        Cells beyond the domain count as those at its border.
+        """
+        first, last = [], []
+        for a, b, core, reach, n in zip(start, stop, self.core, self.halo, self.cells, strict=True):
+            reach = reach if halo else 0
+            # Block i reads [i core - reach, (i + 1) core + reach): solve for the i that meet [a, b).
+            a, b = min(max(a, 0), n - 1), max(min(b, n), 1)
+            count = -(-n // core)
+            first.append(max(0, -(-(a - reach + 1) // core) - 1))
+            last.append(min(count - 1, (b + reach - 1) // core) + 1)
+        return tuple(first), tuple(last)
+
     def overlapping(self, start: Sequence[int], stop: Sequence[int]) -> list[Shape]:
         """Indices, in C order, of the blocks whose *halo box* meets the cells from `start` up to `stop`."""
-        ranges = []
-        for a, b, core, halo, count in zip(start, stop, self.core, self.halo, self.counts, strict=True):
-            # Block i reads [i core - halo, (i + 1) core + halo): solve for the i that meet [a, b).
-            first = max(0, -(-(a - halo + 1) // core) - 1)
-            last = min(count - 1, (b + halo - 1) // core)
-            ranges.append(range(first, last + 1))
-        return [(i, j, k) for i in ranges[0] for j in ranges[1] for k in ranges[2]]
+        first, last = self.touching(start, stop, halo=True)
+        return list(product(*map(range, first, last)))
 
     @property
     def redundancy(self) -> float:

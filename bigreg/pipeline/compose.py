@@ -18,10 +18,11 @@ from scipy import ndimage
 
 from .. import storage
 from ..geometry import Block, Shape
-from ..transforms.bspline import evaluate
+from ..transforms.bspline import BOUND_CELLS, evaluate, squarings
 from ..transforms.field import exponential, min_determinant
 from ..transforms.positions import Positions
 from .context import IMAGES, Context, field_reader
+from .flow import Need
 from .ladder import LevelPlan
 from .store import Status
 
@@ -73,17 +74,14 @@ def damping(cells_of_attempts: Sequence[np.ndarray], start: Shape, stop: Shape) 
 
 
 def level_factors(
-    context: Context, level: LevelPlan, block: Block, squarings: int, cells: Sequence[np.ndarray] | None
+    context: Context, level: LevelPlan, block: Block, cells: Sequence[np.ndarray] | None
 ) -> tuple[dict[str, torch.Tensor], float]:
     """exp(+v) - id and exp(-v) - id (um) at the samples of a block and one more on its far sides; mean damping.
 
     cells: what failed each attempt so far (see `damping`); None takes the whole velocity away.
     """
     samples = level.lattice.samples
-    # Scaling and squaring reaches as far as the largest coefficient and one sample further for each squaring.
-    reach = 2 + -(-(squarings + 2) // min(samples))
-    start = tuple(max(a - reach, 0) for a in block.start)
-    stop = tuple(min(b + reach, n) for b, n in zip(block.stop, level.blocks.cells, strict=True))
+    start, stop = cells_read(level, block)
     array = context.array("levels", level.index, "velocity")
     velocity = torch.as_tensor(array.read((0, *start), (3, *(b + 4 for b in stop))), device=context.device)
     factor = damping(cells, start, stop) if cells is not None else np.zeros(velocity.shape[1:], np.float32)
@@ -96,13 +94,66 @@ def level_factors(
         for a, b, o, e, s in zip(block.start, block.stop, start, stop, samples, strict=True)
     )
     parts = {
-        which: exponential(sign * field, spacing, squarings)[(slice(None), *inner)] for which, sign in SIGNS.items()
+        which: exponential(sign * field, spacing, squarings_of(level))[(slice(None), *inner)] for which, sign in SIGNS.items()
     }
     return parts, 0.0 if factor is None else float(1.0 - factor.mean())
 
 
+def stage_name(level_index: int, attempt: int) -> str:
+    return f"levels/{level_index}/compose/{attempt}"
+
+
+def blocks_of_maps(level: LevelPlan, low: np.ndarray, high: np.ndarray) -> tuple[Shape, Shape]:
+    """The box of the blocks whose maps are read where they are sampled from `low` to `high` (um, mid-space)."""
+    lattice = level.lattice
+    sample = 1.0 / np.asarray(lattice.samples)  # the neighbours of linear interpolation
+    first = np.floor((low - lattice.origin) / lattice.spacing - sample - 1e-6).astype(int)
+    last = np.floor((high - lattice.origin) / lattice.spacing + sample + 1e-6).astype(int)
+    return level.blocks.touching(tuple(first.tolist()), tuple((last + 1).tolist()))
+
+
+def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> tuple[Need, ...]:
+    """A block exponentiates the velocity around it and follows the map of the level before to where that leads.
+
+    coarser_stage   name of the stage that makes the maps of the level before
+    """
+    blocks, lattice = level.blocks, level.lattice
+    spacing = np.asarray(lattice.spacing)
+
+    def velocity(index: Shape) -> tuple[Shape, Shape]:
+        start, stop = cells_read(level, blocks[index])
+        return blocks.touching(start, tuple(b + 4 for b in stop))
+
+    found = [Need(f"levels/{level.index}/stitch", velocity)]
+    coarser = levels.get(level.index + 1)
+    if coarser is not None and coarser_stage is not None:
+
+        def maps(index: Shape) -> tuple[Shape, Shape]:
+            # A flow of bounded velocity leads no further than the bound in unit time.
+            reach = (BOUND_CELLS + 1) * spacing
+            block = blocks[index]
+            low, high = (np.multiply(cells, spacing) + lattice.origin for cells in (block.start, block.stop))
+            return blocks_of_maps(coarser, low - reach, high + reach)
+
+        found.append(Need(coarser_stage, maps))
+    return tuple(found)
+
+
+def cells_read(level: LevelPlan, block: Block) -> tuple[Shape, Shape]:
+    """The cells around a block that its exponential depends on."""
+    # Scaling and squaring reaches as far as the largest coefficient and one sample further for each squaring.
+    reach = 2 + -(-(squarings_of(level) + 2) // min(level.lattice.samples))
+    start = tuple(max(a - reach, 0) for a in block.start)
+    return start, tuple(min(b + reach, n) for b, n in zip(block.stop, level.blocks.cells, strict=True))
+
+
+def squarings_of(level: LevelPlan) -> int:
+    """N of the exponential: enough for the largest velocity that there can be, so that no block waits for another."""
+    return squarings(BOUND_CELLS, level.lattice.samples)
+
+
 def compose(
-    context: Context, level_index: int, attempt: int, squarings: int, index: Shape
+    context: Context, level_index: int, attempt: int, index: Shape
 ) -> tuple[Status, dict[str, float]]:
     """Compute, verify and store both half-way maps on one block."""
     level = context.levels[level_index]
@@ -110,7 +161,7 @@ def compose(
     cells = None
     if attempt not in (LAST, FINAL_LAST):
         cells = [failing_cells(context, level_index, a) for a in range(attempt)]
-    factors, damped = level_factors(context, level, block, squarings, cells)
+    factors, damped = level_factors(context, level, block, cells)
     samples = np.asarray(level.lattice.samples)
     first = np.asarray(block.start) * samples
     grid = level.lattice.grid

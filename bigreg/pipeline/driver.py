@@ -1,24 +1,30 @@
-"""Runs the blocks of a stage as Dask tasks: a bounded number in flight, results recorded as they come."""
+"""Runs the blocks of stages as Dask tasks: a bounded number in flight, results recorded as they come."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from distributed import Client, as_completed
+from distributed import Client, as_completed, get_worker
 
-from ..errors import BigregError, CorruptDataError, IncompleteError, InputError, OutputError
+from ..errors import BigregError, ClusterError, CorruptDataError, IncompleteError, InputError, OutputError
 from ..geometry import Shape
 from .context import context
+from .flow import Flow, Stage
 from .store import Progress, RunStore, Status
 
-IN_FLIGHT_PER_THREAD = 3
+QUEUED = 2
+"""Tasks that wait at a worker for each that runs there."""
+SPAN = 8
+"""Neighbouring blocks that one worker is given, since they share what they read."""
+CENSUS_SECONDS = 2.0
+"""How old what is known of the workers may be."""
 
 
 class Listener(Protocol):
@@ -28,28 +34,13 @@ class Listener(Protocol):
         """All stages as (name, title, blocks); called again when more is known."""
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
-        """A stage begins; `done` of its blocks are there from before."""
+        """A stage begins; `done` of its blocks are there from before. Several may go on at the same time."""
 
     def block(self, name: str, status: int, index: tuple) -> None:
         """A block has become done, blank or failed."""
 
     def finish(self, name: str) -> None:
-        """A stage is complete."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a run: `task(context, *arguments, index)` for every block index below `counts`.
-
-    `name` is also the place in the run store of its status and metrics.
-    """
-
-    name: str
-    title: str
-    counts: Shape
-    task: Callable[..., tuple[Status, dict[str, float]]]
-    arguments: tuple = ()
-    metrics: tuple[str, ...] = ()
+        """A stage is complete, or ends for now."""
 
 
 @dataclass(frozen=True)
@@ -61,127 +52,222 @@ class Failure:
     trace: str
 
 
-def _execute(
-    url: str, stamp: str, task: Callable, arguments: tuple, index: Shape
-) -> tuple[Status, dict, Failure | None]:
+@dataclass(frozen=True)
+class Answer:
+    """What comes back of a block. `worker`: where it ran."""
+
+    status: Status
+    metrics: dict[str, float]
+    failure: Failure | None = None
+    worker: str = ""
+
+
+def _execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:
     """On a worker: one block. One torch thread, so that sums are added in one order whatever the machine."""
     torch.set_num_threads(1)
+    worker = get_worker().address
     try:
-        status, metrics = task(context(url, stamp), *arguments, index)
-        return status, metrics, None
+        return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
     except Exception as error:
         kind = type(error).__name__ if isinstance(error, BigregError) else "Exception"
         message = str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}"
-        return Status.FAILED, {}, Failure(kind, message, traceback.format_exc())
+        return Answer(Status.FAILED, {}, Failure(kind, message, traceback.format_exc()), worker)
 
 
 KINDS = {cls.__name__: cls for cls in (InputError, OutputError, CorruptDataError)}
 
 
 class Driver:
-    """Runs stages one after the other on a Dask client and records them in the store."""
+    """Runs stages on a Dask client and records them in the store.
 
-    def __init__(self, client: Client, store: RunStore, listener: Listener | None = None) -> None:
+    expected   workers that are on their way, where the cluster starts them by need
+    """
+
+    def __init__(self, client: Client, store: RunStore, listener: Listener | None = None, *, expected: int = 0) -> None:
         self.client = client
         self.store = store
         self.listener = listener
+        self.expected = expected
 
     def open(self, stage: Stage) -> Progress:
         """Status and metrics of a stage, made if they are not there."""
         return Progress(self.store, stage.name, stage.counts, stage.metrics)
 
-    def run(self, stage: Stage, stamp: str) -> Progress:
-        """Run what is not done of a stage.
+    def run(self, *stages: Stage, stamp: str) -> dict[str, Progress]:
+        """Run what is not done of some stages, each block as soon as what it needs is done.
 
-        Raises InputError, OutputError or CorruptDataError at once where a block meets one; IncompleteError at the end
-        where blocks failed for another reason. What is done stays done in either case.
+        Returns the progress of each by name; where a stage has halted those after it are not complete. Raises
+        InputError, OutputError or CorruptDataError at once where a block meets one; IncompleteError at the end where
+        blocks failed for another reason. What is done stays done in either case.
         """
-        progress = self.open(stage)
-        todo = [tuple(int(i) for i in row) for row in progress.unfinished()]
-        if self.listener:
-            total = int(progress.status.size)
-            self.listener.stage(stage.name, stage.title, total, total - len(todo))
-        begin = time.monotonic()
-        failures = self._stream(stage, stamp, todo, progress)
+        flows = {stage.name: Flow(stage, self.open(stage)) for stage in stages}
+        failures = _Streaming(self, flows, stamp).run()
         if failures:
-            self._record(stage, failures)
-        if todo:
-            seconds = dict(self.store.attributes.get("seconds", {}))
-            seconds[stage.name] = seconds.get(stage.name, 0.0) + time.monotonic() - begin
-            self.store.update(seconds=seconds, updated=time.time())
-        if self.listener:
-            self.listener.finish(stage.name)
-        return progress
+            self._record(stages, failures)
+        return {name: flow.progress for name, flow in flows.items()}
 
-    def _stream(self, stage: Stage, stamp: str, todo: list[Shape], progress: Progress) -> dict[Shape, Failure]:
-        failures: dict[Shape, Failure] = {}
-        pending = iter(todo)
-        threads = max(1, sum(self.client.nthreads().values()))
-        waiting: dict[Any, Shape] = {}
-
-        def submit() -> Any:
-            index = next(pending, None)
-            if index is None or any(f.kind in KINDS for f in failures.values()):
-                return None
-            future = self.client.submit(
-                _execute,
-                self.store.url,
-                stamp,
-                stage.task,
-                stage.arguments,
-                index,
-                pure=False,
-                priority=-_order(stage, index),
-            )
-            waiting[future] = index
-            progress.set(index, Status.RUNNING)
-            return future
-
-        first = [f for f in (submit() for _ in range(threads * IN_FLIGHT_PER_THREAD)) if f is not None]
-        done = as_completed(first, loop=self.client.loop)
-        try:
-            for future in done:
-                index = waiting.pop(future)
-                if future.status == "finished":
-                    status, metrics, failure = future.result()
-                else:  # the worker died too often, most likely for want of memory
-                    error = future.exception()
-                    message = f"a worker died on this block ({error}); give workers more memory or make blocks smaller"
-                    status, metrics, failure = Status.FAILED, {}, Failure("Exception", message, "")
-                if failure is not None:
-                    failures[index] = failure
-                progress.set(index, status, metrics)
-                if self.listener:
-                    self.listener.block(stage.name, int(status), index)
-                new = submit()
-                if new is not None:
-                    done.add(new)
-        finally:
-            for future, index in waiting.items():
-                future.cancel()
-                progress.set(index, Status.TODO)
-            progress.flush()
-        return failures
-
-    def _record(self, stage: Stage, failures: dict[Shape, Failure]) -> None:
+    def _record(self, stages: Sequence[Stage], failures: dict[tuple[str, Shape], Failure]) -> None:
+        order = {stage.name: number for number, stage in enumerate(stages)}
+        failed = sorted(failures.items(), key=lambda item: (order[item[0][0]], item[0][1]))
         errors = [
-            {"stage": stage.name, "block": list(index), "message": f.message, "trace": f.trace}
-            for index, f in sorted(failures.items())
+            {"stage": name, "block": list(index), "message": f.message, "trace": f.trace}
+            for (name, index), f in failed
         ]
         self.store.update(errors=errors[:100], state="incomplete", updated=time.time())
-        failure = failures[min(failures)]
-        kind = KINDS.get(failure.kind)
-        if kind is not None:
-            raise kind(failure.message)
-        blocks = ", ".join(str(i) for i in sorted(failures)[:8])
+        (name, _), failure = next((f for f in failed if f[1].kind in KINDS), failed[0])
+        if failure.kind in KINDS:
+            raise KINDS[failure.kind](failure.message)
+        stage = next(s for s in stages if s.name == name)
+        blocks = ", ".join(str(index) for (_, index), _ in failed[:8])
         raise IncompleteError(
-            f"{stage.title}: {len(failures)} of {math.prod(stage.counts)} blocks failed ({blocks}), first with "
+            f"{stage.title}: {len(failures)} blocks failed ({blocks}), first with "
             f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again"
         )
 
 
-def _order(stage: Stage, index: Shape) -> int:
-    return (index[0] * stage.counts[1] + index[1]) * stage.counts[2] + index[2]
+class _Streaming:
+    """One pass over some flows."""
+
+    def __init__(self, driver: Driver, flows: dict[str, Flow], stamp: str) -> None:
+        self.client = driver.client
+        self.store = driver.store
+        self.listener = driver.listener
+        self.expected = driver.expected
+        self.flows = flows
+        self.stamp = stamp
+        self.failures: dict[tuple[str, Shape], Failure] = {}
+        self.waiting: dict[Any, tuple[Flow, Shape]] = {}
+        self.reserves: dict[str, deque[tuple[Flow, Shape]]] = {}
+        self.threads: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        self.census = 0.0
+        self.number = 0
+        self.begun: dict[str, float] = {}
+
+    def run(self) -> dict[tuple[str, Shape], Failure]:
+        for flow in self.flows.values():
+            if flow.complete:
+                self._begin(flow)
+                self._end(flow)
+        done = as_completed(loop=self.client.loop)
+        try:
+            self._fill(done)
+            while self.waiting:
+                future = next(done)
+                self._answered(future)
+                self._fill(done)
+        finally:
+            for future, (flow, index) in self.waiting.items():
+                future.cancel()
+                flow.progress.set(index, Status.TODO)
+            for flow in self.flows.values():
+                flow.progress.flush()
+                if flow.stage.name in self.begun and not flow.complete:
+                    self._end(flow)
+        return self.failures
+
+    # ------------------------------------------------------------------------------------------------ what runs next
+
+    def _fill(self, done: Any) -> None:
+        """Keep every worker busy, and no more."""
+        if time.monotonic() - self.census > CENSUS_SECONDS:
+            self.census = time.monotonic()
+            self.threads = self.client.nthreads()
+            for gone in self.reserves.keys() - self.threads.keys():
+                self.reserves.setdefault("", deque()).extend(self.reserves.pop(gone))
+        if any(f.kind in KINDS for f in self.failures.values()):
+            return
+        workers = list(self.threads) or [""]
+        missing = max(0, self.expected - len(self.threads))
+        allowed = (1 + QUEUED) * (sum(self.threads.values()) + missing)
+        while len(self.waiting) < max(allowed, 1 + QUEUED):
+            # The worker with the least to do, first come first served among equals.
+            worker = min(workers, key=lambda w: self.held.get(w, 0) / max(self.threads.get(w, 1), 1))
+            job = self._job(worker)
+            if job is None:
+                return
+            done.add(self._submit(worker, *job))
+
+    def _job(self, worker: str) -> tuple[Flow, Shape] | None:
+        """The next block for a worker: of its own span, of a new one, or of somebody else's."""
+        own = self.reserves.setdefault(worker, deque())
+        if not own:
+            job = self._next_ready()
+            while job is not None:
+                own.append(job)
+                flow = job[0]
+                index = flow.take(self.flows) if 1 < len(self.threads) and len(own) < SPAN else None
+                job = None if index is None else (flow, index)
+        if own:
+            return own.popleft()
+        longest = max(self.reserves.values(), key=len)
+        return longest.pop() if longest else None
+
+    def _next_ready(self) -> tuple[Flow, Shape] | None:
+        for flow in self.flows.values():
+            index = flow.take(self.flows)
+            if index is not None:
+                return flow, index
+        return None
+
+    def _submit(self, worker: str, flow: Flow, index: Shape) -> Any:
+        stage = flow.stage
+        self._begin(flow)
+        self.number += 1
+        future = self.client.submit(
+            _execute, self.store.url, self.stamp, stage.task, stage.arguments, index,
+            pure=False, priority=-self.number, workers=[worker] if worker else None, allow_other_workers=bool(worker),
+        )  # fmt: skip
+        future.bigreg_worker = worker
+        self.held[worker] = self.held.get(worker, 0) + 1
+        self.waiting[future] = flow, index
+        flow.running += 1
+        flow.progress.set(index, Status.RUNNING)
+        return future
+
+    # ------------------------------------------------------------------------------------------------ what came back
+
+    def _answered(self, future: Any) -> None:
+        flow, index = self.waiting.pop(future)
+        self.held[future.bigreg_worker] -= 1
+        flow.running -= 1
+        if future.status == "finished":
+            answer = future.result()
+        elif future.status == "error":  # the worker died too often, most likely for want of memory
+            message = f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
+            answer = Answer(Status.FAILED, {}, Failure("Exception", message, ""))
+        else:
+            flow.progress.set(index, Status.TODO)
+            raise ClusterError(
+                f"the Dask scheduler is gone ({future.status}); what is done is kept: start it again and "
+                f"`bigreg resume {self.store.url}`"
+            )
+        if answer.failure is not None:
+            self.failures[flow.stage.name, index] = answer.failure
+        else:
+            flow.finish(index, answer.metrics)
+        flow.progress.set(index, answer.status, answer.metrics)
+        if self.listener:
+            self.listener.block(flow.stage.name, int(answer.status), index)
+        if flow.complete:
+            self._end(flow)
+
+    def _begin(self, flow: Flow) -> None:
+        stage = flow.stage
+        if stage.name not in self.begun:
+            self.begun[stage.name] = time.monotonic()
+            if self.listener:
+                self.listener.stage(stage.name, stage.title, stage.blocks, flow.before)
+
+    def _end(self, flow: Flow) -> None:
+        flow.progress.flush()
+        name = flow.stage.name
+        if flow.done > flow.before:
+            seconds = dict(self.store.attributes.get("seconds", {}))
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - self.begun[name]
+            self.store.update(seconds=seconds, updated=time.time())
+        if self.listener:
+            self.listener.finish(name)
 
 
 def new_stamp() -> str:

@@ -12,7 +12,9 @@ from .. import storage
 from ..engines.base import PatchPair, VelocityPatch, estimate_antisymmetric
 from ..geometry import Block, Shape
 from ..transforms.positions import Positions
+from . import compose
 from .context import Context, field_reader
+from .flow import Need
 from .ladder import LevelPlan
 from .store import Status
 
@@ -28,15 +30,33 @@ def patch_points(level: LevelPlan) -> Shape:
 
 
 def create(context: Context, level: LevelPlan) -> None:
-    """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block."""
+    """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block.
+
+    NaN where a block is blank or not done.
+    """
     points = patch_points(level)
     storage.create_array(
         context.store.path("levels", level.index, "patches"),
         shape=(*level.blocks.counts, 4, *points),
         dtype="float32",
         chunks=(1, 1, 1, 4, *points),
+        fill_value=float("nan"),
         exist_ok=True,
     )
+
+
+def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> tuple[Need, ...]:
+    """A patch sees the images through the maps of the level before."""
+    coarser = levels.get(level.index + 1)
+    if coarser is None or coarser_stage is None:
+        return ()
+
+    def maps(index: Shape) -> tuple[Shape, Shape]:
+        block = level.blocks[index]
+        bounds = level.patch(block.halo_start, block.halo_stop).grid.bounds()
+        return compose.blocks_of_maps(coarser, *bounds)
+
+    return (Need(coarser_stage, maps),)
 
 
 def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
@@ -80,7 +100,9 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
     overlap = float(both.mean())
     metrics = {"overlap": overlap, "confidence": 0.0, "patch_velocity": 0.0}
     blank = overlap < LEAST_OVERLAP or not (textured(pair.fixed, both) and textured(pair.moving, both))
-    if not blank:
+    if blank:
+        store_patch(context, level, index, None)
+    else:
         patch = estimate_antisymmetric(context.engine(level), pair)
         store_patch(context, level, index, patch)
         cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
@@ -93,10 +115,12 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
     return (Status.BLANK if blank else Status.DONE), metrics
 
 
-def store_patch(context: Context, level: LevelPlan, index: Shape, patch: VelocityPatch) -> None:
+def store_patch(context: Context, level: LevelPlan, index: Shape, patch: VelocityPatch | None) -> None:
+    """Write what an engine found, None for a blank block."""
     array = context.array("levels", level.index, "patches", write=True)
-    data = np.zeros((4, *patch_points(level)), np.float32)
-    box = tuple(slice(0, n) for n in patch.confidence.shape)
-    data[:3][(slice(None), *box)] = patch.coefficients.cpu().numpy()
-    data[3][box] = patch.confidence.cpu().numpy()
+    data = np.full((4, *patch_points(level)), np.nan, np.float32)
+    if patch is not None:
+        box = tuple(slice(0, n) for n in patch.confidence.shape)
+        data[:3][(slice(None), *box)] = patch.coefficients.cpu().numpy()
+        data[3][box] = patch.confidence.cpu().numpy()
     array.write((*index, 0, 0, 0, 0), data[None, None, None])

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import storage
 from ..cluster import local_client, require_memory
-from ..config import Config, load_config
+from ..config import Cluster, Config, load_config
 from ..engines import load_engine
 from ..errors import ConfigError, InputError, OutputError
 from ..transforms import ngff
@@ -26,6 +26,7 @@ from . import warp
 from .context import IMAGES, Context
 from .driver import Driver, Listener, new_stamp
 from .fields import DIRECTIONS, ends
+from .lock import working_on
 from .masks import given_mask
 from .plan import as_volume, make_plan
 from .stages import Stages
@@ -100,22 +101,24 @@ def register(
         require_memory(make_plan(frames, volumes, config).memory_per_worker, config.cluster)
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
-    if storage.exists(out):
+    there = storage.exists(out)
+    if there:
         _same_run(store, config, identities, resume)
-    else:
-        store.create(
-            {
-                "config": config.model_dump(mode="json"),
-                "identities": identities,
-                "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
-                "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
-                "state": "planned",
-                "created": time.time(),
-                "updated": time.time(),
-            }
-        )
-    _keep_arrays(store, volumes)
-    return Run(out).resume(client=client, progress=progress)
+    with working_on(out):
+        if not there:
+            store.create(
+                {
+                    "config": config.model_dump(mode="json"),
+                    "identities": identities,
+                    "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
+                    "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
+                    "state": "planned",
+                    "created": time.time(),
+                    "updated": time.time(),
+                }
+            )
+        _keep_arrays(store, volumes)
+        return Run(out)._go_on(config.cluster, client, progress)
 
 
 def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
@@ -181,17 +184,25 @@ class Run:
         return self._context().frames.affine
 
     def resume(self, *, client: Any = None, workers: int | None = None, progress: Listener | None = None) -> Run:
-        """Do what is left to do. `workers` overrides the configured number of local workers."""
+        """Do what is left to do. `workers` overrides the configured number of local workers.
+
+        Raises OutputError where another process works on the run.
+        """
+        if self.store.attributes["state"] == "finished":
+            return self
+        settings = self.config.cluster
+        if workers is not None:
+            settings = settings.model_copy(update={"workers": workers})
+        with working_on(self.url):
+            return self._go_on(settings, client, progress)
+
+    def _go_on(self, settings: Cluster, client: Any, progress: Listener | None) -> Run:
         attributes = self.store.attributes
         if attributes["state"] == "finished":
             return self
         for which in IMAGES:
-            spec = attributes["images"][which]
-            if spec is None:
+            if attributes["images"][which] is None:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
-        settings = self.config.cluster
-        if workers is not None:
-            settings = settings.model_copy(update={"workers": workers})
         self.store.update(state="running", errors=[], updated=time.time())
         try:
             with nullcontext(client) if client is not None else local_client(settings) as used:

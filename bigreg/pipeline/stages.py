@@ -6,19 +6,21 @@ goes on where it stopped and ends with the same bits.
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from .. import storage
+from ..geometry import BlockGrid, Shape
 from ..transforms import ngff
-from ..transforms.bspline import squarings
 from ..volumes import ImageWriter
 from . import compose, estimate, fields, images, report, start, stitch, warp
 from .context import IMAGES, Context
-from .driver import Driver, Stage, new_stamp
+from .driver import Driver, new_stamp
+from .flow import Need, Stage
 from .ladder import LevelPlan, ladder, pooling
-from .store import RunStore, Status
+from .store import Progress, RunStore, Status
 
 ONE = (1, 1, 1)
 
@@ -36,8 +38,8 @@ class Stages:
         self.stamp = new_stamp()
         self.context = Context(self.store.url, self.stamp)
 
-    def _run(self, stage: Stage):
-        return self.driver.run(stage, self.stamp)
+    def _run(self, *stages: Stage) -> dict[str, Progress]:
+        return self.driver.run(*stages, stamp=self.stamp)
 
     def run(self) -> None:
         for group in ("images", "levels", "transforms", "check"):
@@ -47,11 +49,9 @@ class Stages:
         self._affine()
         self._announce(self._planned(self.context.frames))
         self._prepare(self._level_needs())
-        for level in sorted(self.context.levels.values(), key=lambda p: -p.index):
-            self._estimate(level)
-            self._compose(level)
+        self._levels()
         self._fields()
-        self._warped()
+        self._results()
         self._run(Stage("stages/report", "report", ONE, report.write))
 
     # ------------------------------------------------------------------------------------------------ images
@@ -87,78 +87,113 @@ class Stages:
 
     # ------------------------------------------------------------------------------------------------ levels
 
-    def _estimate(self, level: LevelPlan) -> None:
+    def _coarse_to_fine(self) -> list[LevelPlan]:
+        return sorted(self.context.levels.values(), key=lambda p: -p.index)
+
+    def _levels(self) -> None:
+        """All levels as one stream of blocks, again and again until every level's maps are verified.
+
+        Where cells of a level fail, its velocity is damped and it is composed anew; what finer levels have made of its
+        maps by then is taken back.
+        """
+        levels = self._coarse_to_fine()
+        for level in levels:
+            self._create_level(level)
+        amended = True
+        while amended:
+            attempts = {level.index: self._attempt(level) for level in levels}
+            stages = [stage for level in levels for stage in self._level_stages(level, attempts)]
+            done = self._run(*stages)
+            amended = False
+            for place, level in enumerate(levels):
+                attempt = attempts[level.index]
+                failing = done[compose.stage_name(level.index, attempt)].metric("failing")
+                if attempt < compose.LAST and np.nansum(failing) > 0:
+                    for finer in levels[place + 1 :]:
+                        self._withdraw(finer)
+                    self._renew()
+                    self.driver.open(self._compose_stage(level, attempt + 1, None))
+                    amended = True
+                    break
+        # With a level's velocity gone its maps are the coarser level's, which passed on its own samples; on this level's
+        # they may fall short of the floor by rounding, but the final fields are verified again.
+
+    def _create_level(self, level: LevelPlan) -> None:
         place = f"levels/{level.index}"
         self.store.groups(place)
         described = {"lattice": level.lattice.to_json(), "downsample": level.downsample, "spacing": list(level.spacing)}
         described["blocks"] = {"core": list(level.blocks.core), "halo": list(level.blocks.halo)}
         storage.create_group(self.store.path(place), {"bigreg": described}, exist_ok=True)
-        title = f"level {level.index}"
-        estimate.create(self.context, level)
-        counts = level.blocks.counts
-        self._run(Stage(place, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS))
-        stitch.create(self.context, level)
-        self._run(Stage(f"{place}/stitch", f"{title}: stitch", counts, stitch.stitch, (level.index,), stitch.METRICS))
+        for task in (estimate, stitch, compose):
+            task.create(self.context, level)
 
-    def _squarings(self, level: LevelPlan) -> int:
-        largest = float(np.nanmax(self.store.array("levels", level.index, "stitch/metrics/velocity")[...]))
-        return squarings(largest, level.lattice.samples)
+    def _withdraw(self, level: LevelPlan) -> None:
+        storage.remove(self.store.path("levels", level.index))
+        self._create_level(level)
 
-    def _compose_once(self, level: LevelPlan, attempt: int) -> np.ndarray:
-        """One attempt at a level's maps; returns the number of failing cells of each block."""
-        compose.create(self.context, level)
+    def _attempt(self, level: LevelPlan) -> int:
+        """The number of the last attempt at a level's maps that was begun."""
+        begun = storage.children(self.store.path("levels", level.index, "compose"))
+        return max((int(a) for a in begun if a.isdigit() and int(a) <= compose.LAST), default=0)
+
+    def _level_stages(self, level: LevelPlan, attempts: dict[int, int]) -> list[Stage]:
+        name, title, counts = f"levels/{level.index}", f"level {level.index}", level.blocks.counts
+        before = level.index + 1
+        coarser = compose.stage_name(before, attempts[before]) if before in attempts else None
+        seen = estimate.needs(self.context.levels, level, coarser)
+        return [
+            Stage(name, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS, seen),
+            Stage(
+                f"{name}/stitch", f"{title}: stitch", counts, stitch.stitch, (level.index,), stitch.METRICS,
+                stitch.needs(level),
+            ),
+            self._compose_stage(level, attempts[level.index], coarser),
+        ]  # fmt: skip
+
+    def _compose_stage(self, level: LevelPlan, attempt: int, coarser: str | None) -> Stage:
         again = f", attempt {attempt + 1}" if attempt else ""
-        stage = Stage(
-            f"levels/{level.index}/compose/{attempt}",
+        return Stage(
+            compose.stage_name(level.index, attempt),
             f"level {level.index}: compose{again}",
             level.blocks.counts,
             compose.compose,
-            (level.index, attempt, self._squarings(level)),
+            (level.index, attempt),
             compose.METRICS,
+            compose.needs(self.context.levels, level, coarser),
+            halts="failing" if attempt < compose.LAST else None,
         )
-        return self._run(stage).metric("failing")
-
-    def _compose(self, level: LevelPlan) -> None:
-        for attempt in range(compose.LAST + 1):
-            if not self._compose_once(level, attempt).any():
-                return
-        # With this level's velocity gone the maps are the coarser level's, which passed on its own samples; on this
-        # level's they may fall short of the floor by rounding, but the final fields are verified again.
 
     # ------------------------------------------------------------------------------------------------ fields
 
     def _fields(self) -> None:
+        """Both fields; where they fail, every level is composed anew."""
+        for direction in fields.DIRECTIONS:
+            fields.create(self.context, direction)
         for attempt in range(compose.FINAL, compose.FINAL_LAST + 1):
             if attempt > compose.FINAL:
-                for level in sorted(self.context.levels.values(), key=lambda p: -p.index):
-                    self._compose_once(level, attempt)
-            failing = sum(self._fill(direction, attempt) for direction in fields.DIRECTIONS)
-            if not failing:
+                stages, coarser = [], None
+                for level in self._coarse_to_fine():
+                    stage = dataclasses.replace(self._compose_stage(level, attempt, coarser), halts=None)
+                    stages, coarser = [*stages, stage], stage.name
+                self._run(*stages)
+            # The inverse at a point is looked for as far away as the maps reach anywhere.
+            done = self._run(*(self._field_stage(direction, attempt) for direction in fields.DIRECTIONS))
+            if not sum(progress.metric("failing").sum() for progress in done.values()):
                 break
         frames = self.context.frames
         ngff.write_scene(self.store.path("transforms"), fixed=frames.fixed, moving=frames.moving, affine=frames.affine)
-        for direction in fields.DIRECTIONS:
-            for number, grid in enumerate(fields.field_grids(self.context, direction)[1:], start=1):
-                counts = fields.field_blocks(grid, self.context.config).counts
-                name = f"stages/{direction}-level-{number}"
-                self._run(Stage(name, f"{direction}, level {number}", counts, fields.coarsen, (direction, number)))
-        counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
-        self._run(Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS))
 
-    def _fill(self, direction: str, attempt: int) -> int:
-        fields.create(self.context, direction)
+    def _field_stage(self, direction: str, attempt: int) -> Stage:
         grid = fields.field_grids(self.context, direction)[0]
-        counts = fields.field_blocks(grid, self.context.config).counts
         again = attempt - compose.FINAL
-        stage = Stage(
+        return Stage(
             f"stages/{direction}" + (f"-attempt-{again + 1}" if again else ""),
             direction,
-            counts,
+            fields.field_blocks(grid, self.context.config).counts,
             fields.fill,
             (direction, attempt, self._reach()),
             fields.METRICS,
         )
-        return int(self._run(stage).metric("failing").sum())
 
     def _reach(self) -> float:
         """The largest displacement of the half-way maps, um, as measured."""
@@ -166,28 +201,48 @@ class Stages:
         last = max(int(a) for a in attempts if a.isdigit())
         return float(np.nanmax(self.store.array("levels/0/compose", last, "metrics/max_displacement")[...]))
 
-    # ------------------------------------------------------------------------------------------------ warped
+    # ------------------------------------------------------------------------------------------------ results
 
-    def _warped(self) -> None:
+    def _results(self) -> None:
+        """The fields' coarser levels, the round trip and the warped image: all need the fields and no one another."""
+        counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
+        check = Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS)
+        pyramids = [stage for direction in fields.DIRECTIONS for stage in self._field_pyramid(direction)]
+        self._run(check, *self._warped_stages(), *pyramids)
+        if self.context.config.output.warped:
+            ImageWriter(self.store.path("warped")).finish()
+
+    def _field_pyramid(self, direction: str) -> list[Stage]:
+        blocks = [fields.field_blocks(g, self.context.config) for g in fields.field_grids(self.context, direction)]
+        stages = []
+        for number in range(1, len(blocks)):
+            name, title = f"stages/{direction}-level-{number}", f"{direction}, level {number}"
+            needs = (Need(stages[-1].name, of_finer(*blocks[number - 1 : number + 1])),) if stages else ()
+            arguments = (direction, number)
+            stages.append(Stage(name, title, blocks[number].counts, fields.coarsen, arguments, needs=needs))
+        return stages
+
+    def _warped_stages(self) -> list[Stage]:
         config, fixed, moving = self.context.config, self.context.volumes["fixed"], self.context.volumes["moving"]
         grid, url = fixed.grid(), self.store.path("warped")
         counts = warp.output_blocks(grid, config).counts
-        stage = Stage(
-            "stages/warped", "warped image", counts, warp.measure_block, (config.output.warped,), warp.METRICS
-        )
+        stages = [
+            Stage("stages/warped", "warped image", counts, warp.measure_block, (config.output.warped,), warp.METRICS)
+        ]
         if not config.output.warped:
-            self._run(stage)
-            return
-        if not self.driver.open(stage).status.any():
+            return stages
+        if not self.driver.open(stages[0]).status.any():
             storage.remove(url)  # whatever an interrupted run began to create
             warp.create(url, grid, moving.dtype, config, name="moving on fixed")
-        self._run(stage)
+        finer = warp.output_blocks(grid, config)
         for number in range(1, len(warp.output_grids(grid))):
             array = self.store.array("warped", number)
-            counts = tuple(math.ceil(n / u) for n, u in zip(array.shape, array.shards or array.chunks, strict=True))
-            name = f"stages/warped-level-{number}"
-            self._run(Stage(name, f"warped image, level {number}", counts, warp.coarsen_block, (url, number, False)))
-        ImageWriter(url).finish()
+            blocks = BlockGrid(array.shape, array.shards or array.chunks, (0, 0, 0))
+            needs = (Need(stages[-1].name, of_finer(finer, blocks)),)
+            name, title = f"stages/warped-level-{number}", f"warped image, level {number}"
+            stages.append(Stage(name, title, blocks.counts, warp.coarsen_block, (url, number, False), needs=needs))
+            finer = blocks
+        return stages
 
     # ------------------------------------------------------------------------------------------------ planning
 
@@ -213,6 +268,17 @@ class Stages:
         self.store.update(stages=[list(s) for s in stages])
         if self.driver.listener:
             self.driver.listener.plan(stages)
+
+
+def of_finer(fine: BlockGrid, blocks: BlockGrid) -> Callable[[Shape], tuple[Shape, Shape]]:
+    """What a block of a pyramid level reads of the level above."""
+    ratio = [max(1, round(a / b)) for a, b in zip(fine.cells, blocks.cells, strict=True)]
+
+    def box(index: Shape) -> tuple[Shape, Shape]:
+        block = blocks[index]
+        return fine.touching(*(tuple(a * r for a, r in zip(c, ratio, strict=True)) for c in (block.start, block.stop)))
+
+    return box
 
 
 def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Status, dict[str, float]]:

@@ -14,6 +14,7 @@ from .. import storage
 from ..geometry import Block, BlockGrid, Shape
 from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .context import Context
+from .flow import Need
 from .ladder import LevelPlan
 from .store import Status
 
@@ -100,17 +101,25 @@ def blend(
     return soft_bound(torch.from_numpy(blended), limit).numpy(), float(np.sqrt(spread))
 
 
+def needs(level: LevelPlan) -> tuple[Need, ...]:
+    """A block blends all patches that reach into what it owns."""
+
+    def patches(index: Shape) -> tuple[Shape, Shape]:
+        low, high = owned(level.blocks[index], level.blocks)
+        return level.blocks.touching(tuple(a - 4 for a in low), high, halo=True)
+
+    return (Need(f"levels/{level.index}", patches),)
+
+
 def stitch(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
     """Blend and store the control points that one block owns."""
     level = context.levels[level_index]
     patches = context.array("levels", level_index, "patches")
-    status = context.store.array("levels", level_index, "status")
 
     def read_patch(other: Shape) -> np.ndarray | None:
-        if status[other] == Status.BLANK:
-            return None
         points = tuple(n + 4 for n in level.blocks[other].halo_shape)
-        return patches.read((*other, 0, 0, 0, 0), (*(i + 1 for i in other), 4, *points))[0, 0, 0]
+        patch = patches.read((*other, 0, 0, 0, 0), (*(i + 1 for i in other), 4, *points))[0, 0, 0]
+        return None if np.isnan(patch[3, 0, 0, 0]) else patch
 
     bound = BOUND_CELLS * np.asarray(level.lattice.spacing)
     coefficients, disagreement = blend(level.blocks, index, read_patch, bound)

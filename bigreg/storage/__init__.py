@@ -9,11 +9,13 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 """
 
 from .arrays import Array, create_array, open_array
+from .claims import Claim
 from .locations import join, local_path, scheme, set_concurrency
 from .nodes import Node, children, create_group, exists, find_node, read_attributes, remove, write_attributes
 
 __all__ = [
     "Array",
+    "Claim",
     "Node",
     "children",
     "create_array",
