@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -32,17 +33,18 @@ START_SECONDS = 300
 @contextmanager
 def jobs_client(settings: Cluster) -> Iterator[Client]:
     """A client of a cluster of jobs, as soon as the first worker is there. At the end all jobs are cancelled."""
+    command = _kind(settings).job_cls.submit_command.split()[0]
+    if shutil.which(command) is None:
+        raise ResourceError(
+            f"cluster.kind '{settings.kind}': {command} is not on the PATH; run bigreg where jobs can be "
+            "submitted, or choose another --cluster"
+        )
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s"}),
-        job_cluster(settings) as cluster,
+        credentials(settings) as secure,
+        job_cluster(settings, secure) as cluster,
         Client(cluster) as client,
     ):
-        command = cluster.job_cls.submit_command.split()[0]
-        if shutil.which(command) is None:
-            raise ResourceError(
-                f"cluster.kind '{settings.kind}': {command} is not on the PATH; run bigreg where jobs can be "
-                "submitted, or choose another --cluster"
-            )
         if settings.adaptive is not None:
             cluster.adapt(minimum=settings.adaptive, maximum=settings.workers)
         else:
@@ -53,10 +55,9 @@ def jobs_client(settings: Cluster) -> Iterator[Client]:
             yield client
 
 
-def job_cluster(settings: Cluster) -> Any:
+def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
     """The dask-jobqueue cluster, without jobs yet; its `job_script()` is what will be submitted."""
-    jobqueue = extra("dask_jobqueue", "jobqueue", settings)
-    kind = getattr(jobqueue, f"{settings.kind.upper()}Cluster")
+    kind = _kind(settings)
     processes, seconds = settings.processes, _walltime(settings)
     arguments = ["--dashboard-address", "127.0.0.1:0"]
     if seconds is not None:
@@ -67,7 +68,6 @@ def job_cluster(settings: Cluster) -> Any:
         arguments += ["--preload-nanny", "bigreg.cluster.one_gpu"]
     folder = settings.log_directory and str(Path(settings.log_directory).expanduser().resolve())
     directives, options = _requests(settings)
-    secure, shared = _security(settings)
     return kind(
         job_cls=type(kind.job_cls.__name__, (_Recorded, kind.job_cls), {}),
         name="bigreg",
@@ -86,9 +86,12 @@ def job_cluster(settings: Cluster) -> Any:
         death_timeout=START_SECONDS,
         scheduler_options={"dashboard_address": settings.dashboard},
         security=secure,
-        shared_temp_directory=shared,
         **options,
     )
+
+
+def _kind(settings: Cluster) -> Any:
+    return getattr(extra("dask_jobqueue", "jobqueue", settings), f"{settings.kind.upper()}Cluster")
 
 
 def _requests(settings: Cluster) -> tuple[list[str], dict[str, Any]]:
@@ -125,25 +128,33 @@ def _written(seconds: int | None, kind: str) -> str | None:
     return f"{hours:02d}:{minutes:02d}" + (f":{seconds:02d}" if kind != "lsf" else "")
 
 
-def _security(settings: Cluster) -> tuple[Security | None, str | None]:
-    """TLS by the given files, or by credentials made for this run alone, which lie in a folder only the user can read.
+@contextmanager
+def credentials(settings: Cluster) -> Iterator[Security | None]:
+    """TLS by the given files, or by some made for this run alone, in a folder that only the user can read.
 
     A scheduler without it runs whatever anyone on the network sends it, as this user.
     """
-    if settings.tls_cert is not None:
-        return security(settings), None
-    if not settings.encrypt:
-        return None, None
+    if settings.tls_cert is not None or not settings.encrypt:
+        yield security(settings)
+        return
     extra("cryptography", "jobqueue", settings)
-    folder = Path(settings.shared_directory or "~").expanduser().resolve() / ".bigreg"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(
-            f"'{folder}' cannot be made for the run's TLS credentials ({error.strerror}); set "
-            "cluster.shared_directory to a folder that you can write and that the nodes see"
-        ) from error
-    return Security.temporary(), str(folder)
+    made = Security.temporary()
+    parent = Path(settings.shared_directory or "~").expanduser().resolve() / ".bigreg"
+    with ExitStack() as stack:
+        try:
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=parent, prefix="tls-")))  # of mode 700
+            files = {}
+            for part, text in (("ca", made.tls_ca_file), ("cert", made.tls_worker_cert), ("key", made.tls_worker_key)):
+                (folder / f"{part}.pem").touch(mode=0o600)
+                (folder / f"{part}.pem").write_text(text)
+                files[f"tls_{part}"] = str(folder / f"{part}.pem")
+        except OSError as error:
+            raise ResourceError(
+                f"'{parent}' cannot take the run's TLS credentials ({error.strerror}); set "
+                "cluster.shared_directory to a folder that you can write and that the nodes see"
+            ) from error
+        yield security(settings.model_copy(update=files))
 
 
 class _Recorded:

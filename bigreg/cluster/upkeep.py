@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+log = logging.getLogger("bigreg.cluster")
 
 LOST_SECONDS = 5
 """A worker that is away for about three times as long is replaced."""
@@ -17,7 +20,10 @@ def every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
 
     def repeat() -> None:
         while not ended.wait(seconds):
-            action()
+            try:
+                action()
+            except Exception:  # the next time it may go well, and a cluster without upkeep may wait for ever
+                log.exception("looking after the workers failed")
 
     thread = threading.Thread(target=repeat, name="bigreg-workers", daemon=True)
     thread.start()
