@@ -27,7 +27,7 @@ def running(**more):
     options = dict(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit="1GB"
     )
-    return LocalCluster(**{**options, **more})
+    return LocalCluster(dashboard_address="127.0.0.1:0", **{**options, **more})
 
 
 def test_a_scheduler_is_found_by_its_address_and_left_running():

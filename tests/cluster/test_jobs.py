@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ from bigreg.errors import ConfigError, ResourceError
 pytest.importorskip("dask_jobqueue")
 
 SUBMIT = """#!/bin/bash
-[ -e "$JOBS/refuse" ] && {{ echo "no such account" >&2; exit 1; }}
-setsid bash {script} >"$JOBS/output" 2>&1 </dev/null &
+[ -e "$JOBS/refuse" ] && { echo "no such account" >&2; exit 1; }
+cat "${1:-/dev/stdin}" >"$JOBS/$$.sh"  # as it is: its file is gone when the job begins
+setsid bash "$JOBS/$$.sh" >"$JOBS/output" 2>&1 </dev/null &
 touch "$JOBS/$!.job"; echo "job <$!> submitted"
 """
 LIST = """#!/bin/bash
@@ -70,8 +72,7 @@ def batch(tmp_path, monkeypatch):
 
     def make(kind: str) -> BatchSystem:
         submit, lists, cancel = COMMANDS[kind]
-        texts = {submit: SUBMIT.format(script='/dev/stdin <<<"$(cat)"' if kind == "lsf" else '"$1"')}
-        for name, text in {**texts, lists: LIST, "list": LIST, cancel: CANCEL}.items():
+        for name, text in {submit: SUBMIT, lists: LIST, "list": LIST, cancel: CANCEL}.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
         return BatchSystem(folder)
@@ -83,10 +84,8 @@ def batch(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_upkeep, "QUEUE_SECONDS", 1)
     yield make
     for job in folder.glob("*.job"):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(int(job.stem), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def settings(kind="slurm", **more):
@@ -182,14 +181,14 @@ def test_the_dashboard_is_for_this_machine_and_the_scheduler_for_the_nodes():
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kind", "cores"), [("slurm", 1), ("lsf", 2), ("pbs", 2), ("sge", 1)])
+@pytest.mark.parametrize(("kind", "cores"), [("slurm", 1), ("lsf", 2), ("pbs", 1)])
 def test_a_job_that_dies_is_submitted_again_and_at_the_end_none_is_left(kind, cores, batch, tmp_path):
     system = batch(kind)
     with client(settings(kind, cores=cores, interface="lo", shared_directory=str(tmp_path))) as used:
         used.wait_for_workers(2, timeout=120)
         workers = used.scheduler_info()["workers"]
         assert all(address.startswith("tls://") and w["nthreads"] == 1 for address, w in workers.items())
-        assert set(used.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {str(2**30)}
+        assert set(used.run(os.getenv, "MALLOC_TRIM_THRESHOLD_").values()) == {str(2**30)}
         before = system.submitted()
         assert before == 2 // cores
         os.killpg(int(sorted(system.listed())[0]), signal.SIGKILL)  # a node that dies says no good-bye
