@@ -24,9 +24,7 @@ def pem(tmp_path):
 
 
 def running(**more):
-    options = dict(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit="1GB"
-    )
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "memory_limit": "1GB"}
     return LocalCluster(dashboard_address="127.0.0.1:0", **{**options, **more})
 
 

@@ -19,7 +19,7 @@ from bigreg.config import load_cluster
 from bigreg.errors import ResourceError
 
 pytest.importorskip("dask_jobqueue")
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slurm
 
 CONF = """
 ClusterName=bigreg
