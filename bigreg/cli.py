@@ -50,7 +50,15 @@ Direction = Annotated[
 Preset = Annotated[str | None, typer.Option(help="rounds (default), brain-to-atlas or demo.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes; default one a core.")]
+ClusterName = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="Who works: local (default), cuda, slurm, lsf, pbs, sge, kubernetes, address, or a YAML file.",
+    ),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on this machine by default one a core.")]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
 
 
@@ -83,13 +91,18 @@ MovingOrientation = Annotated[str | None, image_option("moving", "orientation", 
 
 
 def _config(
-    preset: str | None, file: Path | None, overrides: list[str] | None, workers: Any = None, memory: Any = None
-):
+    preset: str | None,
+    file: Path | None,
+    cluster: str | None,
+    overrides: list[str] | None,
+    workers: int | None,
+    memory: str | None,
+) -> Any:
     from .config import load_config
 
     extra = [f"cluster.workers={workers}"] if workers else []
     extra += [f"cluster.memory_limit={json.dumps(memory)}"] if memory else []  # quoted: bytes stay text too
-    return load_config(file, preset=preset, overrides=[*(overrides or []), *extra])
+    return load_config(file, preset=preset, cluster=cluster, overrides=[*(overrides or []), *extra])
 
 
 def _images(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
@@ -151,7 +164,7 @@ def convert(
 @app.command()
 def plan(
     fixed: Fixed, moving: Moving, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
-    workers: Workers = None, memory_limit: Memory = None,
+    cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -159,7 +172,7 @@ def plan(
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
     """Say what a registration would do and cost: levels, blocks, memory a worker, bytes, time."""
-    _show_plan(*_images(fixed, moving, locals()), _config(preset, config, set_, workers, memory_limit))
+    _show_plan(*_images(fixed, moving, locals()), _config(preset, config, cluster, set_, workers, memory_limit))
 
 
 def _show_plan(fixed: Any, moving: Any, config: Any) -> None:
@@ -173,7 +186,7 @@ def _show_plan(fixed: Any, moving: Any, config: Any) -> None:
 def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
-    workers: Workers = None, memory_limit: Memory = None,
+    cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -182,7 +195,7 @@ def register(
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
     images = _images(fixed, moving, locals())
-    settings = _config(preset, config, set_, workers, memory_limit)
+    settings = _config(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
         _show_plan(*images, settings)
         return
@@ -202,13 +215,13 @@ def _show_summary(run: Any) -> None:
 
 
 @app.command()
-def resume(run: RunStore, workers: Workers = None) -> None:
-    """Go on with a run that was interrupted; the result is the same bits."""
+def resume(run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None) -> None:
+    """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from .display import Display
     from .pipeline.run import open_run
 
     with Display(out) as display:
-        done = open_run(run).resume(workers=workers, progress=display)
+        done = open_run(run).resume(cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display)
     _show_summary(done)
 
 

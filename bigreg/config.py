@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
 
 Positive = Field(gt=0)
@@ -109,13 +110,6 @@ class Guarantee(_Section):
     inverse_tolerance: float = Field(0.01, gt=0, lt=0.5)
 
 
-class Cluster(_Section):
-    """The local Dask cluster that a run makes when no client is given. None: as many workers as cores."""
-
-    workers: int | None = Field(None, ge=1)
-    memory_limit: str | None = None
-
-
 class Config(_Section):
     """Configuration of one registration."""
 
@@ -141,6 +135,11 @@ def preset_names() -> list[str]:
     return sorted(Path(p.name).stem for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
 
 
+def cluster_names() -> list[str]:
+    """Names of the clusters that come with bigreg, one a kind."""
+    return sorted(Path(p.name).stem for p in (_preset_folder() / "clusters").iterdir() if p.name.endswith(".yaml"))
+
+
 def _preset_folder() -> Any:
     packaged = resources.files("bigreg") / "presets"
     if packaged.is_dir():
@@ -149,13 +148,18 @@ def _preset_folder() -> Any:
 
 
 def load_config(
-    source: Config | dict | str | Path | None = None, *, preset: str | None = None, overrides: list[str] | None = None
+    source: Config | dict | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    cluster: str | Path | None = None,
+    overrides: list[str] | None = None,
 ) -> Config:
     """Make a Config from a preset name, a YAML file, a dict or nothing, then dotted `KEY=VALUE` overrides.
 
-    A string that names a preset is that preset, otherwise it is a file. Raises ConfigError that names key and value.
+    A string that names a preset is that preset, otherwise it is a file. `cluster`, a name or a file likewise, takes the
+    place of the whole section of that name. Raises ConfigError that names key and value.
     """
-    if isinstance(source, Config) and not overrides:
+    if isinstance(source, Config) and not overrides and cluster is None:
         return source
     if isinstance(source, Config):
         data = source.model_dump()
@@ -165,31 +169,59 @@ def load_config(
         if preset is not None and source is not None:
             raise ConfigError(f"both preset {preset!r} and config file '{source}' are given; choose one")
         chosen = source if source is not None else (preset or "rounds")
-        data = _read_yaml(chosen)
+        data = _read_yaml(chosen, "", preset_names(), "configuration")
     data = {**data}
+    if cluster is not None:
+        data["cluster"] = _read_yaml(cluster, "clusters", cluster_names(), "cluster")
     for item in overrides or []:
         key, sep, value = item.partition("=")
         if not sep or not key:
             raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance blocks.core=96)")
         _set(data, key.strip().split("."), _yaml(value, f"override {item!r}"), item)
+    return _validated(Config, data, "the configuration", ())
+
+
+def load_cluster(
+    source: Cluster | dict | str | Path | None = None, *, overrides: dict[str, Any] | None = None
+) -> Cluster:
+    """Make the section `cluster` alone, from a name, a YAML file, a dict or nothing, then values that replace its own.
+
+    A string that names a kind is the cluster of that kind that comes with bigreg. Raises ConfigError.
+    """
+    if isinstance(source, Cluster):
+        data = source.model_dump()
+    elif isinstance(source, str | Path):
+        data = _read_yaml(source, "clusters", cluster_names(), "cluster")
+    else:
+        data = source or {}
+    return _validated(Cluster, {**data, **(overrides or {})}, "the cluster", ("cluster",))
+
+
+def _validated(model: type[BaseModel], data: dict, what: str, place: tuple[str, ...]) -> Any:
     try:
-        return Config.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("the configuration is not valid: " + "; ".join(lines)) from error
+        lines = []
+        for problem in error.errors():
+            where = (*place, *map(str, problem["loc"]))
+            private = where[0] == "cluster" and (len(where) == 1 or where[1] in PRIVATE)
+            value = "" if private else f" = {problem['input']!r}"
+            lines.append(f"{'.'.join(where)}{value}: {problem['msg']}")
+        # Not from the error, which holds every value: what is private would come out in a traceback.
+        raise ConfigError(f"{what} is not valid: " + "; ".join(lines)) from None
 
 
-def _read_yaml(source: str | Path) -> dict:
-    path = _preset_folder() / f"{source}.yaml" if str(source) in preset_names() else Path(source)
+def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict:
+    path = _preset_folder() / folder / f"{source}.yaml" if str(source) in names else Path(source)
     try:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(
-            f"configuration '{source}' is neither a preset ({', '.join(preset_names())}) nor a readable file: {error}"
+            f"{what} '{source}' is neither one that comes with bigreg ({', '.join(names)}) nor a readable file: {error}"
         ) from error
-    data = _yaml(text, f"configuration '{source}'")
+    data = _yaml(text, f"{what} '{source}'")
     if not isinstance(data, dict):
-        raise ConfigError(f"configuration '{source}' must hold keys and values, found {type(data).__name__}")
+        raise ConfigError(f"{what} '{source}' must hold keys and values, found {type(data).__name__}")
     return data
 
 

@@ -113,6 +113,9 @@ def test_report_says_where_it_is(folder):
         (("convert", "fixed.npy", "new.ome.zarr"), 3, "fixed.npy"),
         (("warp", "run.zarr", "fixed.ome.zarr", "w.ome.zarr", "--direction", "forward"), 4, "fixed_to_moving"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300MB"), 7, "memory_limit"),
+        (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "slrum"), 4, "slurm"),
+        (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "kubernetes"), 4, "cluster.image"),
+        (("resume", "run.zarr", "--cluster", "address", "--workers", "2"), 0, ""),  # finished: no cluster is needed
         (("register",), 2, "Missing argument"),
         (("convert", "fixed.ome.zarr", "new.ome.zarr", "--shard", "100"), 2, "multiple of --chunk"),
         (("plan", "fixed.ome.zarr", "no[/red][0].n5"), 3, "no[/red][0].n5"),

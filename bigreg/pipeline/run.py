@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from .. import storage
-from ..cluster import local_client, require_memory
-from ..config import Cluster, Config, load_config
+from ..cluster import HERE, Cluster, require_memory
+from ..cluster import client as cluster_client
+from ..config import Config, load_cluster, load_config
 from ..engines import load_engine
 from ..errors import ConfigError, InputError, OutputError
 from ..transforms import ngff
@@ -81,7 +82,7 @@ def register(
 
     fixed, moving   path, URL, Volume, or (array, spacing um z y x)
     config          preset name, YAML file, dict or Config; None is the preset "rounds"
-    client          a dask.distributed Client; None makes a local cluster, one process a core
+    client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
     resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
                     thing is there, OutputError
 
@@ -108,7 +109,8 @@ def register(
         if not there:
             store.create(
                 {
-                    "config": config.model_dump(mode="json"),
+                    "config": config.result_part(),
+                    "cluster": config.cluster.stored(),
                     "identities": identities,
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
@@ -118,7 +120,7 @@ def register(
                 }
             )
         _keep_arrays(store, volumes)
-        return Run(out)._go_on(config.cluster, client, progress)
+        return Run(out)._go_on(client, config.cluster if client is None else None, progress)
 
 
 def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
@@ -183,20 +185,30 @@ class Run:
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
 
-    def resume(self, *, client: Any = None, workers: int | None = None, progress: Listener | None = None) -> Run:
-        """Do what is left to do. `workers` overrides the configured number of local workers.
+    def resume(
+        self,
+        *,
+        client: Any = None,
+        cluster: Cluster | dict | str | None = None,
+        workers: int | None = None,
+        memory_limit: str | None = None,
+        progress: Listener | None = None,
+    ) -> Run:
+        """Do what is left to do.
+
+        client                  a dask.distributed Client; None makes a cluster
+        cluster                 name, YAML file, dict or Cluster; None is what the run began with, if on one machine
+        workers, memory_limit   override the cluster's
 
         Raises OutputError where another process works on the run.
         """
         if self.store.attributes["state"] == "finished":
             return self
-        settings = self.config.cluster
-        if workers is not None:
-            settings = settings.model_copy(update={"workers": workers})
+        settings = self._cluster(cluster, workers, memory_limit) if client is None else None
         with working_on(self.url):
-            return self._go_on(settings, client, progress)
+            return self._go_on(client, settings, progress)
 
-    def _go_on(self, settings: Cluster, client: Any, progress: Listener | None) -> Run:
+    def _go_on(self, client: Any, settings: Cluster | None, progress: Listener | None) -> Run:
         attributes = self.store.attributes
         if attributes["state"] == "finished":
             return self
@@ -205,8 +217,9 @@ class Run:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
         self.store.update(state="running", errors=[], updated=time.time())
         try:
-            with nullcontext(client) if client is not None else local_client(settings) as used:
-                Stages(Driver(used, self.store, progress)).run()
+            with cluster_client(settings) if settings is not None else nullcontext(client) as used:
+                expected = (settings.workers or 0) if settings is not None else 0
+                Stages(Driver(used, self.store, progress, expected=expected)).run()
         except BaseException:
             self.store.update(state="incomplete", updated=time.time())
             raise
@@ -332,6 +345,20 @@ class Run:
                 progress(number + 1, len(jobs), "resample" if level == 0 else f"level {level}")
         writer.finish()
         return open_volume(out)
+
+    def _cluster(self, cluster: Cluster | dict | str | None, workers: int | None, memory_limit: str | None) -> Cluster:
+        stored = self.store.attributes.get("cluster", {})
+        if cluster is None and stored.get("kind", "local") not in HERE:
+            raise ConfigError(
+                f"'{self.url}' was run on cluster kind '{stored['kind']}', whose settings a run does not keep, as they "
+                f"may hold credentials; say --cluster {stored['kind']} (or your file) again, or --cluster local"
+            )
+        given = {"workers": workers, "memory_limit": memory_limit}
+        settings = load_cluster(
+            stored if cluster is None else cluster, overrides={k: v for k, v in given.items() if v is not None}
+        )
+        self.store.update(cluster=settings.stored())
+        return settings
 
     def _context(self) -> Context:
         return Context(self.store.url, new_stamp())

@@ -1,0 +1,22 @@
+"""A Dask cluster from configuration: on this machine, of batch jobs, on Kubernetes, or one that is there already.
+
+`client(settings)` is a context manager and the same for all kinds. A worker is always one process with one thread.
+"""
+
+from .client import client
+from .local import local_client
+from .settings import HERE, JOBS, KINDS, Cluster
+from .workers import BASE_BYTES, require_memory, worker_count, worker_memory
+
+__all__ = [
+    "BASE_BYTES",
+    "HERE",
+    "JOBS",
+    "KINDS",
+    "Cluster",
+    "client",
+    "local_client",
+    "require_memory",
+    "worker_count",
+    "worker_memory",
+]

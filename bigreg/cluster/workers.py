@@ -1,0 +1,79 @@
+"""What a worker has: memory, environment, and how many there will be."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import ModuleType
+
+import psutil
+from dask.utils import format_bytes, parse_bytes
+
+from ..errors import ConfigError, ResourceError
+from .existing import workers_there
+from .settings import Cluster
+
+BASE_BYTES = 500 * 2**20
+"""What a worker holds before it has read a voxel: the interpreter, torch, tensorstore."""
+
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "OMP_NUM_THREADS": "1"}
+"""Freed blocks are kept for the next patch: giving each one back to the system costs a third of the time."""
+
+UNLIMITED = 2**63 - 1
+
+
+def worker_count(settings: Cluster) -> int:
+    """Workers of the cluster; for an existing one those that are there now. Raises ResourceError where none can be."""
+    if settings.kind == "address":
+        return len(workers_there(settings))
+    if settings.kind == "cuda":
+        return _gpus(settings)
+    if settings.workers is not None:
+        return settings.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_memory(settings: Cluster) -> int:
+    """Memory limit of each worker in bytes; of an existing cluster, that of its smallest worker."""
+    if settings.kind == "address":
+        return min(worker["memory_limit"] or UNLIMITED for worker in workers_there(settings))
+    if settings.memory_limit is not None:
+        return parse_bytes(settings.memory_limit)
+    return int(0.9 * psutil.virtual_memory().total / worker_count(settings))
+
+
+def require_memory(needed: int, settings: Cluster) -> None:
+    """Raise ResourceError where a worker cannot hold one block."""
+    limit = worker_memory(settings)
+    if needed > limit:
+        more = {"address": "start its workers with more memory"}.get(
+            settings.kind, "raise cluster.memory_limit, use fewer workers"
+        )
+        raise ResourceError(
+            f"a block needs about {format_bytes(needed)} in a worker, whose limit is {format_bytes(limit)}; "
+            f"{more}, or make blocks.core smaller"
+        )
+
+
+def extra(module: str, name: str, settings: Cluster) -> ModuleType:
+    """A module that only some kinds need. Raises ConfigError that names what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"cluster.kind '{settings.kind}' needs {module.partition('.')[0].replace('_', '-')}, which cannot be "
+            f"imported ({error}); install it with pip install 'bigreg[{name}]'"
+        ) from error
+
+
+def _gpus(settings: Cluster) -> int:
+    import torch
+
+    there = torch.cuda.device_count()
+    if there == 0:
+        raise ResourceError("cluster.kind 'cuda': this machine shows no GPU to PyTorch; use --cluster local")
+    if (settings.workers or 0) > there:
+        raise ConfigError(
+            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker a GPU and {there} GPUs"
+        )
+    return settings.workers or there

@@ -1,0 +1,73 @@
+"""The cluster on this machine: its workers come back."""
+
+import os
+
+import pytest
+import torch
+
+from bigreg.cluster import Cluster, client, local_client, worker_count
+from bigreg.cluster.one_gpu import dask_setup
+from bigreg.errors import ConfigError, ResourceError
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_whose_nanny_is_gone_is_replaced():
+    with local_client(Cluster(workers=1)) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+        before = set(client.scheduler_info()["workers"])
+        nanny = next(iter(client.cluster.workers.values()))
+        client.cluster.sync(nanny.close)  # what is left when a worker dies while it starts
+        assert client.submit(sum, [3, 4]).result(timeout=120) == 7
+        assert not before & set(client.scheduler_info()["workers"])
+
+
+@pytest.mark.timeout(180)
+def test_an_adaptive_cluster_begins_with_the_least_and_grows_with_the_work():
+    import time
+
+    with client(Cluster(workers=2, adaptive=1)) as used:
+        used.wait_for_workers(1)
+        assert len(used.scheduler_info()["workers"]) == 1
+        waiting = used.map(lambda _: time.sleep(1), range(40), pure=False)
+        used.wait_for_workers(2, timeout=90)
+        assert len(used.scheduler_info()["workers"]) == 2
+        del waiting
+
+
+def test_only_this_machine_can_reach_a_local_cluster():
+    with client(Cluster(workers=1)) as used:
+        info = used.scheduler_info()
+        assert info["address"].startswith("tcp://127.0.0.1:")
+        assert used.dashboard_link.startswith("http://127.0.0.1:")
+        assert all(address.startswith("tcp://127.0.0.1:") for address in info["workers"])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
+def test_without_a_gpu_the_kind_cuda_says_so():
+    with pytest.raises(ResourceError, match="no GPU"), client(Cluster(kind="cuda")):
+        pass
+
+
+def test_a_worker_sees_one_of_the_gpus_of_its_job(monkeypatch):
+    class Nanny:
+        name, env = "bigreg-7-2", {}
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-abc")
+    dask_setup(Nanny)
+    assert Nanny.env == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    dask_setup(Nanny)
+    assert Nanny.env == {"CUDA_VISIBLE_DEVICES": "2"}
+
+
+def test_by_default_there_is_a_worker_for_every_core_that_may_be_used():
+    assert worker_count(Cluster()) == len(os.sched_getaffinity(0))
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert worker_count(Cluster(kind="cuda")) == 2
+    with pytest.raises(ConfigError, match="workers = 3"):
+        worker_count(Cluster(kind="cuda", workers=3))
