@@ -175,13 +175,13 @@ def test_memory_locations_outlive_a_change_of_concurrency():
     url = "memory://test-storage/a.zarr"
     array = storage.create_array(url, shape=(4,), dtype="uint8", chunks=(2,))
     array.write((0,), np.arange(4))
-    storage.set_concurrency(copies=1, transfers=1)
+    storage.configure(copies=1, transfers=1, cache_bytes=1000)
     try:
         assert storage.open_array(url)[:].tolist() == [0, 1, 2, 3]
         assert storage.exists(url) and not storage.exists(url + "x")
         assert storage.children("memory://test-storage") == ["a.zarr"]
     finally:
-        storage.set_concurrency()
+        storage.configure()
 
 
 def test_file_urls_name_local_paths(tmp_path):
