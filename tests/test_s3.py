@@ -116,7 +116,7 @@ def test_a_public_bucket_needs_no_credentials_and_a_private_one_says_so(s3, monk
     command = [sys.executable, "-c", PUBLIC, "s3://public/in/a"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "s3://bucket/private" in done.stdout and "permission denied; check" in done.stdout
+    assert "s3://bucket/private" in done.stdout and "permission denied (HTTP 403); check" in done.stdout
 
 
 def test_places_that_are_not_there_are_named(s3):

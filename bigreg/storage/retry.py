@@ -76,7 +76,9 @@ def error_reason(error: BaseException) -> str:
     if not isinstance(error, OSError):
         code, _, text = reason.partition(": ")
         reason = text.partition(" [")[0] or reason
-        if reason == "Unknown":  # a server that says no more than a number
+        if reason == "Unknown":
             reason = code.lower().replace("_", " ")
+        if number := re.search(r"\[http_response_code='(\d+)'\]", str(error)):
+            reason += f" (HTTP {number[1]})"
     tries = getattr(error, "tries", 1)
     return f"{reason} (tried {tries} times)" if tries > 1 else reason
