@@ -81,7 +81,15 @@ class Array:
         if not whole and not partial:
             raise ValueError(f"'{self.url}': box {start} to {stop} covers parts of shards {unit}; write whole shards")
         try:
-            patiently(self.url, lambda: self._save(start, stop, data.astype(self.dtype, copy=False)))
+            data = data.astype(self.dtype, copy=False)
+            try:
+                patiently(self.url, lambda: self._save(start, stop, data))
+            except ValueError as error:
+                # tensorstore reads a chunk that juts out of the array before it replaces it. Damage is replaced too.
+                if not whole or isinstance(read_error(self.url, error), InputError):
+                    raise
+                self._drop(start, stop)
+                patiently(self.url, lambda: self._save(start, stop, data))
         except ValueError as error:
             raise write_error(self.url, error) from error
 
@@ -127,9 +135,16 @@ class Array:
     def _save(self, start: Sequence[int], stop: Sequence[int], data: np.ndarray) -> None:
         self._slice(start, stop).write(data).result()
 
+    def _drop(self, start: Sequence[int], stop: Sequence[int]) -> None:
+        """Delete the files of a box of whole shards."""
+        names = self._store.spec().to_json()["metadata"].get("chunk_key_encoding", {"name": "default"})
+        if names["name"] != "default" or names.get("configuration", {}).get("separator", "/") != "/":
+            return
+        for index in _tiles(start, stop, self.shards or self.chunks):
+            self._store.kvstore.write("/".join(["c", *map(str, index)]), None).result()
+
     def _chunk_boxes(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple]:
-        ranges = [range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunks, strict=True)]
-        for index in itertools.product(*ranges):
+        for index in _tiles(start, stop, self.chunks):
             low = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             high = tuple(min(a + c, n) for a, c, n in zip(low, self.chunks, self.shape, strict=True))
             yield index, low, high
@@ -152,6 +167,11 @@ class Array:
         return CorruptDataError(
             f"'{self.url}': box {tuple(start)} to {tuple(stop)} could not be read: {error_reason(error)}"
         )
+
+
+def _tiles(start: Sequence[int], stop: Sequence[int], unit: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Indices of the tiles of size `unit` that a box meets."""
+    return itertools.product(*(range(a // u, -(-b // u)) for a, b, u in zip(start, stop, unit, strict=True)))
 
 
 def _reopen(url: str, write: bool, constant: bool) -> Array:
