@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bigreg import open_run, register, storage
@@ -14,7 +16,7 @@ from bigreg.phantom import make_pair
 from bigreg.pipeline.damage import forget
 from bigreg.pipeline.store import Status
 from bigreg.storage import retry
-from bigreg.volumes import convert
+from bigreg.volumes import convert, open_volume
 
 from .test_remote import Stop, StopsAt
 
@@ -103,6 +105,29 @@ def test_lasting_faults_end_the_run_with_a_named_error_and_it_goes_on_when_they_
         assert open_run(str(out)).status().state == "incomplete"
     again = start(out)
     assert again.status().state == "finished" and same_bits(again, run)
+
+
+class Flaky:
+    """An array in another library's file, whose reads fail a few times as those of a busy file server do."""
+
+    shape, dtype = (4, 4, 4), np.dtype("uint8")
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def __getitem__(self, key):
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return np.ones(self.shape, self.dtype)[key]
+
+
+def test_formats_of_other_libraries_are_read_as_patiently(monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.001)
+    volume = open_volume(Flaky(3), spacing=(1, 1, 1))
+    assert volume.read((0, 0, 0), (4, 4, 4)).all()
+    with pytest.raises(InputError, match=f"cannot be read.*tried {retry.TRIES} times"):
+        open_volume(Flaky(100), spacing=(1, 1, 1)).read((0, 0, 0), (4, 4, 4))
 
 
 def located(url: str) -> CorruptDataError:
