@@ -58,8 +58,9 @@ def passing(error: BaseException) -> bool:
 
 
 def error_code(error: BaseException) -> str:
-    """tensorstore's word for an error, such as NOT_FOUND."""
-    return str(error).partition(":")[0]
+    """tensorstore's word for an error, such as NOT_FOUND; empty where it says none."""
+    found = re.match(r"([A-Z_]+): ", str(error))
+    return found[1] if found else ""
 
 
 def error_number(error: BaseException) -> int | None:
@@ -74,8 +75,8 @@ def error_reason(error: BaseException) -> str:
     """An error in words, without what only a programmer reads; and how often it was tried."""
     reason = str(error)
     if not isinstance(error, OSError):
-        code, _, text = reason.partition(": ")
-        reason = text.partition(" [")[0] or reason
+        code = error_code(error)
+        reason = reason.removeprefix(f"{code}: ").partition(" [")[0]
         if reason == "Unknown":
             reason = code.lower().replace("_", " ")
         if number := re.search(r"\[http_response_code='(\d+)'\]", str(error)):
