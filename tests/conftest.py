@@ -35,16 +35,19 @@ class S3:
     """A server of the S3 protocol in this process with the bucket `bucket`; the environment leads to it.
 
     requests    (method, path) of all that came in
+    keys        whose they were (access key ids)
     refuse      asked about each of them; where it says so the server is too busy (503)
     """
 
     url: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
     refuse: Callable[[str, str], bool] | None = None
 
     def answer(self, app, environ, start_response):
         request = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append(request)
+        self.keys.add(environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0])
         if self.refuse is not None and self.refuse(*request):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Length", "0")])
@@ -86,6 +89,7 @@ def s3_server():
 def s3(s3_server):
     """An S3 server that is well."""
     s3_server.requests.clear()
+    s3_server.keys.clear()
     s3_server.refuse = None
     yield s3_server
     s3_server.refuse = None

@@ -119,6 +119,31 @@ def test_a_public_bucket_needs_no_credentials_and_a_private_one_says_so(s3, monk
     assert "s3://bucket/private" in done.stdout and "permission denied (HTTP 403); check" in done.stdout
 
 
+SIGNED = """
+from bigreg import storage
+storage.find_node("s3://bucket/a")
+storage.children("s3://bucket/a")
+"""
+
+
+@pytest.mark.parametrize("profile", [None, "lab"])
+def test_credentials_are_found_in_the_files_of_the_aws_tools(s3, monkeypatch, tmp_path, profile):
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = KEYdefault\naws_secret_access_key = x\n"
+        "[lab]\naws_access_key_id = KEYlab\naws_secret_access_key = x\n"
+    )
+    (tmp_path / "config").write_text("[default]\nregion = us-east-1\n[profile lab]\nregion = us-east-1\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(storage.__file__).parents[2]))
+    subprocess.run([sys.executable, "-c", SIGNED], check=True, capture_output=True, timeout=100)
+    assert s3.keys == {f"KEY{profile or 'default'}"}
+
+
 def test_places_that_are_not_there_are_named(s3):
     with pytest.raises(InputError, match="s3://bucket/nothing' is no array: nothing is stored there"):
         storage.open_array("s3://bucket/nothing")

@@ -97,12 +97,14 @@ def _s3_spec(url: str) -> dict[str, Any]:
     """A place in an S3 bucket; server, region and credentials are those of the standard AWS environment."""
     bucket, _, path = str(url).removeprefix("s3://").strip("/").partition("/")
     known = bool(os.environ.get("AWS_ACCESS_KEY_ID"))
+    # tensorstore does not look for the name by itself, not even for "default".
+    profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
     spec: dict[str, Any] = {
         "driver": "s3",
         "bucket": bucket,
         "path": f"{path}/" if path else "",
         # The whole chain looks for files and services too, loudly; it ends with anonymous access.
-        "aws_credentials": {"type": "environment" if known else "default"},
+        "aws_credentials": {"type": "environment"} if known else {"type": "default", "profile": profile},
     }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
