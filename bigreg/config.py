@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from dask.utils import parse_bytes
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .cluster.settings import PRIVATE, Cluster
@@ -110,6 +111,33 @@ class Guarantee(_Section):
     inverse_tolerance: float = Field(0.01, gt=0, lt=0.5)
 
 
+class IO(_Section):
+    """How hard one worker process works its storage."""
+
+    copies: int = Field(4, ge=1)
+    transfers: int = Field(8, ge=1)
+    cache: str = "256MB"
+
+    @field_validator("cache")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if _bytes(value) is None:
+            raise ValueError(f"{value!r} is not a size such as 256MB")
+        return value
+
+    @property
+    def cache_bytes(self) -> int:
+        return _bytes(self.cache)
+
+
+def _bytes(text: str) -> int | None:
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        return None
+    return size if size >= 0 else None
+
+
 class Config(_Section):
     """Configuration of one registration."""
 
@@ -124,10 +152,11 @@ class Config(_Section):
     output: Output = Output()
     guarantee: Guarantee = Guarantee()
     cluster: Cluster = Cluster()
+    io: IO = IO()
 
     def result_part(self) -> dict[str, Any]:
-        """The part that decides the result, so without the cluster: a resumed run must agree in it."""
-        return self.model_dump(mode="json", exclude={"cluster"})
+        """The part that decides the result, so without cluster and storage: a resumed run must agree in it."""
+        return self.model_dump(mode="json", exclude={"cluster", "io"})
 
 
 def preset_names() -> list[str]:

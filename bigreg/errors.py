@@ -29,9 +29,19 @@ class OutputError(BigregError):
 
 
 class CorruptDataError(BigregError):
-    """A chunk or file whose bytes cannot be decoded; the message names it."""
+    """A chunk or file whose bytes cannot be decoded; the message names it.
+
+    url, box    the array and the box (start, stop) of the chunk, where it is one of an array
+    """
 
     exit_status = 6
+
+    def __init__(
+        self, message: str, *, url: str | None = None, box: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.url = url
+        self.box = box
 
 
 class ResourceError(BigregError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis
@@ -25,3 +28,68 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real volumes at {folder}; set BIGREG_TEST_DATA to their folder")
     return folder
+
+
+@dataclass
+class S3:
+    """A server of the S3 protocol in this process with the bucket `bucket`; the environment leads to it.
+
+    requests    (method, path) of all that came in
+    keys        whose they were (access key ids)
+    refuse      asked about each of them; where it says so the server is too busy (503)
+    """
+
+    url: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    refuse: Callable[[str, str], bool] | None = None
+
+    def answer(self, app, environ, start_response):
+        request = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append(request)
+        self.keys.add(environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0])
+        if self.refuse is not None and self.refuse(*request):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("503 Slow Down", [("Content-Length", "0")])
+            return []
+        return app(environ, start_response)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    pytest.importorskip("moto", reason="needs the extra 'test'")
+    import boto3
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *args):
+            pass
+
+    app, state = DomainDispatcherApplication(create_backend_app), S3()
+    server = make_server("127.0.0.1", 0, lambda *request: state.answer(app, *request), True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    environment = {
+        "AWS_ENDPOINT_URL": state.url,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "known-to-few",
+        "AWS_SECRET_ACCESS_KEY": "known-to-nobody",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+        yield state
+    server.shutdown()
+
+
+@pytest.fixture
+def s3(s3_server):
+    """An S3 server that is well."""
+    s3_server.requests.clear()
+    s3_server.keys.clear()
+    s3_server.refuse = None
+    yield s3_server
+    s3_server.refuse = None

@@ -175,13 +175,13 @@ def test_memory_locations_outlive_a_change_of_concurrency():
     url = "memory://test-storage/a.zarr"
     array = storage.create_array(url, shape=(4,), dtype="uint8", chunks=(2,))
     array.write((0,), np.arange(4))
-    storage.set_concurrency(copies=1, transfers=1)
+    storage.configure(copies=1, transfers=1, cache_bytes=1000)
     try:
         assert storage.open_array(url)[:].tolist() == [0, 1, 2, 3]
         assert storage.exists(url) and not storage.exists(url + "x")
         assert storage.children("memory://test-storage") == ["a.zarr"]
     finally:
-        storage.set_concurrency()
+        storage.configure()
 
 
 def test_file_urls_name_local_paths(tmp_path):
@@ -221,6 +221,18 @@ def test_a_damaged_chunk_is_named(tmp_path, shards, damage):
         array.read((0, 0, 0), SHAPE)
     assert url in str(caught.value) and "voxels (8, " in str(caught.value) and "restore" in str(caught.value)
     assert np.array_equal(array.read((0, 0, 0), (8, 23, 31)), ramp()[:8])
+
+
+@pytest.mark.parametrize("shards", [None, (8, 16, 16)])
+def test_whole_shards_are_written_over_damaged_ones(tmp_path, shards):
+    url = str(tmp_path / "a.zarr")
+    array = storage.create_array(url, shape=SHAPE, dtype="uint16", chunks=(8, 8, 8), shards=shards)
+    array.write((0, 0, 0), ramp())
+    for file in (tmp_path / "a.zarr" / "c").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:9])
+    array.write((0, 0, 0), ramp() + 1)
+    assert np.array_equal(array[...], ramp() + 1)
 
 
 def test_damaged_metadata_is_named(tmp_path):
@@ -268,3 +280,89 @@ def test_a_full_and_a_read_only_disk_are_output_errors(tmp_path):
             array.write((0,), np.ones(1 << 20))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.fixture
+def cache():
+    storage.configure(cache_bytes=2**24)
+    yield
+    storage.configure()
+
+
+def reads() -> int:
+    """Files or parts of files that this process has read so far."""
+    name = "/tensorstore/kvstore/file/read"
+    found = [m for m in ts.experimental_collect_matching_metrics(name) if m["name"] == name]
+    return found[0]["values"][0]["value"] if found else 0
+
+
+@pytest.mark.parametrize("shards", [None, (32, 32, 32)])
+def test_overlapping_boxes_of_a_constant_array_read_each_chunk_once(tmp_path, cache, shards):
+    url, shape = str(tmp_path / "a"), (32, 64, 64)
+    data = ramp(shape)
+    storage.create_array(url, shape=shape, dtype="uint16", chunks=(16, 16, 16), shards=shards).write((0, 0, 0), data)
+
+    def count(constant: bool) -> int:
+        array, before = storage.open_array(url, constant=constant), reads()
+        for y in range(0, 48, 8):
+            assert np.array_equal(array.read((4, y, 8), (30, y + 16, 60)), data[4:30, y : y + 16, 8:60])
+        return reads() - before
+
+    chunks = 2 * 4 * 4
+    assert count(True) <= chunks + 4  # and the index of each shard
+    assert count(False) > 1.5 * chunks
+
+
+def test_the_cache_never_shows_what_is_no_longer_so(tmp_path, cache):
+    url = str(tmp_path / "a")
+    writer = storage.create_array(url, shape=(8,), dtype="uint16", chunks=(4,))
+    reader, early = storage.open_array(url), storage.open_array(url, constant=True)
+    assert not early[:].any()  # chunks that are not there yet are kept as such
+    for value in (1, 2):
+        writer.write((0,), np.full(8, value))
+        assert (reader[:] == value).all() and (writer[:] == value).all()
+        assert (storage.open_array(url, constant=True)[:] == value).all()
+        assert (pickle.loads(pickle.dumps(early))[:] == value).all()
+
+
+def test_a_passing_error_is_tried_again_and_a_lasting_one_is_not(tmp_path, monkeypatch, caplog):
+    from bigreg.storage import retry
+
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.001)
+    array = storage.create_array(str(tmp_path / "a"), shape=(2,), dtype="u1", chunks=(2,))
+    load, calls = storage.Array._load, []
+
+    def fail(message: str, times: int):
+        def broken(self, start, stop):
+            calls.append(start)
+            if len(calls) <= times:
+                raise ValueError(message)
+            return load(self, start, stop)
+
+        calls.clear()
+        monkeypatch.setattr(storage.Array, "_load", broken)
+
+    for message in (
+        "UNKNOWN: Error reading local file \"a\": Input/output error [os_error_code='5']",
+        "ABORTED: Error reading local file \"a\": Stale file handle [os_error_code='116']",
+        "DEADLINE_EXCEEDED: Error reading local file \"a\": Connection timed out [os_error_code='110']",
+        "UNAVAILABLE: Error reading local file \"a\": Connection reset by peer [os_error_code='104']",
+    ):
+        fail(message, 3)
+        assert array[:].tolist() == [0, 0] and len(calls) == 4
+    assert f"{tmp_path}/a" in caplog.text and f"try 4 of {retry.TRIES} follows" in caplog.text
+    fail("UNKNOWN: Input/output error [os_error_code='5']", 10**6)
+    with pytest.raises(
+        InputError, match=rf"/a' cannot be read: Input/output error \(tried {retry.TRIES} times\); check"
+    ):
+        array[:]
+    assert len(calls) == retry.TRIES
+    for message, kind in (
+        ("PERMISSION_DENIED: Permission denied [os_error_code='13']", InputError),
+        ("NOT_FOUND: nothing there", CorruptDataError),
+        ("DATA_LOSS: checksum", CorruptDataError),
+    ):
+        fail(message, 10**6)
+        with pytest.raises(kind):
+            array[:]
+        assert len(calls) <= 2  # once, and once more to find the chunk

@@ -32,8 +32,8 @@ class Optimise:
     iterations       steps at most
     max_step         a control point moves at most this far in one step
     tolerance        stop where no control point moves further than this
-    regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: the same
-                     stiffness whatever the spacing, its anisotropy and the cells
+    regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one
+                     stiffness for any spacing, isotropic or not, and any cells
     """
 
     antisymmetric: ClassVar[bool] = True

@@ -94,7 +94,8 @@ def level_factors(
         for a, b, o, e, s in zip(block.start, block.stop, start, stop, samples, strict=True)
     )
     parts = {
-        which: exponential(sign * field, spacing, squarings_of(level))[(slice(None), *inner)] for which, sign in SIGNS.items()
+        which: exponential(sign * field, spacing, squarings_of(level))[(slice(None), *inner)]
+        for which, sign in SIGNS.items()
     }
     return parts, 0.0 if factor is None else float(1.0 - factor.mean())
 
@@ -152,9 +153,7 @@ def squarings_of(level: LevelPlan) -> int:
     return squarings(BOUND_CELLS, level.lattice.samples)
 
 
-def compose(
-    context: Context, level_index: int, attempt: int, index: Shape
-) -> tuple[Status, dict[str, float]]:
+def compose(context: Context, level_index: int, attempt: int, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute, verify and store both half-way maps on one block."""
     level = context.levels[level_index]
     block = level.blocks[index]

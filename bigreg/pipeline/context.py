@@ -11,7 +11,7 @@ import torch
 from ..config import Config
 from ..engines import Engine, load_engine
 from ..geometry import Grid, Shape
-from ..storage import Array
+from ..storage import Array, configure
 from ..volumes import ImageSpec, Volume, open_volume
 from .frames import Frames
 from .images import LevelImage
@@ -29,6 +29,8 @@ class Context:
         self.store = RunStore(url)
         self.attributes = self.store.attributes
         self.config = Config.model_validate(self.attributes["config"])
+        io = self.config.io
+        configure(copies=io.copies, transfers=io.transfers, cache_bytes=io.cache_bytes)
         self._arrays: dict[str, Array] = {}
 
     @cached_property

@@ -43,13 +43,21 @@ class Listener(Protocol):
         """A stage is complete, or ends for now."""
 
 
+FATAL = (InputError, OutputError, CorruptDataError)
+
+
 @dataclass(frozen=True)
 class Failure:
-    """Why a block failed, in a form that travels: error class, message, traceback text."""
+    """Why a block failed, in a form that travels. `error`: what was raised, where bigreg raised it on purpose."""
 
-    kind: str
     message: str
-    trace: str
+    trace: str = ""
+    error: BigregError | None = None
+
+    @property
+    def fatal(self) -> bool:
+        """Whether other blocks will most likely meet the same."""
+        return isinstance(self.error, FATAL)
 
 
 @dataclass(frozen=True)
@@ -68,13 +76,10 @@ def _execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shap
     worker = get_worker().address
     try:
         return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
+    except BigregError as error:
+        return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
     except Exception as error:
-        kind = type(error).__name__ if isinstance(error, BigregError) else "Exception"
-        message = str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}"
-        return Answer(Status.FAILED, {}, Failure(kind, message, traceback.format_exc()), worker)
-
-
-KINDS = {cls.__name__: cls for cls in (InputError, OutputError, CorruptDataError)}
+        return Answer(Status.FAILED, {}, Failure(f"{type(error).__name__}: {error}", traceback.format_exc()), worker)
 
 
 class Driver:
@@ -110,13 +115,12 @@ class Driver:
         order = {stage.name: number for number, stage in enumerate(stages)}
         failed = sorted(failures.items(), key=lambda item: (order[item[0][0]], item[0][1]))
         errors = [
-            {"stage": name, "block": list(index), "message": f.message, "trace": f.trace}
-            for (name, index), f in failed
+            {"stage": name, "block": list(index), "message": f.message, "trace": f.trace} for (name, index), f in failed
         ]
         self.store.update(errors=errors[:100], state="incomplete", updated=time.time())
-        (name, _), failure = next((f for f in failed if f[1].kind in KINDS), failed[0])
-        if failure.kind in KINDS:
-            raise KINDS[failure.kind](failure.message)
+        (name, _), failure = next((f for f in failed if f[1].fatal), failed[0])
+        if failure.fatal:
+            raise failure.error
         stage = next(s for s in stages if s.name == name)
         blocks = ", ".join(str(index) for (_, index), _ in failed[:8])
         raise IncompleteError(
@@ -175,7 +179,7 @@ class _Streaming:
             self.threads = self.client.nthreads()
             for gone in self.reserves.keys() - self.threads.keys():
                 self.reserves.setdefault("", deque()).extend(self.reserves.pop(gone))
-        if any(f.kind in KINDS for f in self.failures.values()):
+        if any(f.fatal for f in self.failures.values()):
             return
         workers = list(self.threads) or [""]
         missing = max(0, self.expected - len(self.threads))
@@ -196,7 +200,7 @@ class _Streaming:
             while job is not None:
                 own.append(job)
                 flow = job[0]
-                index = flow.take(self.flows) if 1 < len(self.threads) and len(own) < SPAN else None
+                index = flow.take(self.flows) if len(self.threads) > 1 and len(own) < SPAN else None
                 job = None if index is None else (flow, index)
         if own:
             return own.popleft()
@@ -234,8 +238,10 @@ class _Streaming:
         if future.status == "finished":
             answer = future.result()
         elif future.status == "error":  # the worker died too often, most likely for want of memory
-            message = f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
-            answer = Answer(Status.FAILED, {}, Failure("Exception", message, ""))
+            message = (
+                f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
+            )
+            answer = Answer(Status.FAILED, {}, Failure(message))
         else:
             flow.progress.set(index, Status.TODO)
             raise ClusterError(

@@ -59,7 +59,7 @@ class LevelImage:
         if self._level is not None:
             self.grid: Grid = volume.grid(self._level)
         else:
-            self._array = store.array(*place(volume.name, factors))
+            self._array = store.array(*place(volume.name, factors), constant=True)
             self.grid = volume.grid().downsampled(factors)
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:

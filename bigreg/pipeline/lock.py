@@ -36,8 +36,8 @@ def working_on(url: str) -> Iterator[None]:
     if other is not None and alive(other):
         raise OutputError(
             f"'{url}' is being worked on by process {other.get('process')} on {other.get('host')}, last seen "
-            f"{max(0.0, time.time() - other.get('seen', 0)):.0f} s ago; wait for it or stop it (a process that is gone is "
-            f"forgotten after {STALE_SECONDS:.0f} s)"
+            f"{max(0.0, time.time() - other.get('seen', 0)):.0f} s ago; wait for it or stop it (a process that is "
+            f"gone is forgotten after {STALE_SECONDS:.0f} s)"
         )
     if not claim.write({**me, "seen": time.time()}):
         raise OutputError(f"'{url}' was taken by another process this very moment; see `bigreg status {url}`")

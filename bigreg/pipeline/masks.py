@@ -42,8 +42,8 @@ def find_tissue(image: np.ndarray) -> np.ndarray:
     """(z, y, x) bool: what is brighter than background, without dirt and holes, and a small margin.
 
     image (z, y, x) of intensities about 0..1. The threshold is Otsu's (1979) on the logarithm of the smoothed
-    intensities: light falls off within cleared tissue, and the dimmest of it is much nearer to the background than to the
-    brightest. All true where there is no background.
+    intensities: light falls off within cleared tissue, and the dimmest of it is much nearer to the background than to
+    the brightest. All true where there is no background.
     """
     smooth = np.log1p(ndimage.gaussian_filter(np.clip(image, 0.0, 1.0), 1.0) / KNEE)
     counts, edges = np.histogram(smooth, 256)

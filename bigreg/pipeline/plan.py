@@ -89,7 +89,7 @@ def make_plan(frames: Frames, volumes: dict[str, Volume], config: Config) -> Pla
     return Plan(
         tuple(levels),
         sum(len(p.blocks) for p in levels),
-        memory + BASE_BYTES,
+        memory + BASE_BYTES + config.io.cache_bytes,
         worker_memory(config.cluster),
         read,
         written,

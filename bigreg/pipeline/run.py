@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from ..cluster import HERE, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..engines import load_engine
-from ..errors import ConfigError, InputError, OutputError
+from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..transforms import ngff
 from ..transforms.affine import apply_affine
 from ..transforms.positions import Positions
 from ..volumes import ImageWriter, Volume, convert, open_volume
 from . import warp
 from .context import IMAGES, Context
+from .damage import forget
 from .driver import Driver, Listener, new_stamp
 from .fields import DIRECTIONS, ends
 from .lock import working_on
@@ -34,6 +36,7 @@ from .stages import Stages
 from .start import provisional
 from .store import RunStore, Status
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
 
 
@@ -109,7 +112,7 @@ def register(
         if not there:
             store.create(
                 {
-                    "config": config.result_part(),
+                    "config": config.model_dump(mode="json", exclude={"cluster"}),
                     "cluster": config.cluster.stored(),
                     "identities": identities,
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
@@ -219,12 +222,29 @@ class Run:
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:
                 expected = (settings.workers or 0) if settings is not None else 0
-                Stages(Driver(used, self.store, progress, expected=expected)).run()
+                self._repaired(Driver(used, self.store, progress, expected=expected))
         except BaseException:
-            self.store.update(state="incomplete", updated=time.time())
+            try:
+                self.store.update(state="incomplete", updated=time.time())
+            except OutputError as error:  # a full disk: what ended the run is what is raised
+                logger.warning("the run could not be marked as incomplete: %s", error)
             raise
         self.store.update(state="finished", updated=time.time())
         return self
+
+    def _repaired(self, driver: Driver) -> None:
+        """Run all stages; what was done and can no longer be read is done anew, once."""
+        seen = set()
+        while True:
+            try:
+                return Stages(driver).run()
+            except CorruptDataError as error:
+                place = error.url, error.box
+                again = forget(self.store, error) if place not in seen else None
+                if again is None:
+                    raise
+                seen.add(place)
+                logger.warning("%s; computing %s %s anew", error, *again)
 
     def status(self) -> RunStatus:
         """Progress, read from the store: works from any process on any machine that sees it."""

@@ -115,8 +115,8 @@ class Stages:
                     self.driver.open(self._compose_stage(level, attempt + 1, None))
                     amended = True
                     break
-        # With a level's velocity gone its maps are the coarser level's, which passed on its own samples; on this level's
-        # they may fall short of the floor by rounding, but the final fields are verified again.
+        # With a level's velocity gone its maps are the coarser level's, which passed on its own samples; on this
+        # level's they may fall short of the floor by rounding, but the final fields are verified again.
 
     def _create_level(self, level: LevelPlan) -> None:
         place = f"levels/{level.index}"

@@ -69,8 +69,8 @@ class RunStore:
         for depth in range(1, len(parts) + 1):
             storage.create_group(self.path(*parts[:depth]), exist_ok=True)
 
-    def array(self, *parts: str | int, write: bool = False) -> storage.Array:
-        return storage.open_array(self.path(*parts), write=write)
+    def array(self, *parts: str | int, write: bool = False, constant: bool = False) -> storage.Array:
+        return storage.open_array(self.path(*parts), write=write, constant=constant)
 
 
 class Progress:

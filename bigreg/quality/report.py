@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from ..geometry import Vector
-from ..storage.locations import open_kvstore, write_error
+from ..storage import write_file
 from . import figures as draw
 from .verdict import Outcome, judge
 
@@ -116,10 +116,7 @@ def write_report(data: ReportData, folder: str) -> None:
     page = _page(data, sections, blocks)
     pictures = [(f"{p.name}.png", p.png) for s in (*sections, *blocks) for p in s.pictures]
     for name, content in [*pictures, ("index.html", page.encode("utf-8"))]:
-        try:
-            open_kvstore(str(folder)).write(name, content).result()
-        except ValueError as error:
-            raise write_error(f"{folder}/{name}", error) from error
+        write_file(str(folder), name, content)
 
 
 # ------------------------------------------------------------------------------------------------------- contents

@@ -3,31 +3,45 @@
 A location is a local path or a URL (file://, memory://, http(s)://, s3://, gs://). Groups and arrays are written as
 Zarr v3; Zarr v3, Zarr v2 and N5 are read. tensorstore does the work: its local files are written beside their final
 name and renamed, so a reader meets an old chunk or a new one but never half of one. Each chunk that is written here
-carries a checksum, so a flipped bit is an error and not an image.
+carries a checksum, so a flipped bit is an error and not an image. What fails for a passing reason is tried again.
 
 The rule that parallel writers live by: one writer owns whole shards (whole chunks where an array has no shards).
 """
 
 from .arrays import Array, create_array, open_array
 from .claims import Claim
-from .locations import join, local_path, scheme, set_concurrency
-from .nodes import Node, children, create_group, exists, find_node, read_attributes, remove, write_attributes
+from .locations import configure, filesystem, join, local_path, scheme
+from .nodes import (
+    Node,
+    children,
+    create_group,
+    exists,
+    find_node,
+    read_attributes,
+    remove,
+    write_attributes,
+    write_file,
+)
+from .retry import patiently
 
 __all__ = [
     "Array",
     "Claim",
     "Node",
     "children",
+    "configure",
     "create_array",
     "create_group",
     "exists",
+    "filesystem",
     "find_node",
     "join",
     "local_path",
     "open_array",
+    "patiently",
     "read_attributes",
     "remove",
     "scheme",
-    "set_concurrency",
     "write_attributes",
+    "write_file",
 ]

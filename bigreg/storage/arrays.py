@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from ..errors import CorruptDataError, InputError, OutputError
-from .locations import context, error_code, error_reason, kvstore_spec, read_error, write_error
+from ..errors import BigregError, CorruptDataError, InputError, OutputError
+from .locations import context, kvstore_spec, read_error, write_error
 from .nodes import find_node, read_attributes
+from .retry import error_code, error_reason, patiently
 
 
 class Array:
@@ -21,10 +22,11 @@ class Array:
     Holds no more than a handle; a pickle of it is its location, opened anew where it is unpickled.
     """
 
-    def __init__(self, url: str, store: ts.TensorStore, *, sharded: bool, write: bool) -> None:
+    def __init__(self, url: str, store: ts.TensorStore, *, sharded: bool, write: bool, constant: bool = False) -> None:
         self.url = url
         self._store = store
         self._write = write
+        self._constant = constant
         self.shape: tuple[int, ...] = tuple(store.shape)
         names = tuple(store.domain.labels)
         self.dimension_names: tuple[str, ...] | None = names if all(names) else None
@@ -34,7 +36,7 @@ class Array:
         self.shards: tuple[int, ...] | None = tuple(layout.write_chunk.shape) if sharded else None
 
     def __reduce__(self) -> tuple:
-        return _reopen, (self.url, self._write)
+        return _reopen, (self.url, self._write, self._constant)
 
     def __repr__(self) -> str:
         return (
@@ -50,10 +52,13 @@ class Array:
         return read_attributes(self.url)
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-        """The box from `start` up to `stop`, C order, native bytes. Raises CorruptDataError naming a bad chunk."""
+        """The box from `start` up to `stop`, C order, native bytes.
+
+        Raises CorruptDataError naming a bad chunk, InputError where the place does not answer.
+        """
         start, stop = self._box(start, stop)
         try:
-            return np.ascontiguousarray(self._slice(start, stop).read().result())
+            return np.ascontiguousarray(patiently(self.url, lambda: self._load(start, stop)))
         except ValueError as error:
             problem = read_error(self.url, error)
             if isinstance(problem, InputError):
@@ -76,7 +81,15 @@ class Array:
         if not whole and not partial:
             raise ValueError(f"'{self.url}': box {start} to {stop} covers parts of shards {unit}; write whole shards")
         try:
-            self._slice(start, stop).write(data.astype(self.dtype, copy=False)).result()
+            data = data.astype(self.dtype, copy=False)
+            try:
+                patiently(self.url, lambda: self._save(start, stop, data))
+            except ValueError as error:
+                # tensorstore reads a chunk that juts out of the array before it replaces it. Damage is replaced too.
+                if not whole or isinstance(read_error(self.url, error), InputError):
+                    raise
+                self._drop(start, stop)
+                patiently(self.url, lambda: self._save(start, stop, data))
         except ValueError as error:
             raise write_error(self.url, error) from error
 
@@ -116,34 +129,60 @@ class Array:
     def _slice(self, start: Sequence[int], stop: Sequence[int]) -> ts.TensorStore:
         return self._store[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
+    def _load(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        return self._slice(start, stop).read().result()
+
+    def _save(self, start: Sequence[int], stop: Sequence[int], data: np.ndarray) -> None:
+        self._slice(start, stop).write(data).result()
+
+    def _drop(self, start: Sequence[int], stop: Sequence[int]) -> None:
+        """Delete the files of a box of whole shards."""
+        names = self._store.spec().to_json()["metadata"].get("chunk_key_encoding", {"name": "default"})
+        if names["name"] != "default" or names.get("configuration", {}).get("separator", "/") != "/":
+            return
+        for index in _tiles(start, stop, self.shards or self.chunks):
+            self._store.kvstore.write("/".join(["c", *map(str, index)]), None).result()
+
     def _chunk_boxes(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple]:
-        ranges = [range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunks, strict=True)]
-        for index in itertools.product(*ranges):
+        for index in _tiles(start, stop, self.chunks):
             low = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             high = tuple(min(a + c, n) for a, c, n in zip(low, self.chunks, self.shape, strict=True))
             yield index, low, high
 
-    def _name_bad_chunk(self, start: Sequence[int], stop: Sequence[int], error: ValueError) -> CorruptDataError:
+    def _name_bad_chunk(self, start: Sequence[int], stop: Sequence[int], error: ValueError) -> BigregError:
         # The message of the whole read does not always say which chunk failed, so each is tried by itself.
         for index, low, high in self._chunk_boxes(start, stop):
             try:
-                self._slice(low, high).read().result()
+                patiently(self.url, lambda low=low, high=high: self._load(low, high))
             except ValueError as reason:
+                problem = read_error(self.url, reason)
+                if isinstance(problem, InputError):
+                    return problem
                 return CorruptDataError(
                     f"'{self.url}': chunk {index}, voxels {low} to {high}, cannot be decoded: {error_reason(reason)}; "
-                    "restore the file or compute it anew"
+                    "restore the file or compute it anew",
+                    url=self.url,
+                    box=(low, high),
                 )
         return CorruptDataError(
             f"'{self.url}': box {tuple(start)} to {tuple(stop)} could not be read: {error_reason(error)}"
         )
 
 
-def _reopen(url: str, write: bool) -> Array:
-    return open_array(url, write=write)
+def _tiles(start: Sequence[int], stop: Sequence[int], unit: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Indices of the tiles of size `unit` that a box meets."""
+    return itertools.product(*(range(a // u, -(-b // u)) for a, b, u in zip(start, stop, unit, strict=True)))
 
 
-def open_array(url: str, *, write: bool = False) -> Array:
+def _reopen(url: str, write: bool, constant: bool) -> Array:
+    return open_array(url, write=write, constant=constant)
+
+
+def open_array(url: str, *, write: bool = False, constant: bool = False) -> Array:
     """Open a Zarr v3, Zarr v2 or N5 array. N5 axes come out reversed, as numpy (z, y, x).
+
+    `constant` promises that what is read will not change while the array is open: decoded chunks are cached, as far as
+    `configure` has room for them. One that is opened later sees what was written before.
 
     Raises InputError where there is no array or its codec is unknown, CorruptDataError where its metadata is broken.
     """
@@ -153,10 +192,10 @@ def open_array(url: str, *, write: bool = False) -> Array:
         what = "nothing is stored there" if node is None else "a group is stored there, not an array"
         raise InputError(f"'{url}' is no array: {what}; check the path")
     driver = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5"}[node.format]
+    spec = {"driver": driver, "kvstore": kvstore_spec(url), "recheck_cached_data": "open" if constant else True}
+    options = {"context": context(caching=constant), "open": True, "read": True, "write": write}
     try:
-        store = ts.open(
-            {"driver": driver, "kvstore": kvstore_spec(url)}, context=context(), open=True, read=True, write=write
-        ).result()
+        store = patiently(url, lambda: ts.open(spec, **options).result())
     except ValueError as error:
         if error_code(error) in ("INVALID_ARGUMENT", "UNIMPLEMENTED"):
             raise InputError(
@@ -165,7 +204,7 @@ def open_array(url: str, *, write: bool = False) -> Array:
         raise read_error(url, error) from error
     codecs = node.metadata.get("codecs", []) if node.format == "zarr3" else []
     sharded = any(codec.get("name") == "sharding_indexed" for codec in codecs)
-    return Array(url, store.T if node.format == "n5" else store, sharded=sharded, write=write)
+    return Array(url, store.T if node.format == "n5" else store, sharded=sharded, write=write, constant=constant)
 
 
 def create_array(
@@ -210,7 +249,7 @@ def create_array(
         metadata["dimension_names"] = list(dimension_names)
     spec = {"driver": "zarr3", "kvstore": kvstore_spec(url), "metadata": metadata}
     try:
-        ts.open(spec, context=context(), create=True, open=False).result()
+        patiently(url, lambda: ts.open(spec, context=context(), create=True, open=False).result())
     except ValueError as error:
         if error_code(error) != "ALREADY_EXISTS":
             raise write_error(url, error) from error

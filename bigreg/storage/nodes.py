@@ -7,16 +7,16 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import tensorstore as ts
 
 from ..errors import CorruptDataError, InputError, OutputError
-from .locations import join, local_path, open_kvstore, read_error, scheme, write_error
+from .locations import filesystem, join, local_path, open_kvstore, read_error, scheme, write_error
+from .retry import patiently
 
 
 def _read_json(url: str, key: str) -> dict[str, Any] | None:
     try:
-        result = open_kvstore(url).read(key).result()
+        result = patiently(join(url, key), lambda: open_kvstore(url).read(key).result())
     except ValueError as error:
         raise read_error(join(url, key), error) from error
     if result.state != "value":
@@ -31,11 +31,15 @@ def _read_json(url: str, key: str) -> dict[str, Any] | None:
 
 
 def _write_json(url: str, key: str, data: dict[str, Any]) -> None:
+    write_file(url, key, json.dumps(data, indent=1, allow_nan=False).encode())
+
+
+def write_file(url: str, name: str, content: bytes) -> None:
+    """Write a file below `url`; it appears complete or not at all. Raises OutputError."""
     try:
-        text = json.dumps(data, indent=1, allow_nan=False)
-        open_kvstore(url).write(key, text.encode()).result()
+        patiently(join(url, name), lambda: open_kvstore(url).write(name, content).result())
     except ValueError as error:
-        raise write_error(join(url, key), error) from error
+        raise write_error(join(url, name), error) from error
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,16 @@ def exists(url: str) -> bool:
     path = local_path(url)
     if path is not None:
         return any(path.iterdir()) if path.is_dir() else path.exists()
-    if find_node(url) is not None:
+    if find_node(url) is not None or children(url):
         return True
+    parent, _, key = str(url).rstrip("/").rpartition("/")
+    if parent.endswith("/"):  # a whole bucket or server
+        return False
     try:
-        spec = str(url).rstrip("/")
-        parent, _, key = spec.rpartition("/")
-        return open_kvstore(parent).read(key, byte_range=slice(0, 1)).result().state == "value" if key else False
+        first = patiently(url, lambda: open_kvstore(parent).read(key, byte_range=slice(0, 1)).result())
     except ValueError as error:
         raise read_error(url, error) from error
+    return first.state == "value"
 
 
 def children(url: str) -> list[str]:
@@ -88,19 +94,26 @@ def children(url: str) -> list[str]:
     if scheme(url) == "memory":
         names = (key.decode().partition("/")[0] for key in open_kvstore(url).list().result())
         return sorted(set(names))
-    # fsspec lists one folder; tensorstore would list every chunk below it.
-    filesystem, path = fsspec.core.url_to_fs(str(url))
+    # tensorstore would list every chunk below it.
+    files, place = filesystem(url)
     try:
-        return sorted(name.rstrip("/").rpartition("/")[2] for name in filesystem.ls(path, detail=False))
+        found = patiently(url, lambda: files.ls(place, detail=False))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise read_error(url, error) from error
+    # A file is listed as itself, an empty folder may be too.
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != place.rstrip("/"))
 
 
 def remove(url: str) -> None:
     """Delete everything that is stored at `url`, if anything is."""
     path = local_path(url)
     if path is None:
-        open_kvstore(url).delete_range(ts.KvStore.KeyRange()).result()
+        try:
+            patiently(url, lambda: open_kvstore(url).delete_range(ts.KvStore.KeyRange()).result())
+        except ValueError as error:
+            raise write_error(url, error) from error
     elif path.is_dir():
         shutil.rmtree(path)
     else:

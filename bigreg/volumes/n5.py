@@ -53,7 +53,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
     known = resolution is not None
     stored, arrays = [], []
     for url, factors, _ in levels:
-        array = open_array(url)
+        array = open_array(url, constant=True)
         axes = unnamed_axes(name, spec, array.shape)
         read = BoxReader(array, axes, pick(name, spec, axes, array.shape))
         full = np.asarray(resolution[::-1] if known else (1.0, 1.0, 1.0))

@@ -42,7 +42,7 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
     if first is not None and first not in paths:
         raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(paths)}")
     start = paths.index(first) if first is not None else 0
-    arrays = [open_array(join(url, path)) for path in paths[start:]]
+    arrays = [open_array(join(url, path), constant=True) for path in paths[start:]]
     axes, factors = _axes(multiscale, arrays[0], spec, name)
     picked = pick(name, spec, axes, arrays[0].shape)
 

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-import fsspec
 import numpy as np
 
 from ..errors import InputError
 from ..geometry import Shape
-from ..storage import local_path
+from ..storage import filesystem, local_path
 from .spec import ImageSpec
 
 Read = Callable[[Shape, Shape], np.ndarray]
@@ -122,7 +121,10 @@ def scaling(spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> np
 def open_binary(path: str) -> BinaryIO:
     """A seekable file at a path or URL."""
     local = local_path(path)
-    return open(local, "rb") if local is not None else fsspec.open(path, "rb").open()
+    if local is not None:
+        return open(local, "rb")
+    files, place = filesystem(path)
+    return files.open(place, "rb")
 
 
 _loaded: OrderedDict[tuple, np.ndarray] = OrderedDict()

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import BigregError, CorruptDataError, InputError
 from ..geometry import Grid, Shape, Vector
+from ..storage import patiently
 from .arrays import open_in_memory
 from .formats import find_format
 from .spec import ImageSpec
@@ -73,21 +74,25 @@ class Volume:
     def read(self, start: Sequence[int], stop: Sequence[int], level: int = 0) -> np.ndarray:
         """The voxels from index `start` up to `stop` (z, y, x), native byte order.
 
-        Raises ValueError for a box outside the volume, CorruptDataError naming what cannot be decoded.
+        Raises ValueError for a box outside the volume, CorruptDataError naming what cannot be decoded, InputError where
+        the place does not answer.
         """
         stored = self._stored.levels[level]
         start, stop = tuple(int(v) for v in start), tuple(int(v) for v in stop)
         if any(not 0 <= a <= b <= n for a, b, n in zip(start, stop, stored.shape, strict=True)):
             raise ValueError(f"{label(self.name, self._settings)}: box {start} to {stop} is outside {stored.shape}")
         try:
-            data = stored.read(start, stop)
+            data = patiently(label(self.name, self._settings), lambda: stored.read(start, stop))
         except (BigregError, MemoryError):
             raise
         except Exception as error:  # each codec library has errors of its own
-            raise CorruptDataError(
-                f"{label(self.name, self._settings)} level {level}: voxels {start} to {stop} cannot be decoded: "
-                f"{error}; restore the file from its source"
-            ) from error
+            what = f"{label(self.name, self._settings)} level {level}: voxels {start} to {stop}"
+            if getattr(error, "tries", 1) > 1:
+                text = (
+                    f"{what} cannot be read: {error} (tried {error.tries} times); check disk, network and permissions"
+                )
+                raise InputError(text) from error
+            raise CorruptDataError(f"{what} cannot be decoded: {error}; restore the file from its source") from error
         return np.ascontiguousarray(data, dtype=self.dtype)
 
     def with_channel(self, channel: int) -> Volume:

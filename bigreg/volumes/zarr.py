@@ -8,7 +8,7 @@ from .stored import BoxReader, StoredImage, StoredLevel, pick, scaling, unnamed_
 
 
 def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
-    array = open_array(join(spec.path, spec.dataset or ""))
+    array = open_array(join(spec.path, spec.dataset or ""), constant=True)
     names = "".join(str(axis or "?").lower() for axis in array.dimension_names or ())
     axes = names if len(names) == array.ndim and set("zyx") <= set(names) else unnamed_axes(name, spec, array.shape)
     read = BoxReader(array, axes, pick(name, spec, axes, array.shape))

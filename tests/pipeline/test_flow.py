@@ -75,9 +75,9 @@ def test_several_workers_go_on_beside_a_straggler(store):
     counts = (1, 1, 12)
     stages = [Stage("a", "a", counts, note, ("a", 0.02), ("failing",))]
     stages.append(Stage("b", "b", counts, note, ("b", 0.0), ("failing",), needs=(Need("a", same_block),)))
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            Driver(client, store).run(*stages, stamp="1")
+    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**settings) as cluster, Client(cluster, set_as_default=False) as client:
+        Driver(client, store).run(*stages, stamp="1")
     straggler = EVENTS.index(("end", "a", (0, 0, 0)))
     assert sum(what == "end" and name == "b" for what, name, _ in EVENTS[:straggler]) >= 3
 
@@ -86,7 +86,15 @@ def test_a_halted_stage_lets_nothing_that_needs_it_begin(store, thread_client):
     EVENTS.clear()
     counts = (1, 1, 4)
     bad = Stage("bad", "bad", counts, note, ("bad", 0.0), ("failing",), halts="failing")
-    after = Stage("after", "after", counts, note, ("after", 0.0), ("failing",), needs=(Need("bad", lambda i: ((0, 0, 0), counts)),))
+    after = Stage(
+        "after",
+        "after",
+        counts,
+        note,
+        ("after", 0.0),
+        ("failing",),
+        needs=(Need("bad", lambda i: ((0, 0, 0), counts)),),
+    )
     done = Driver(thread_client, store).run(bad, after, stamp="1")
     assert (done["bad"].status == Status.DONE).all() and not done["after"].status.any()
     again = Driver(thread_client, store).run(bad, after, stamp="2")
@@ -159,34 +167,39 @@ def test_what_a_block_says_it_needs_is_all_that_it_reads(registered, monkeypatch
     for level in plans:
         coarser = f"levels/{level.index + 1}/compose/0"
         tasks = {
-            "estimate": (estimate.needs(levels, level, coarser), lambda i: estimate.read_pair(context, level, level.blocks[i])),
-            "stitch": (stitch.needs(level), lambda i: stitch.stitch(context, level.index, i)),
-            "compose": (compose.needs(levels, level, coarser), lambda i: compose.compose(context, level.index, 0, i)),
-        }  # fmt: skip
-        for needs, task in tasks.values():
+            "estimate": estimate.needs(levels, level, coarser),
+            "stitch": stitch.needs(level),
+            "compose": compose.needs(levels, level, coarser),
+        }
+        for name, needs in tasks.items():
             for block in level.blocks:
                 read.clear()
-                task(block.index)
+                if name == "estimate":
+                    estimate.read_pair(context, level, block)
+                elif name == "stitch":
+                    stitch.stitch(context, level.index, block.index)
+                else:
+                    compose.compose(context, level.index, 0, block.index)
                 for url, start, stop in read:
                     place = url.removeprefix(registered.run.url + "/").split("/")
                     if place[0] != "levels":
                         continue
                     other = levels[int(place[1])]
                     if place[2] == "patches":
-                        name, first, last = f"levels/{other.index}", start[:3], stop[:3]
+                        stage, first, last = f"levels/{other.index}", start[:3], stop[:3]
                     elif place[2] == "velocity":
-                        name = f"levels/{other.index}/stitch"
+                        stage = f"levels/{other.index}/stitch"
                         first, last = other.blocks.touching(start[1:], stop[1:])
                     else:
-                        name, samples = f"levels/{other.index}/compose/0", other.lattice.samples
+                        stage, samples = f"levels/{other.index}/compose/0", other.lattice.samples
                         low = tuple(a // s for a, s in zip(start[1:], samples, strict=True))
                         high = tuple(-(-b // s) for b, s in zip(stop[1:], samples, strict=True))
                         first, last = other.blocks.touching(low, high)
-                    boxes = [need.box(block.index) for need in needs if need.stage == name]
-                    assert boxes, f"{name} is read and not needed"
-                    (need_first, need_last), = boxes
-                    assert all(a <= b for a, b in zip(need_first, first, strict=True)), (name, block.index)
-                    assert all(a >= b for a, b in zip(need_last, last, strict=True)), (name, block.index)
+                    boxes = [need.box(block.index) for need in needs if need.stage == stage]
+                    assert boxes, f"{stage} is read and not needed"
+                    ((need_first, need_last),) = boxes
+                    assert all(a <= b for a, b in zip(need_first, first, strict=True)), (stage, block.index)
+                    assert all(a >= b for a, b in zip(need_last, last, strict=True)), (stage, block.index)
                     checked += 1
     assert checked > 50
 

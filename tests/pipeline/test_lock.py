@@ -31,9 +31,9 @@ def place(request, tmp_path):
 
 
 def test_the_second_is_refused_and_told_who_the_first_is(place):
-    with working_on(place):
-        with pytest.raises(OutputError, match=f"process {os.getpid()} on {socket.gethostname()}"), working_on(place):
-            raise AssertionError("both hold the run")
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    with working_on(place), pytest.raises(OutputError, match=me), working_on(place):
+        raise AssertionError("both hold the run")
     with working_on(place):
         pass
 
