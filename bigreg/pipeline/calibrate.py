@@ -26,7 +26,7 @@ from .driver import Driver, Stage, new_stamp
 from .foresee import foresee
 from .rates import Rates, cache_file, engine_name, this_machine
 from .store import RunStore, Status
-from .workload import Amount, Work
+from .workload import Work
 
 DISK_BYTES = 64 << 20
 SOURCE_SECONDS = 1.0
@@ -218,7 +218,7 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     small = config.model_copy(
         update={
             "masks": type(config.masks)(),
-            "affine": config.affine.model_copy(update={"voxels": 64, "kind": "translation", "rotations_deg": 0}),
+            "affine": config.affine.model_copy(update={"voxels": 64}),
             "ladder": config.ladder.model_copy(
                 # The coarsest level warms up; the next shows how soon the engine stands still.
                 update={"finest": 1, "coarsest": 4, "repeats": [1], "iterations": [FEW, max(config.ladder.iterations)]}

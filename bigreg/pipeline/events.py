@@ -81,8 +81,8 @@ def run_phase(
     """Simulate one phase.
 
     first, counts   (stages + 1,) number of each stage's first block; (stages, 3)
-    links           (links, 5): stage that is read, stage that reads, and for z, y, x where in `tables` the first and then
-                    the last + 1 reader of each block of the former stand
+    links           (links, 5): stage that is read, stage that reads, and for z, y, x where in `tables` the first and
+                    then the last + 1 reader of each block of the former stand
     unmet           (blocks,) int32, blocks that each waits for; used up
     read, compute, write   (blocks,) seconds, transfers alone at full speed
     queued          blocks that a worker may hold; overlap: reads and writes go on while it computes

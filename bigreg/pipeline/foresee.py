@@ -25,7 +25,19 @@ from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress
 from .workload import (
-    Amount, Need, Span, Stored, Work, Workload, box_spans, grown, of_blocks, seen, spans, touching, whole_chunks,
+    Amount,
+    Need,
+    Span,
+    Stored,
+    Work,
+    Workload,
+    box_spans,
+    grown,
+    of_blocks,
+    seen,
+    spans,
+    touching,
+    whole_chunks,
 )  # fmt: skip
 
 MILLION = 1e-6
@@ -173,7 +185,9 @@ class _Foreseen:
             samples = level.patch((0, 0, 0), blocks.cells).grid
             box = seen(patch, samples, self.frames.mid_to(which), grid, chunks)
             (source if own else reads).append(Amount.of(itemsize, box))
-        channels = getattr(load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1}), "channels", 1)
+        channels = getattr(
+            load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1}), "channels", 1
+        )
         arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (channels - 1)
         self._stage(
             name, f"{title}: estimate", blocks.counts, (("step", voxels), ("patch", voxels)), len(estimate.METRICS),
@@ -185,7 +199,9 @@ class _Foreseen:
         around = _patches_around(level)
         patches = box_spans(around, blocks.counts)
         owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
-        blended = [_overlaps(own, blocks, axis, box) for axis, (own, box) in enumerate(zip(owned, patches, strict=True))]
+        blended = [
+            _overlaps(own, blocks, axis, box) for axis, (own, box) in enumerate(zip(owned, patches, strict=True))
+        ]
         self._stage(
             f"{name}/stitch", f"{title}: stitch", blocks.counts, (("stitch", Amount(MILLION, tuple(blended))),),
             len(stitch.METRICS), needs=(around,), reads=(Amount.of(patch_bytes, patches),),

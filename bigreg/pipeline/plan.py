@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dask.utils import format_bytes
@@ -150,6 +149,15 @@ class Plan:
             ("rates", self.rates.origin + (f"; {self.remark}" if self.remark else "")),
         ]
 
+    def place_rows(self, out: str | None) -> list[tuple[str, str]]:
+        """A row on the disk where the run is to be, if that can be seen from here."""
+        free = None if out is None else free_bytes(out)
+        if free is None:
+            return []
+        needed = self.rates.stored * self.disk_peak
+        enough = "enough" if free > needed else "TOO LITTLE"
+        return [(f"free at {out}", f"{format_bytes(free)}: {enough} for about {format_bytes(int(needed))} compressed")]
+
     def stage_seconds(self) -> dict[str, float]:
         """CPU- or GPU-seconds of each stage."""
         return {w.name: _seconds(w, self.rates)[0] for w in self.stages}
@@ -202,34 +210,78 @@ def plan(
     config: Any = None,
     shape: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
-    dtype: Any = "uint16",
+    dtype: Any = None,
     moving_shape: Sequence[int] | None = None,
     moving_spacing: Sequence[float] | None = None,
-    pyramid: bool = False,
+    pyramid: bool | None = None,
     rates: Rates | None = None,
+    remark: str = "",
 ) -> Plan:
     """What `register(fixed, moving)` would do and cost; reads no voxel.
 
     fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to put them centre on centre
-    shape ...       instead of images: voxels (z, y, x), spacing (um) and dtype of images that need not exist; `pyramid`:
-                    they bring coarser levels. moving_shape and moving_spacing are those of fixed if not given.
-    rates           None: this machine's calibration if there is one, else built-in
+    shape ...       in place of images, see `described`
+    rates           None: this machine's calibration if there is one, else built-in; remark: on them, for people
     """
     config = load_config(config)
-    described = {"shape": shape, "spacing": spacing, "moving_shape": moving_shape, "moving_spacing": moving_spacing}
+    own = {
+        "shape": shape, "spacing": spacing, "dtype": dtype, "moving_shape": moving_shape,
+        "moving_spacing": moving_spacing, "pyramid": pyramid,
+    }  # fmt: skip
     if fixed is None and moving is None:
-        if shape is None or spacing is None:
-            raise InputError("no images and no shape and spacing; give FIXED and MOVING, or --shape and --spacing")
-        fixed = VolumeDescription(shape, spacing, dtype, "fixed", pyramid=pyramid)
-        moving = VolumeDescription(moving_shape or shape, moving_spacing or spacing, dtype, "moving", pyramid=pyramid)
+        fixed, moving = described(**own)
     elif fixed is None or moving is None:
-        raise InputError(f"only one image is given ({fixed if moving is None else moving}); give FIXED and MOVING")
-    elif any(v is not None for v in described.values()):
-        given = ", ".join(f"{k} {v}" for k, v in described.items() if v is not None)
-        raise InputError(f"{given} is given together with the image {fixed}; give images or a shape, not both")
+        raise InputError(f"only one image is given ({fixed if moving is None else moving}); give fixed and moving")
+    elif any(v is not None for v in own.values()):
+        given = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
+        raise InputError(f"{given} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
-    rates, remark = (rates, "") if rates is not None else known_rates(config)
+    if rates is None:
+        rates, remark = known_rates(config)
     return make_plan(provisional(volumes["fixed"], volumes["moving"]), volumes, config, rates, remark)
+
+
+def described(
+    *,
+    shape: Sequence[int] | None,
+    spacing: Sequence[float] | None,
+    dtype: Any = None,
+    moving_shape: Sequence[int] | None = None,
+    moving_spacing: Sequence[float] | None = None,
+    pyramid: bool | None = None,
+) -> list[VolumeDescription]:
+    """Two images that need not exist: voxels (z, y, x), um (z, y, x), dtype (default uint16).
+
+    pyramid: they bring coarser levels. What is not said of moving is as of fixed. Raises InputError.
+    """
+    if shape is None or spacing is None:
+        missing = [name for name, value in (("shape", shape), ("spacing", spacing)) if value is None]
+        raise InputError(
+            f"no images, and {' and '.join(missing)} missing; give FIXED and MOVING, or --shape and --spacing"
+        )
+    more = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
+    return [
+        VolumeDescription(shape, spacing, name="fixed", **more),
+        VolumeDescription(moving_shape or shape, moving_spacing or spacing, name="moving", **more),
+    ]
+
+
+def chosen_rates(
+    config: Config, items: Sequence[str], measure: bool, out: str | None, image: Image, say: Any = None
+) -> tuple[Rates, str]:
+    """Rates to plan with and a remark: measured now, or known of this machine; then as `items` change them."""
+    if measure:
+        from .calibrate import calibrate
+
+        path = None if out is None else storage.local_path(out)
+        place = None if path is None else str(next(p for p in path.parents if p.is_dir()))
+        rates, remark = calibrate(config, place=place, image=image if isinstance(image, Volume) else None, say=say), ""
+    else:
+        rates, remark = known_rates(config)
+    if items:
+        given = ", ".join(item for item in items if "=" in item)
+        rates, remark = rates.changed(items), f"with {given}" if given else ""
+    return rates, remark
 
 
 def as_image(source: Any, name: str) -> Image:

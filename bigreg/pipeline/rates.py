@@ -53,7 +53,7 @@ class Rates:
     check: float = 0.8
     warp: float = 0.6
     downsample: float = 0.02
-    affine: float = 2.0
+    affine: float = 8.0
     decode_mb_s: float = 800.0
     encode_mb_s: float = 300.0
     source_mb_s: float = 800.0
@@ -78,7 +78,9 @@ class Rates:
             value = getattr(self, name)
             least = name in POSITIVE
             if not math.isfinite(value) or value < 0 or (least and value == 0):
-                raise ConfigError(f"rate {name} = {value} must be a finite number {'above' if least else 'of at least'} 0")
+                raise ConfigError(
+                    f"rate {name} = {value} must be a finite number {'above' if least else 'of at least'} 0"
+                )
 
     def of(self, what: str, looks: int = 1) -> float:
         """Seconds a million of a kind of work, with as many looks of the engine allowed."""

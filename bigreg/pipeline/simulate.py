@@ -164,7 +164,9 @@ class _Arrays:
                 row = [place[need.stage], reader]
                 for axis, (low, high) in enumerate(spans):
                     if (np.diff(low) < 0).any() or (np.diff(high) < 0).any():
-                        raise ValueError(f"{work.name}: what its blocks read of {need.stage} goes back along axis {axis}")
+                        raise ValueError(
+                            f"{work.name}: what its blocks read of {need.stage} goes back along axis {axis}"
+                        )
                     # Block i is read by those from the first whose box ends beyond it to the last that begins there.
                     own = np.arange(counts[row[0], axis])
                     row.append(size)

@@ -196,7 +196,9 @@ def of_blocks(found: Sequence[Span], blocks: BlockGrid) -> list[Span]:
     ]
 
 
-def touching(blocks: BlockGrid, start: Sequence[int], stop: Sequence[int], *, halo: bool = False) -> tuple[Shape, Shape]:
+def touching(
+    blocks: BlockGrid, start: Sequence[int], stop: Sequence[int], *, halo: bool = False
+) -> tuple[Shape, Shape]:
     """The box (first, last + 1) of the blocks whose cores, or halo boxes, meet some cells.
 
     Cells beyond the domain count as those at its border.

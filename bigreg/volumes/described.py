@@ -50,7 +50,9 @@ class VolumeDescription:
         try:
             dtype = np.dtype(self.dtype)
         except TypeError as error:
-            raise InputError(f"{self.name}: dtype {self.dtype!r} does not exist; give uint8, uint16, float32") from error
+            raise InputError(
+                f"{self.name}: dtype {self.dtype!r} does not exist; give uint8, uint16, float32"
+            ) from error
         if dtype.kind not in "biuf":
             raise InputError(f"{self.name}: dtype {dtype} is not plain numbers; give integers or floats")
         try:
