@@ -125,8 +125,8 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     from .pipeline.plan import duration
 
     table = Table(box=None, pad_edge=False)
-    for name in ("stage", "blocks", "read", "written", "all blocks alone"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name in ("stage", "blocks", "read", "written", "one worker"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     seconds = plan.stage_seconds()
     figures = {w.title: (w.blocks, w.bytes_read, w.bytes_written, seconds[w.name]) for w in plan.stages}
     totals = [sum(column) for column in list(zip(*figures.values(), strict=True))[1:]]
@@ -144,12 +144,12 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
 
 
 def simulation_table(simulations: list[Any]) -> Table:
-    """How some numbers of workers would fare."""
+    """How some numbers of workers would fare. path: the longest chain of blocks that wait for one another."""
     from .pipeline.plan import duration
 
     table = Table(box=None, pad_edge=False)
-    for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "critical path", "bound by"):
-        table.add_column(name, justify="left" if name == "bound by" else "right")
+    for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "path", "bound by"):
+        table.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
     for s in simulations:
         parts = (s.efficiency, s.compute, s.storage, s.scheduler, s.chain)
         table.add_row(str(s.workers), duration(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)

@@ -15,7 +15,6 @@ from ..config import Config
 from ..engines import load_engine
 from ..geometry import BlockGrid, Grid, Shape
 from ..quality.metrics import ErrorHistogram
-from ..transforms.bspline import BOUND_CELLS, squarings
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
@@ -23,22 +22,9 @@ from . import compose, estimate, fields, images, masks, start, stitch, warp
 from .context import IMAGES
 from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
+from .needs import cells_reached, maps_of_flow, maps_of_patch, of_finer, patches_around, velocity_around
 from .store import Progress
-from .workload import (
-    Amount,
-    Need,
-    Span,
-    Stored,
-    Work,
-    Workload,
-    box_spans,
-    grown,
-    of_blocks,
-    seen,
-    spans,
-    touching,
-    whole_chunks,
-)  # fmt: skip
+from .workload import Amount, Need, Span, Stored, Work, Workload, box_spans, grown, of_blocks, seen, spans, whole_chunks
 
 MILLION = 1e-6
 PATCH_ARRAYS = 40
@@ -178,17 +164,15 @@ class _Foreseen:
         patch_bytes = 4 * 4 * math.prod(points)
         needs, reads, source = (), [], []
         if coarser is not None:
-            needs = (_maps_of_patch(level, coarser),)
+            needs = (maps_of_patch(level, coarser),)
             reads.append(_maps(needs[0], level, coarser, images=2))
         for which in IMAGES:
             grid, chunks, itemsize, own = self._source(which, pooling(self.frames, which, np.asarray(level.spacing)))
             samples = level.patch((0, 0, 0), blocks.cells).grid
             box = seen(patch, samples, self.frames.mid_to(which), grid, chunks)
             (source if own else reads).append(Amount.of(itemsize, box))
-        channels = getattr(
-            load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1}), "channels", 1
-        )
-        arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (channels - 1)
+        engine = load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1})
+        arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1)
         self._stage(
             name, f"{title}: estimate", blocks.counts, (("step", voxels), ("patch", voxels)), len(estimate.METRICS),
             needs=needs, reads=tuple(reads), source=tuple(source), writes=(Amount.same(patch_bytes, blocks.counts),),
@@ -196,12 +180,10 @@ class _Foreseen:
         )  # fmt: skip
         self._array(f"{name}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
 
-        around = _patches_around(level)
+        around = patches_around(level)
         patches = box_spans(around, blocks.counts)
         owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
-        blended = [
-            _overlaps(own, blocks, axis, box) for axis, (own, box) in enumerate(zip(owned, patches, strict=True))
-        ]
+        blended = [_overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
         self._stage(
             f"{name}/stitch", f"{title}: stitch", blocks.counts, (("stitch", Amount(MILLION, tuple(blended))),),
             len(stitch.METRICS), needs=(around,), reads=(Amount.of(patch_bytes, patches),),
@@ -209,14 +191,14 @@ class _Foreseen:
         )  # fmt: skip
         self._array(f"{name}/velocity", (3, *lattice.points), (3, *blocks.core), 4)
 
-        reach = _cells_reached(level)
+        reach = cells_reached(level)
         wide = grown(spans(blocks), reach, reach, blocks.cells)
         samples = Amount.of(MILLION * math.prod(lattice.samples), wide)
-        velocity = _velocity_around(level)
+        velocity = velocity_around(level)
         needs = (velocity,)
         reads = [Amount.of(12, whole_chunks(_with_border(wide), blocks.core, lattice.points))]
         if coarser is not None:
-            needs = (velocity, _maps_of_flow(level, coarser))
+            needs = (velocity, maps_of_flow(level, coarser))
             reads.append(_maps(needs[1], level, coarser, images=2))
         self._stage(
             f"{name}/compose/0", f"{title}: compose", blocks.counts, (("compose", samples),), len(compose.METRICS),
@@ -253,7 +235,7 @@ class _Foreseen:
         for number, grid in enumerate(grids[1:], start=1):
             blocks = fields.field_blocks(grid, self.config)
             if number > 1:
-                needs = (Need(f"stages/{direction}-level-{number - 1}", _of_finer(finer, blocks)),)
+                needs = (Need(f"stages/{direction}-level-{number - 1}", of_finer(finer, blocks)),)
             self._coarsened(f"{direction}-level-{number}", f"{direction}, level {number}", finer, blocks, 12, needs)
             finer = blocks
 
@@ -321,19 +303,11 @@ class _Foreseen:
             self._array(f"warped/{number}", level.shape, shard, itemsize)
             if number:
                 blocks = BlockGrid(level.shape, shard, (0, 0, 0))
-                needs = (Need(name, _of_finer(finer, blocks)),)
+                needs = (Need(name, of_finer(finer, blocks)),)
                 name = f"stages/warped-level-{number}"
                 title = f"warped image, level {number}"
                 self._coarsened(f"warped-level-{number}", title, finer, blocks, itemsize, needs)
                 finer = blocks
-
-
-# ---------------------------------------------------------------------------------------------------- needs of blocks
-
-
-def _cells_reached(level: LevelPlan) -> int:
-    """How far beyond a block the velocity is read, with as many squarings as the bound may ask for."""
-    return 2 + -(-(squarings(BOUND_CELLS, level.lattice.samples) + 2) // min(level.lattice.samples))
 
 
 def _with_border(found: Sequence[Span]) -> list[Span]:
@@ -344,70 +318,6 @@ def _maps(need: Need, level: LevelPlan, coarser: LevelPlan, *, images: int) -> A
     """Bytes of the coarser level's maps that a block reads: whole chunks, one a block of that level."""
     box = of_blocks(box_spans(need, level.blocks.counts), coarser.blocks)
     return Amount.of(images * 12 * math.prod(coarser.lattice.samples), box)
-
-
-def _blocks_of_maps(level: LevelPlan, low: np.ndarray, high: np.ndarray) -> tuple[Shape, Shape]:
-    """The blocks whose maps are read where they are sampled from `low` to `high` (um, mid-space)."""
-    lattice = level.lattice
-    sample = 1.0 / np.asarray(lattice.samples)  # the neighbours of linear interpolation
-    first = np.floor((low - lattice.origin) / lattice.spacing - sample - 1e-6).astype(int)
-    last = np.floor((high - lattice.origin) / lattice.spacing + sample + 1e-6).astype(int)
-    return touching(level.blocks, first, last + 1)
-
-
-def _maps_of_patch(level: LevelPlan, coarser: LevelPlan) -> Need:
-    """A patch sees the images through the maps of the level before."""
-    spacing, origin = np.asarray(level.lattice.spacing), np.asarray(level.lattice.origin)
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        block = level.blocks[index]
-        return _blocks_of_maps(coarser, origin + block.halo_start * spacing, origin + block.halo_stop * spacing)
-
-    return Need(f"levels/{coarser.index}/compose/0", box)
-
-
-def _maps_of_flow(level: LevelPlan, coarser: LevelPlan) -> Need:
-    """A block follows the coarser map to where its own velocity leads: no further than the bound in unit time."""
-    spacing, origin = np.asarray(level.lattice.spacing), np.asarray(level.lattice.origin)
-    reach = (BOUND_CELLS + 1) * spacing
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        block = level.blocks[index]
-        low, high = (origin + np.multiply(cells, spacing) for cells in (block.start, block.stop))
-        return _blocks_of_maps(coarser, low - reach, high + reach)
-
-    return Need(f"levels/{coarser.index}/compose/0", box)
-
-
-def _patches_around(level: LevelPlan) -> Need:
-    """A block blends all patches that reach into what it owns."""
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        low, high = stitch.owned(level.blocks[index], level.blocks)
-        return touching(level.blocks, [a - 4 for a in low], high, halo=True)
-
-    return Need(f"levels/{level.index}", box)
-
-
-def _velocity_around(level: LevelPlan) -> Need:
-    reach = _cells_reached(level)
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        block = level.blocks[index]
-        return touching(level.blocks, [a - reach for a in block.start], [b + reach + 4 for b in block.stop])
-
-    return Need(f"levels/{level.index}/stitch", box)
-
-
-def _of_finer(finer: BlockGrid, blocks: BlockGrid):
-    """What a block of a pyramid level reads of the level above."""
-    ratio = [max(1, round(a / b)) for a, b in zip(finer.cells, blocks.cells, strict=True)]
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        block = blocks[index]
-        return touching(finer, *([a * r for a, r in zip(c, ratio, strict=True)] for c in (block.start, block.stop)))
-
-    return box
 
 
 def _overlaps(own: Span, blocks: BlockGrid, axis: int, box: Span) -> np.ndarray:

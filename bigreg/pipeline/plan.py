@@ -139,8 +139,8 @@ class Plan:
             ("written", f"{format_bytes(self.bytes_written)} uncompressed"),
             (
                 "disk",
-                f"{format_bytes(self.disk)} uncompressed, about {format_bytes(int(self.disk * stored))} compressed; at the "
-                f"peak {format_bytes(self.disk_peak - self.disk)} more",
+                f"{format_bytes(self.disk)} uncompressed, about {format_bytes(int(self.disk * stored))} compressed; "
+                f"at the peak {format_bytes(self.disk_peak - self.disk)} more",
             ),
             ("files", f"{self.files}{many}"),
             ("overlap", f"{self.redundancy:.2f} voxels read for each voxel of the domain at the finest level"),
@@ -164,7 +164,7 @@ class Plan:
 
 
 def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
-    """(seconds of all blocks, of the largest, of transfers alone) of a stage on one worker; no array of blocks is made."""
+    """(seconds of all blocks, of the largest, of transfers alone) of a stage on one worker."""
     priced = [(rates.of(what, work.looks), a) for what, a in work.does]
     priced += [(rates.decode_seconds, a) for a in work.reads]
     priced += [(rates.source_decode_seconds, a) for a in work.source]
@@ -180,7 +180,7 @@ def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
 
 def duration(seconds: float) -> str:
     """A length of time in the unit that suits it."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             value = seconds / length
             return f"{value:.0f} {unit}" if value >= 20 else f"{value:.1f} {unit}"
@@ -219,7 +219,8 @@ def plan(
 ) -> Plan:
     """What `register(fixed, moving)` would do and cost; reads no voxel.
 
-    fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to put them centre on centre
+    fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to lay them centre on
+                    centre
     shape ...       in place of images, see `described`
     rates           None: this machine's calibration if there is one, else built-in; remark: on them, for people
     """
