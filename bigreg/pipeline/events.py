@@ -1,7 +1,8 @@
 """The event loop of the simulation: one phase on some workers, compiled.
 
-A scheduler, served first come first served, hands blocks out and takes answers in; each worker reads, computes and
-writes its blocks; all transfers share one storage, which serves so many at full speed and shares itself among more.
+A scheduler, which does one thing at a time, hands blocks out and takes answers in. Whoever is free first takes a block
+that was handed out, reads it, computes and writes. All transfers share one storage, which serves so many at full speed
+and shares itself among more.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def run_phase(
                     then the last + 1 reader of each block of the former stand
     unmet           (blocks,) int32, blocks that each waits for; used up
     read, compute, write   (blocks,) seconds, transfers alone at full speed
-    queued          blocks that a worker may hold; overlap: reads and writes go on while it computes
+    queued          blocks handed out for each worker; overlap: reads and writes go on while it computes
     streams         transfers that the storage serves at full speed at once
     overhead        seconds of the scheduler a block
     window          blocks of a stage that may be passed over because they wait
@@ -102,22 +103,16 @@ def run_phase(
     longest = 0.0
 
     state = np.full((workers, 5), NONE, np.int64)
-    queue = np.full((workers, queued), NONE, np.int64)
-    waiting = np.zeros(workers, np.int64)  # of each worker's queue
-    held = np.zeros(workers, np.int64)
-    # Workers by how much they hold, so that the one with the least is found at once.
-    pool = np.zeros((queued + 1, workers), np.int64)
-    pooled = np.zeros(queued + 1, np.int64)
-    place = np.zeros(workers, np.int64)
-    for w in range(workers):
-        pool[0, w], place[w] = workers - 1 - w, workers - 1 - w
-    pooled[0] = workers
+    queue, queue_head, waiting = np.zeros(workers * queued, np.int64), 0, 0
+    # Workers that would take a block, the one that waits longest first.
+    hungry, hungry_head, hungers = np.arange(workers), 0, workers
+    is_hungry = np.ones(workers, np.bool_)
 
-    times, kinds, timed = np.zeros(2 * workers + 4), np.zeros(2 * workers + 4, np.int64), 0
-    due, moving, transfers = np.zeros(2 * workers + 4), np.zeros(2 * workers + 4, np.int64), 0
-    answers, answer_head, answered = np.zeros((workers * queued + 1, 2), np.int64), 0, 0
+    times, kinds, timed = np.zeros(workers + 1), np.zeros(workers + 1, np.int64), 0
+    due, moving, transfers = np.zeros(2 * workers), np.zeros(2 * workers, np.int64), 0
+    answers, answer_head, answered = np.zeros(workers * queued, np.int64), 0, 0
     now, served = 0.0, 0.0  # the clock, and full-speed seconds that each running transfer has had since the start
-    busy, serving, serving_worker, is_answer = False, NONE, NONE, False
+    busy, serving, is_answer = False, NONE, False
     in_flight, done, stalled = 0, 0, False
 
     while done < total:
@@ -128,20 +123,10 @@ def run_phase(
                 block = _take(last, cursor, passed, held_back, unmet, fresh, window)
                 stalled = block == NONE
             if block != NONE:
-                w, level = NONE, 0
-                while w == NONE:
-                    if pooled[level] > 0:
-                        w = pool[level, pooled[level] - 1]
-                        pooled[level] -= 1
-                    else:
-                        level += 1
-                held[w] = level + 1
-                pool[level + 1, pooled[level + 1]], place[w] = w, pooled[level + 1]
-                pooled[level + 1] += 1
                 in_flight += 1
-                busy, serving, serving_worker, is_answer = True, block, w, False
+                busy, serving, is_answer = True, block, False
             elif answered > 0:
-                serving, serving_worker = answers[answer_head, 0], answers[answer_head, 1]
+                serving = answers[answer_head]
                 answer_head = (answer_head + 1) % len(answers)
                 answered -= 1
                 busy, is_answer = True, True
@@ -171,13 +156,6 @@ def run_phase(
                 done += 1
                 in_flight -= 1
                 stalled = False
-                w, level = serving_worker, held[serving_worker]
-                pooled[level] -= 1
-                other = pool[level, pooled[level]]
-                pool[level, place[w]], place[other] = other, place[w]
-                pool[level - 1, pooled[level - 1]], place[w] = w, pooled[level - 1]
-                pooled[level - 1] += 1
-                held[w] = level - 1
                 chain[serving] += read[serving] + compute[serving] + write[serving] + overhead
                 longest = max(longest, chain[serving])
                 local = serving - first[stage]
@@ -198,9 +176,13 @@ def run_phase(
                                 chain[row + m] = max(chain[row + m], chain[serving])
             else:
                 busy = False
-                w = touched = serving_worker
-                queue[w, waiting[w]] = serving
-                waiting[w] += 1
+                queue[(queue_head + waiting) % len(queue)] = serving
+                waiting += 1
+                if hungers > 0:
+                    touched = hungry[hungry_head]
+                    hungry_head = (hungry_head + 1) % workers
+                    hungers -= 1
+                    is_hungry[touched] = False
         else:
             now, served = stop, due[0]
             what = moving[0]
@@ -210,8 +192,7 @@ def run_phase(
                 state[touched, READ] = state[touched, READING]
                 state[touched, READING] = NONE
             else:
-                slot = (answer_head + answered) % len(answers)
-                answers[slot, 0], answers[slot, 1] = state[touched, WRITING], touched
+                answers[(answer_head + answered) % len(answers)] = state[touched, WRITING]
                 answered += 1
                 state[touched, WRITING] = NONE
 
@@ -227,14 +208,18 @@ def run_phase(
                 own[READ] = NONE
                 timed = _push(times, kinds, timed, now + compute[own[COMPUTING]], touched)
             idle = own[COMPUTING] == NONE and own[COMPUTED] == NONE and own[WRITING] == NONE
-            if own[READING] == NONE and own[READ] == NONE and waiting[touched] > 0 and (overlap or idle):
-                own[READING] = queue[touched, 0]
-                for p in range(waiting[touched] - 1):
-                    queue[touched, p] = queue[touched, p + 1]
-                waiting[touched] -= 1
-                stage = 0
-                while own[READING] >= last[stage]:
-                    stage += 1
-                begin[stage] = min(begin[stage], now)
-                transfers = _push(due, moving, transfers, served + read[own[READING]], 2 * touched)
+            if own[READING] == NONE and own[READ] == NONE and (overlap or idle) and not is_hungry[touched]:
+                if waiting > 0:
+                    own[READING] = queue[queue_head]
+                    queue_head = (queue_head + 1) % len(queue)
+                    waiting -= 1
+                    stage = 0
+                    while own[READING] >= last[stage]:
+                        stage += 1
+                    begin[stage] = min(begin[stage], now)
+                    transfers = _push(due, moving, transfers, served + read[own[READING]], 2 * touched)
+                else:
+                    hungry[(hungry_head + hungers) % workers] = touched
+                    hungers += 1
+                    is_hungry[touched] = True
     return now, longest, begin, end, done

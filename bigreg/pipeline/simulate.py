@@ -2,8 +2,8 @@
 
 Blocks have the durations of their true sizes (those at a border are smaller), start as soon as the blocks they read are
 done, wait for a worker, for the scheduler and for the storage. What is left out: failures, blank blocks, retries of
-damped levels, the network between scheduler and workers (hidden by the blocks that workers hold in reserve), and who
-has which chunk cached.
+damped levels, the network between scheduler and workers (hidden by the blocks in reserve, which go to whoever is free
+first, as Dask steals them), and who has which chunk cached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .rates import Rates
 from .workload import Amount, Work, box_spans
 
 QUEUED = 3
-"""Blocks that a worker holds: one that runs and two in reserve, as the driver has it."""
+"""Blocks that are handed out for each worker: one that runs and two in reserve, as the driver has it."""
 WINDOW = 64
 """Blocks of a stage that the driver passes over because what they read is not done yet."""
 

@@ -34,7 +34,8 @@ def own_cache(tmp_path, monkeypatch):
 def foreseen(registered):
     """The plan of the finished run, with the affine that it found, and for images that it had to keep."""
     context = registered.run._context()
-    images = {w: open_volume(i[0], spacing=i[1], name=w) for w, i in zip(("fixed", "moving"), (registered.fixed, registered.moving), strict=True)}  # fmt: skip
+    given = {"fixed": registered.fixed, "moving": registered.moving}
+    images = {which: open_volume(array, spacing=spacing, name=which) for which, (array, spacing) in given.items()}
     return make_plan(context.frames, images, context.config)
 
 
