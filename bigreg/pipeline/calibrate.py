@@ -1,6 +1,7 @@
 """A short measurement of this machine: one small registration, timed block by block, and the bare disk.
 
 The stages themselves are timed, on one worker of the kind that a run starts, so what is measured is what a run does.
+Without a GPU it is the worker's processor time that counts: what else the machine does meanwhile does not spoil it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from scipy import ndimage
 
@@ -31,6 +33,8 @@ from .workload import Work
 DISK_BYTES = 64 << 20
 SOURCE_SECONDS = 1.0
 FEW = 2  # steps of the engine at the finest level of the small registration
+REPEATS = 3  # the best of which counts: the others met something else that ran
+LEAST = 0.3  # of a block's time is its computing, whatever decoding is thought to take of it
 EMPTY = (5, 6, 7)  # blocks of a stage that does nothing
 KINDS = ("stitch", "compose", "field", "check", "warp", "downsample", "affine", "report")
 
@@ -134,34 +138,50 @@ def _engine_seconds(config: Config, edge: int) -> float:
     mask = torch.ones(fixed.shape, device=device)
     pair = PatchPair(*images, mask, mask, Lattice((cells,) * 3, (float(cell),) * 3, (0.0,) * 3, (cell,) * 3))
 
-    def seconds(steps: int) -> tuple[float, float]:
+    taken: dict[int, float] = {}
+
+    def look(steps: int) -> None:
         engine = load_engine(config.engine, {**config.engine_options, "iterations": steps})
-        begin = time.perf_counter()
-        taken = estimate_antisymmetric(engine, pair).quality.get("iterations", steps)
+        taken[steps] = estimate_antisymmetric(engine, pair).quality.get("iterations", steps)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - begin, taken
 
-    seconds(1)  # compiles
-    (short, few), (long, many) = seconds(1), seconds(6)
-    return max(long - short, 1e-6) / max(many - few, 1) / (fixed.size * 1e-6)
+    look(1)  # compiles
+    short, long = (min(_timed(lambda n=n: look(n)) for _ in range(REPEATS)) for n in (1, 6))
+    return max(long - short, 1e-6) / max(taken[6] - taken[1], 1) / (fixed.size * 1e-6)
 
 
-def _codec(url: str, copy: str) -> dict[str, float]:
-    """MB a second, before compression, that one thread decodes and encodes of a run's array. On a worker."""
+def _codec(maps: str, image: str, copy: str) -> dict[str, float]:
+    """MB a second, before compression, that one thread decodes and encodes of arrays that it made. On a worker."""
     storage.set_concurrency(copies=1, transfers=1)
-    array = storage.open_array(url)
-    array[...]
-    begin = time.perf_counter()
-    data = array[...]
-    middle = time.perf_counter()
+    array, kept = storage.open_array(maps), storage.open_array(image)
     target = storage.create_array(copy, shape=array.shape, dtype=array.dtype, chunks=array.chunks, shards=array.shards)
-    target.write((0,) * array.ndim, data)
-    start = time.perf_counter()
-    target.write((0,) * array.ndim, data)
-    end = time.perf_counter()
-    mega = data.nbytes * 1e-6
-    return {"decode_mb_s": mega / (middle - begin), "encode_mb_s": mega / (end - start)}
+    data, other = array[...], kept[...]
+
+    def rate(step: Callable[[], Any], size: int) -> float:
+        return size * 1e-6 / min(_timed(step) for _ in range(REPEATS))
+
+    return {
+        "decode_mb_s": rate(lambda: array[...], data.nbytes),
+        "source_mb_s": rate(lambda: kept[...], other.nbytes),
+        "encode_mb_s": rate(lambda: target.write((0,) * array.ndim, data), data.nbytes),
+    }
+
+
+def _timed(step: Callable[[], Any]) -> float:
+    """Seconds of a step in this process."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    begin = clock()
+    step()
+    return clock() - begin
+
+
+def _clock_of(client: Any) -> Callable[[], float]:
+    """Seconds that the one worker of a local client has computed, or a clock where it is a GPU that computes."""
+    if torch.cuda.is_available():
+        return time.perf_counter
+    worker = psutil.Process(client.submit(os.getpid, pure=False).result())
+    return lambda: sum(worker.cpu_times()[:2])
 
 
 def _reading(image: Volume) -> float:
@@ -184,9 +204,10 @@ def _reading(image: Volume) -> float:
 
 
 class _Stopwatch:
-    """Hears a run of one worker: how long each block took, from the answer before it."""
+    """Hears a run of one worker: how long each block took, from the answer before it, by a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
         self.seconds: dict[str, list[tuple[Shape, float]]] = {}
         self._running: set[str] = set()
         self._last = 0.0
@@ -196,17 +217,17 @@ class _Stopwatch:
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
         if not self._running:
-            self._last = time.perf_counter()
+            self._last = self.clock()
         self._running.add(name)
 
     def block(self, name: str, status: int, index: tuple) -> None:
-        now = time.perf_counter()
+        now = self.clock()
         self.seconds.setdefault(name, []).append((tuple(index), now - self._last))
         self._last = now
 
     def finish(self, name: str) -> None:
         self._running.discard(name)
-        self._last = time.perf_counter()
+        self._last = self.clock()
 
 
 def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, float]:
@@ -218,7 +239,6 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     small = config.model_copy(
         update={
             "masks": type(config.masks)(),
-            "affine": config.affine.model_copy(update={"voxels": 64}),
             "ladder": config.ladder.model_copy(
                 # The coarsest level warms up; the next shows how soon the engine stands still.
                 update={"finest": 1, "coarsest": 4, "repeats": [1], "iterations": [FEW, max(config.ladder.iterations)]}
@@ -226,54 +246,53 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
             "coarse": type(config.coarse)(),
         }
     )
-    watch = _Stopwatch()
+    watch = _Stopwatch(_clock_of(client))
     spacing = (1.0, 1.0, 1.0)
     run = register((fixed, spacing), (moved(fixed), spacing), out=f"{folder}/run.zarr", config=small, client=client,
                    progress=watch)  # fmt: skip
     store = RunStore(run.url)
-    found = client.submit(_codec, store.path("levels", 0, "maps", "fixed"), f"{folder}/copy", pure=False).result()
-    found["source_mb_s"] = found["decode_mb_s"]
+    places = store.path("levels", 0, "maps", "fixed"), store.path("inputs", "fixed.ome.zarr", "0"), f"{folder}/copy"
+    found = client.submit(_codec, *places, pure=False).result()
     found |= _overhead(client, store)
 
     context = run._context()
     work = foresee(context.frames, context.volumes, small)
     stored = sum(f.stat().st_size for f in Path(run.url).rglob("*") if f.is_file() and f.suffix != ".png")
     found["stored"] = min(1.0, stored / (work.bytes + fixed.nbytes * 2))
-    rest = {name: _computing(work.by_name[name], times, found) for name, times in watch.seconds.items()
-            if name in work.by_name}  # fmt: skip
+    blocks = [(work.by_name[name], *each) for name, times in watch.seconds.items() if name in work.by_name
+              for each in times]  # fmt: skip
     for kind in KINDS:
-        # What takes longest says most: the small stages are all overhead.
-        stages = [w for w in work.stages if w.does[0][0] == kind and w.name in rest]
-        largest = max(stages, key=lambda w: rest[w.name][1])
-        found[kind] = rest[largest.name][0] / rest[largest.name][1]
-    finest, next_to_it = (seconds / units for seconds, units in (rest["levels/0"], rest["levels/1"]))
-    found["patch"] = max(finest - (FEW + 1) * step, 0.0)
+        found[kind] = _rate([b for b in blocks if b[0].does[0][0] == kind], found)
+    finest, next_to_it = (_rate([b for b in blocks if b[0].name == f"levels/{k}"], found) for k in (0, 1))
+    found["patch"] = max(finest - (FEW + 1) * step, LEAST * finest)
     looks = (next_to_it - found["patch"]) / step
     found["looks"] = min(max(looks, 1.0), work.by_name["levels/1"].looks)
     return found
 
 
-def _computing(work: Work, times: list[tuple[Shape, float]], found: dict[str, float]) -> tuple[float, float]:
-    """(seconds, millions) of some blocks without scheduling, decoding and encoding; the first block warms up."""
-    times = times[1:] if len(times) > 1 else times
-    amount = lambda amounts, index: sum(a.of_block(index) for a in amounts)  # noqa: E731
-    seconds = units = 0.0
-    for index, took in times:
-        took -= found["schedule"]
-        took -= 1e-6 * amount((*work.reads, *work.source), index) / found["decode_mb_s"]
-        took -= 1e-6 * amount(work.writes, index) / found["encode_mb_s"]
-        seconds += max(took, 0.0)
-        units += work.does[0][1].of_block(index)
-    return seconds, units
+def _rate(blocks: list[tuple[Work, Shape, float]], found: dict[str, float]) -> float:
+    """Seconds a million of some blocks without decoding and encoding; the first warms up, unless it is most of them."""
+    units = [work.does[0][1].of_block(index) for work, index, _ in blocks]
+    first = 1 if sum(units[1:]) >= 0.5 * units[0] else 0
+    seconds = 0.0
+    for work, index, took in blocks[first:]:
+        other = sum(a.of_block(index) for a in work.reads) / found["decode_mb_s"]
+        other += sum(a.of_block(index) for a in work.source) / found["source_mb_s"]
+        other += sum(a.of_block(index) for a in work.writes) / found["encode_mb_s"]
+        seconds += max(took - 1e-6 * other, LEAST * took)
+    return seconds / sum(units[first:])
 
 
 def _overhead(client: Any, store: RunStore) -> dict[str, float]:
-    """Seconds of scheduler and client a block, and of the client a stage."""
+    """Seconds of scheduler and client, which are both in this process, a block; and of the client a stage."""
     driver = Driver(client, store)
-    begin = time.perf_counter()
-    driver.run(Stage("calibration/one", "", (1, 1, 1), _nothing, metrics=tuple("abcdef")), stamp=new_stamp())
-    middle = time.perf_counter()
-    driver.run(Stage("calibration/many", "", EMPTY, _nothing, metrics=tuple("abcdef")), stamp=new_stamp())
-    one, many = middle - begin, time.perf_counter() - middle
+
+    def seconds(counts: Shape) -> float:
+        stage = Stage(f"calibration/{counts[0]}", "", counts, _nothing, metrics=tuple("abcdef"))
+        begin = time.process_time()
+        driver.run(stage, stamp=new_stamp())
+        return time.process_time() - begin
+
+    one, many = seconds((1, 1, 1)), seconds(EMPTY)
     schedule = max(many - one, 0.0) / (int(np.prod(EMPTY)) - 1)
     return {"schedule": schedule, "stage": max(one - schedule, 0.0)}
