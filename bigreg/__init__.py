@@ -7,8 +7,10 @@ __version__ = version("bigreg")
 
 _WHERE = {
     "Config": "config",
+    "Rates": "pipeline.rates",
     "Run": "pipeline.run",
     "Volume": "volumes",
+    "VolumeDescription": "volumes.described",
     "convert": "volumes",
     "load_config": "config",
     "open_run": "pipeline.run",

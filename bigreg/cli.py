@@ -161,9 +161,38 @@ def convert(
     out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
 
 
+Shape = tuple[int, int, int]
+PlanFixed = Annotated[
+    str | None, typer.Argument(metavar="[FIXED]", help="The image whose frame results are in: path or URL.")
+]
+PlanMoving = Annotated[str | None, typer.Argument(metavar="[MOVING]", help="The image to bring onto it: path or URL.")]
+
+
+def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Images that need not exist")
+
+
 @app.command()
 def plan(
-    fixed: Fixed, moving: Moving, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    fixed: PlanFixed = None, moving: PlanMoving = None,
+    preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
+    spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in um.", "Z Y X")] = None,
+    dtype: Annotated[str | None, unmade("--dtype", "Type of a voxel; default uint16.")] = None,
+    moving_shape: Annotated[Shape | None, unmade("--moving-shape", "As --shape if not given.", "Z Y X")] = None,
+    pyramid: Annotated[bool, unmade("--pyramid", "They bring coarser levels, as of `bigreg convert`.")] = False,
+    output: Annotated[
+        str | None, typer.Option("--out", metavar="RUN", help="Where the run is to be: its disk is looked at.")
+    ] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine first, and keep that.")] = False,
+    rates: Annotated[
+        list[str] | None, typer.Option(metavar="FILE|KEY=VALUE", help="Rates of another machine, such as step=0.002.")
+    ] = None,
+    save_rates: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rates that were used.")] = None,
+    simulate: Annotated[
+        list[str] | None, typer.Option(metavar="N[,N...]", help="Follow every block on N workers.")
+    ] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Show every stage, however small.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
@@ -171,15 +200,65 @@ def plan(
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
-    """Say what a registration would do and cost: levels, blocks, memory a worker, bytes, time."""
-    _show_plan(*_images(fixed, moving, locals()), _config(preset, config, cluster, set_, workers, memory_limit))
+    """Say what a registration would do and cost: stages, memory, bytes, disk, files, time; also of images to come.
+
+    Times come from rates: of this machine if it was calibrated, given by --rates, or built-in.
+    """
+    from .pipeline import plan as planning
+
+    settings = _config(preset, config, cluster, set_, workers, memory_limit)
+    numbers = planning.numbers_of_workers(simulate or [])
+    images = _planned_images(locals())
+    known = planning.chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
+    _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
+    if save_rates is not None:
+        known[0].save(save_rates)
 
 
-def _show_plan(fixed: Any, moving: Any, config: Any) -> None:
-    from .display import pairs
-    from .pipeline.plan import plan as make
+def _say(text: str) -> None:
+    err.print(f"measuring: {text}")
 
-    out.print(pairs(make(fixed, moving, config=config).rows()), soft_wrap=True)
+
+def _planned_images(given: dict[str, Any]) -> list[Any]:
+    """Both images of a plan: opened, or described."""
+    from .errors import InputError
+    from .pipeline.plan import described
+
+    own = {name: given[name] for name in ("shape", "spacing", "dtype", "moving_shape")}
+    own["pyramid"] = given["pyramid"] or None
+    used = ", ".join(f"--{k.replace('_', '-')}" for k, v in own.items() if v is not None)
+    if given["fixed"] is None:
+        wrong = [
+            f"--{k.replace('_', '-')}" for k, v in given.items()
+            if k.startswith(("fixed_", "moving_")) and k not in ("moving_shape", "moving_spacing") and v is not None
+        ]  # fmt: skip
+        if wrong:
+            raise InputError(f"{', '.join(wrong)} is said of images, and there are none; give FIXED and MOVING")
+        return described(**own, moving_spacing=given["moving_spacing"])
+    if given["moving"] is None:
+        number = "; write numbers of workers as --simulate 8,64" if given["fixed"].isdigit() else ""
+        raise InputError(f"only one image is given ('{given['fixed']}'); give FIXED and MOVING{number}")
+    if used:
+        raise InputError(
+            f"{used} is given together with FIXED '{given['fixed']}'; leave it out, or leave the images out"
+            + (" (an image's own spacing is --fixed-spacing)" if own["spacing"] is not None else "")
+        )
+    return _images(given["fixed"], given["moving"], given)
+
+
+def _show_plan(
+    fixed: Any, moving: Any, config: Any, known: Any = None, *, output: str | None = None, numbers: Any = (),
+    stages: bool = False,
+) -> None:  # fmt: skip
+    from .display import pairs, simulation_table, stages_table
+    from .pipeline import plan as planning
+
+    rates, remark = known or planning.known_rates(config)
+    made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
+    out.print(stages_table(made, everything=stages))
+    out.print(pairs([*made.rows(), *made.place_rows(output)]), soft_wrap=True)
+    if numbers:
+        out.print(simulation_table([made.simulate(n) for n in numbers]))
 
 
 @app.command()

@@ -116,3 +116,41 @@ def status_table(status: Any) -> Table:
             str(s.running),
         )
     return table
+
+
+def stages_table(plan: Any, *, everything: bool = False) -> Table:
+    """What each stage does; those of little work, reading and writing are summed in one line unless `everything`."""
+    from dask.utils import format_bytes
+
+    from .pipeline.plan import duration
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "blocks", "read", "written", "one worker"):
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    seconds = plan.stage_seconds()
+    figures = {w.title: (w.blocks, w.bytes_read, w.bytes_written, seconds[w.name]) for w in plan.stages}
+    totals = [sum(column) for column in list(zip(*figures.values(), strict=True))[1:]]
+    rest = [0, 0, 0, 0.0]
+    small = 0
+    for title, row in figures.items():
+        if everything or any(value > 0.01 * total for value, total in zip(row[1:], totals, strict=True)):
+            table.add_row(title, str(row[0]), *map(format_bytes, row[1:3]), duration(row[3]))
+        else:
+            small += 1
+            rest = [a + b for a, b in zip(rest, row, strict=True)]
+    if small:
+        table.add_row(f"{small} smaller stages", str(rest[0]), *map(format_bytes, rest[1:3]), duration(rest[3]))
+    return table
+
+
+def simulation_table(simulations: list[Any]) -> Table:
+    """How some numbers of workers would fare. path: the longest chain of blocks that wait for one another."""
+    from .pipeline.plan import duration
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "path", "bound by"):
+        table.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
+    for s in simulations:
+        parts = (s.efficiency, s.compute, s.storage, s.scheduler, s.chain)
+        table.add_row(str(s.workers), duration(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)
+    return table

@@ -140,10 +140,16 @@ def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
     return tuple(found)
 
 
+def cells_reached(level: LevelPlan) -> int:
+    """Cells by which that goes beyond a block: scaling and squaring reaches as far as the largest coefficient, and one
+    sample further for each squaring.
+    """
+    return 2 + -(-(squarings_of(level) + 2) // min(level.lattice.samples))
+
+
 def cells_read(level: LevelPlan, block: Block) -> tuple[Shape, Shape]:
     """The cells around a block that its exponential depends on."""
-    # Scaling and squaring reaches as far as the largest coefficient and one sample further for each squaring.
-    reach = 2 + -(-(squarings_of(level) + 2) // min(level.lattice.samples))
+    reach = cells_reached(level)
     start = tuple(max(a - reach, 0) for a in block.start)
     return start, tuple(min(b + reach, n) for b, n in zip(block.stop, level.blocks.cells, strict=True))
 

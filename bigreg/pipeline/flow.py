@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import Shape
+from ..geometry import BlockGrid, Shape
 from .store import Progress, Status
 
 WINDOW = 64
@@ -24,7 +24,8 @@ class Need:
     """What the blocks of one stage read of another.
 
     stage   name of the other stage
-    box     block index -> (first, last + 1) block indices of the other stage
+    box     block index -> (first, last + 1) block indices of the other stage; along an axis it depends on the block's
+            place along that axis alone, and it does not go back
     """
 
     stage: str
@@ -34,6 +35,17 @@ class Need:
 def same_block(index: Shape) -> tuple[Shape, Shape]:
     """The box of the block itself, for a stage of the same blocks."""
     return index, tuple(i + 1 for i in index)
+
+
+def of_finer(fine: BlockGrid, blocks: BlockGrid) -> Callable[[Shape], tuple[Shape, Shape]]:
+    """What a block of a pyramid level reads of the level above."""
+    ratio = [max(1, round(a / b)) for a, b in zip(fine.cells, blocks.cells, strict=True)]
+
+    def box(index: Shape) -> tuple[Shape, Shape]:
+        block = blocks[index]
+        return fine.touching(*(tuple(a * r for a, r in zip(c, ratio, strict=True)) for c in (block.start, block.stop)))
+
+    return box
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,17 @@ goes on where it stopped and ends with the same bits.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from .. import storage
-from ..geometry import BlockGrid, Shape
+from ..geometry import BlockGrid
 from ..transforms import ngff
 from ..volumes import ImageWriter
 from . import compose, estimate, fields, images, report, start, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
-from .flow import Need, Stage
+from .flow import Need, Stage, of_finer
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress, RunStore, Status
 
@@ -268,17 +267,6 @@ class Stages:
         self.store.update(stages=[list(s) for s in stages])
         if self.driver.listener:
             self.driver.listener.plan(stages)
-
-
-def of_finer(fine: BlockGrid, blocks: BlockGrid) -> Callable[[Shape], tuple[Shape, Shape]]:
-    """What a block of a pyramid level reads of the level above."""
-    ratio = [max(1, round(a / b)) for a, b in zip(fine.cells, blocks.cells, strict=True)]
-
-    def box(index: Shape) -> tuple[Shape, Shape]:
-        block = blocks[index]
-        return fine.touching(*(tuple(a * r for a, r in zip(c, ratio, strict=True)) for c in (block.start, block.stop)))
-
-    return box
 
 
 def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Status, dict[str, float]]:

@@ -1,0 +1,340 @@
+"""The stages of a run before it runs: their blocks, what these read, compute and write, and every array of the store.
+
+Mirrors `stages.py` stage by stage; shapes come from the functions that the stages themselves call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..config import Config
+from ..engines import load_engine
+from ..geometry import BlockGrid, Grid, Shape
+from ..quality.metrics import ErrorHistogram
+from ..volumes import Volume
+from ..volumes.described import VolumeDescription
+from ..volumes.multiscale import CHUNKS, SHARDS, clipped
+from . import compose, estimate, fields, images, masks, start, stitch, warp
+from .context import IMAGES
+from .flow import Need, of_finer
+from .frames import Frames
+from .ladder import LevelPlan, ladder, pooling
+from .store import Progress
+from .workload import Amount, Span, Stored, Work, Workload, box_spans, grown, of_blocks, seen, spans, whole_chunks
+
+MILLION = 1e-6
+PATCH_ARRAYS = 40
+"""float32 arrays of a patch's size that are alive at once at the worst moment of an estimate (measured)."""
+FEATURE_ARRAYS = 4
+"""And for each further channel of what a similarity compares: of both images, as they lie and warped."""
+SAMPLE_ARRAYS = 60
+"""float32 arrays of a block's size while a field is inverted and verified, or an image resampled."""
+REPORT_FILES = 20
+
+Image = Volume | VolumeDescription
+
+
+def foresee(frames: Frames, volumes: dict[str, Image], config: Config) -> Workload:
+    """All that a run would do, for frames that are known or provisional. Reads no voxel."""
+    return _Foreseen(frames, volumes, config).workload()
+
+
+@dataclass(eq=False)
+class _Foreseen:
+    """Also what `fields.field_grids` asks of a context: frames, levels, config."""
+
+    frames: Frames
+    volumes: dict[str, Image]
+    config: Config
+    stages: list[Work] = field(default_factory=list)
+    arrays: list[Stored] = field(default_factory=list)
+    phase: int = 0
+
+    def __post_init__(self) -> None:
+        self.levels: dict[int, LevelPlan] = {p.index: p for p in ladder(self.frames, self.config)}
+        self._made: dict[str, set[Shape]] = {which: set() for which in IMAGES}
+
+    def workload(self) -> Workload:
+        for which in IMAGES:
+            self._keep(which)
+        small = {w: start.affine_factors(self.frames, w, self.config.affine.voxels) for w in IMAGES}
+        self._prepare({which: [factors] for which, factors in small.items()})
+        self._affine(small)
+        levels = self.levels.values()
+        self._prepare({w: [pooling(self.frames, w, np.asarray(p.spacing)) for p in levels] for w in IMAGES})
+        for index in sorted(self.levels, reverse=True):
+            self._level(self.levels[index])
+        self.phase += 1
+        for direction in fields.DIRECTIONS:
+            self._field(direction)
+        self.phase += 1
+        self._check()
+        self._warped()
+        for direction in fields.DIRECTIONS:
+            self._field_pyramid(direction)
+        self.phase += 1
+        one = (1, 1, 1)
+        self._stage("stages/report", "report", one, (("report", Amount.same(1.0, one)),))
+        return Workload(tuple(self.stages), tuple(self.arrays), REPORT_FILES)
+
+    # -------------------------------------------------------------------------------------------- what all stages have
+
+    def _stage(self, name: str, title: str, counts: Shape, does: tuple = (), metrics: int = 0, **more) -> Work:
+        work = Work(name, title, counts, self.phase, does, metrics=metrics, **more)
+        self.stages.append(work)
+        unit = tuple(min(n, Progress.CHUNK) for n in counts)
+        self.arrays.append(Stored(f"{name}/status", counts, unit, 1))
+        if metrics:
+            self.arrays.append(Stored(f"{name}/metrics/*", counts, unit, 4, arrays=metrics))
+        else:
+            self.arrays.append(Stored(f"{name}/metrics/", (), (), 0, arrays=0))
+        return work
+
+    def _array(self, place: str, shape: Sequence[int], unit: Sequence[int], itemsize: int) -> None:
+        self.arrays.append(Stored(place, tuple(shape), tuple(unit), itemsize))
+
+    # ------------------------------------------------------------------------------------------------ images
+
+    def _keep(self, which: str) -> None:
+        """An array in memory is written into the run first."""
+        volume = self.volumes[which]
+        if not isinstance(volume, Volume) or volume.spec is not None:
+            return
+        self.volumes[which] = kept = VolumeDescription.as_kept(volume)
+        for number, level in enumerate(kept.levels):
+            _, shard = clipped(level.grid.shape, CHUNKS, SHARDS)
+            self._array(f"inputs/{which}.ome.zarr/{number}", level.grid.shape, shard, kept.dtype.itemsize)
+
+    def _source(self, which: str, factors: Shape) -> tuple[Grid, Shape, int, bool]:
+        """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
+        volume = self.volumes[which]
+        level = images.stored_level(volume, factors)
+        if level is not None:
+            return volume.grid(level), volume.chunks, volume.dtype.itemsize, True
+        grid = volume.grid().downsampled(factors)
+        return grid, tuple(min(images.BLOCK, n) for n in grid.shape), min(volume.dtype.itemsize, 4), False
+
+    def _prepare(self, needs: dict[str, list[Shape]]) -> None:
+        for which in IMAGES:
+            for step in images.preparation(self.volumes[which], needs[which]):
+                if step.factors in self._made[which]:
+                    continue
+                self._made[which].add(step.factors)
+                grid, chunks, itemsize, _ = self._source(which, step.factors)
+                fine, fine_chunks, fine_itemsize, own = self._source(which, step.source)
+                blocks = BlockGrid(grid.shape, chunks, (0, 0, 0))
+                ratio = tuple(f // s for f, s in zip(step.factors, step.source, strict=True))
+                box = spans(blocks, scale=ratio)
+                read = (Amount.of(fine_itemsize, whole_chunks(box, fine_chunks, fine.shape)),)
+                voxels = Amount.of(MILLION, box)
+                name = "x".join(map(str, step.factors))
+                self._stage(
+                    f"stages/prepare/{which}-{name}", f"{which} downsampled by {name}", blocks.counts,
+                    (("downsample", voxels),), writes=(Amount.of(itemsize, spans(blocks)),),
+                    memory=voxels.largest / MILLION * (fine_itemsize + 6), **{"source" if own else "reads": read},
+                )  # fmt: skip
+                self._array("/".join(images.place(which, step.factors)), grid.shape, chunks, itemsize)
+                self.phase += 1
+
+    def _affine(self, small: dict[str, Shape]) -> None:
+        one = (1, 1, 1)
+        voxels, read = 0.0, {"source": [], "reads": []}
+        for which, factors in small.items():
+            grid, _, itemsize, own = self._source(which, factors)
+            voxels += grid.voxels
+            read["source" if own else "reads"].append(Amount.same(grid.voxels * itemsize, one))
+            if getattr(self.config.masks, which) != masks.NONE:
+                self._array(f"masks/{which}", grid.shape, grid.shape, 1)
+        does = (("affine", Amount.same(voxels * MILLION, one)),)
+        self._stage("stages/affine", "global affine", one, does, 2, **{k: tuple(v) for k, v in read.items()})
+        self.phase += 1
+
+    # ------------------------------------------------------------------------------------------------ levels
+
+    def _level(self, level: LevelPlan) -> None:
+        name, title, blocks, lattice = f"levels/{level.index}", f"level {level.index}", level.blocks, level.lattice
+        coarser = self.levels.get(level.index + 1)
+        patch = spans(blocks, halo=True, scale=level.cell_voxels)
+        voxels = Amount.of(MILLION, patch)
+        points = estimate.patch_points(level)
+        patch_bytes = 4 * 4 * math.prod(points)
+        needs, reads, source = (), [], []
+        if coarser is not None:
+            needs = estimate.needs(self.levels, level, compose.stage_name(coarser.index, 0))
+            reads.append(_maps(needs[0], level, coarser, images=2))
+        for which in IMAGES:
+            grid, chunks, itemsize, own = self._source(which, pooling(self.frames, which, np.asarray(level.spacing)))
+            samples = level.patch((0, 0, 0), blocks.cells).grid
+            box = seen(patch, samples, self.frames.mid_to(which), grid, chunks)
+            (source if own else reads).append(Amount.of(itemsize, box))
+        engine = load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1})
+        arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1)
+        self._stage(
+            name, f"{title}: estimate", blocks.counts, (("step", voxels), ("patch", voxels)), len(estimate.METRICS),
+            needs=needs, reads=tuple(reads), source=tuple(source), writes=(Amount.same(patch_bytes, blocks.counts),),
+            looks=level.iterations + 1, memory=voxels.largest / MILLION * 4 * arrays,
+        )  # fmt: skip
+        self._array(f"{name}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
+
+        (around,) = stitch.needs(level)
+        patches = box_spans(around, blocks.counts)
+        owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
+        blended = [_overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
+        self._stage(
+            f"{name}/stitch", f"{title}: stitch", blocks.counts, (("stitch", Amount(MILLION, tuple(blended))),),
+            len(stitch.METRICS), needs=(around,), reads=(Amount.of(patch_bytes, patches),),
+            writes=(Amount.of(12, owned),),
+        )  # fmt: skip
+        self._array(f"{name}/velocity", (3, *lattice.points), (3, *blocks.core), 4)
+
+        reach = compose.cells_reached(level)
+        wide = grown(spans(blocks), reach, reach, blocks.cells)
+        samples = Amount.of(MILLION * math.prod(lattice.samples), wide)
+        needs = compose.needs(self.levels, level, None if coarser is None else compose.stage_name(coarser.index, 0))
+        reads = [Amount.of(12, whole_chunks(_with_border(wide), blocks.core, lattice.points))]
+        if coarser is not None:
+            reads.append(_maps(needs[1], level, coarser, images=2))
+        self._stage(
+            f"{name}/compose/0", f"{title}: compose", blocks.counts, (("compose", samples),), len(compose.METRICS),
+            needs=needs, reads=tuple(reads), writes=(Amount.of(24, spans(blocks, scale=lattice.samples)),),
+            memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+        )  # fmt: skip
+        chunk = tuple(c * s for c, s in zip(blocks.core, lattice.samples, strict=True))
+        for which in IMAGES:
+            self._array(f"{name}/maps/{which}", (3, *lattice.grid.shape), (3, *chunk), 4)
+
+    # ------------------------------------------------------------------------------------------------ fields
+
+    def _field(self, direction: str) -> None:
+        frame, _ = fields.ends(direction)
+        grids = fields.field_grids(self, direction)
+        blocks = fields.field_blocks(grids[0], self.config)
+        finest = self.levels[0]
+        half = finest.lattice.grid
+        chunk = tuple(c * s for c, s in zip(finest.blocks.core, finest.lattice.samples, strict=True))
+        box = seen(grown(spans(blocks), 0, 1, grids[0].shape), grids[0], self.frames.to_mid(frame), half, chunk)
+        samples = Amount.of(MILLION, spans(blocks))
+        self._stage(
+            f"stages/{direction}", direction, blocks.counts, (("field", samples),), len(fields.METRICS),
+            reads=(Amount.of(24, box),), writes=(Amount.of(12, spans(blocks)),),
+            memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+        )  # fmt: skip
+        for number, grid in enumerate(grids):
+            self._array(f"transforms/{direction}/{number}", (3, *grid.shape), (3, *(self.config.output.shard,) * 3), 4)
+
+    def _field_pyramid(self, direction: str) -> None:
+        grids = fields.field_grids(self, direction)
+        finer = fields.field_blocks(grids[0], self.config)
+        needs = ()
+        for number, grid in enumerate(grids[1:], start=1):
+            blocks = fields.field_blocks(grid, self.config)
+            if number > 1:
+                needs = (Need(f"stages/{direction}-level-{number - 1}", of_finer(finer, blocks)),)
+            self._coarsened(f"{direction}-level-{number}", f"{direction}, level {number}", finer, blocks, 12, needs)
+            finer = blocks
+
+    def _coarsened(
+        self, name: str, title: str, finer: BlockGrid, blocks: BlockGrid, voxel_bytes: int, needs: tuple
+    ) -> None:
+        ratio = tuple(max(1, round(a / b)) for a, b in zip(finer.cells, blocks.cells, strict=True))
+        box = spans(blocks, scale=ratio)
+        voxels = Amount.of(MILLION * max(1, voxel_bytes // 4), box)
+        self._stage(
+            f"stages/{name}", title, blocks.counts, (("downsample", voxels),), needs=needs,
+            reads=(Amount.of(voxel_bytes, box),), writes=(Amount.of(voxel_bytes, spans(blocks)),),
+            memory=voxels.largest / MILLION * (voxel_bytes + 6),
+        )  # fmt: skip
+
+    def _check(self) -> None:
+        grids = {d: fields.field_grids(self, d)[0] for d in fields.DIRECTIONS}
+        there, back = (grids[d] for d in fields.DIRECTIONS)
+        blocks = fields.field_blocks(there, self.config)
+        box, chunk = spans(blocks), (self.config.output.chunk,) * 3
+        affine = self.frames.affine
+        reads = [Amount.of(12, whole_chunks(grown(box, 0, 1, there.shape), chunk, there.shape))]
+        reads.append(Amount.of(12, seen(box, there, affine, back, chunk)))
+        samples = Amount.of(MILLION, box)
+        bins = len(ErrorHistogram().counts) + 2
+        self._stage(
+            "stages/check", "round trip", blocks.counts, (("check", samples),), len(fields.CHECK_METRICS),
+            reads=tuple(reads), writes=(Amount.same(8 * bins, blocks.counts),),
+            memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+        )  # fmt: skip
+        self.arrays.append(Stored("check/*", (bins,), (bins,), 8, arrays=len(blocks)))
+
+    # ------------------------------------------------------------------------------------------------ warped
+
+    def _warped(self) -> None:
+        output, fixed, moving = self.config.output, self.volumes["fixed"], self.volumes["moving"]
+        grid = fixed.grid()
+        blocks = warp.output_blocks(grid, self.config)
+        box, itemsize = spans(blocks), moving.dtype.itemsize
+        pieces, owners = zip(*(_in_pieces(span) for span in box), strict=True)
+
+        def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
+            found = seen(pieces, grid, matrix, target, chunks)
+            lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
+            return Amount(each, tuple(lengths))
+
+        there = fields.field_grids(self, "fixed_to_moving")[0]
+        voxels = Amount.of(MILLION, box)
+        piece = min(warp.PIECE**3, voxels.largest / MILLION)
+        self._stage(
+            "stages/warped", "warped image", blocks.counts, (("warp", voxels),), len(warp.METRICS),
+            reads=(read(12, np.eye(4), there, (output.chunk,) * 3),),
+            source=(
+                read(2 * itemsize, self.frames.affine, moving.grid(), moving.chunks),  # as it is, and by the affine
+                read(fixed.dtype.itemsize, np.eye(4), grid, fixed.chunks),
+            ),
+            writes=(Amount.of(itemsize, box),) if output.warped else (),
+            memory=voxels.largest / MILLION * 2 * itemsize + piece * 4 * SAMPLE_ARRAYS,
+        )  # fmt: skip
+        if not output.warped:
+            return
+        finer, name = blocks, "stages/warped"
+        for number, level in enumerate(warp.output_grids(grid)):
+            _, shard = clipped(level.shape, (output.chunk,) * 3, (output.shard,) * 3)
+            self._array(f"warped/{number}", level.shape, shard, itemsize)
+            if number:
+                blocks = BlockGrid(level.shape, shard, (0, 0, 0))
+                needs = (Need(name, of_finer(finer, blocks)),)
+                name = f"stages/warped-level-{number}"
+                title = f"warped image, level {number}"
+                self._coarsened(f"warped-level-{number}", title, finer, blocks, itemsize, needs)
+                finer = blocks
+
+
+def _with_border(found: Sequence[Span]) -> list[Span]:
+    return [(a, b + 4) for a, b in found]
+
+
+def _maps(need: Need, level: LevelPlan, coarser: LevelPlan, *, images: int) -> Amount:
+    """Bytes of the coarser level's maps that a block reads: whole chunks, one a block of that level."""
+    box = of_blocks(box_spans(need, level.blocks.counts), coarser.blocks)
+    return Amount.of(images * 12 * math.prod(coarser.lattice.samples), box)
+
+
+def _overlaps(own: Span, blocks: BlockGrid, axis: int, box: Span) -> np.ndarray:
+    """Control points of a block times the patches that hold each, along one axis."""
+    n, core, halo = blocks.cells[axis], blocks.core[axis], blocks.halo[axis]
+    total = np.zeros(len(own[0]))
+    for step in range(int((box[1] - box[0]).max())):
+        other = box[0] + step
+        first = np.maximum(other * core - halo, 0)
+        last = np.minimum(np.minimum(other * core + core, n) + halo, n) + 4
+        overlap = np.minimum(own[1], last) - np.maximum(own[0], first)
+        total += np.where(other < box[1], np.maximum(overlap, 0), 0)
+    return total
+
+
+def _in_pieces(span: Span) -> tuple[Span, np.ndarray]:
+    """Pieces of at most warp.PIECE voxels of every block along one axis, and where the pieces of each block begin."""
+    counts = -(-(span[1] - span[0]) // warp.PIECE)
+    owners = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    number = np.arange(counts.sum()) - np.repeat(owners, counts)
+    start = np.repeat(span[0], counts) + number * warp.PIECE
+    return (start, np.minimum(start + warp.PIECE, np.repeat(span[1], counts))), owners
