@@ -154,7 +154,7 @@ def _engine_seconds(config: Config, edge: int) -> float:
 
 def _codec(maps: str, image: str, copy: str) -> dict[str, float]:
     """MB a second, before compression, that one thread decodes and encodes of arrays that it made. On a worker."""
-    storage.set_concurrency(copies=1, transfers=1)
+    storage.configure(copies=1, transfers=1)
     array, kept = storage.open_array(maps), storage.open_array(image)
     target = storage.create_array(copy, shape=array.shape, dtype=array.dtype, chunks=array.chunks, shards=array.shards)
     data, other = array[...], kept[...]
