@@ -34,7 +34,7 @@ app = typer.Typer(
     cls=_Verbs,
     help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
     epilog="Exit status: 0 all was done, 2 wrong usage, 3 input, 4 configuration, 5 output, 6 corrupt data, "
-    "7 machine too small, 8 blocks failed, 130 stopped by Ctrl-C, 1 anything else.",
+    "7 machine too small, 8 blocks failed, 9 scheduler gone, 130 stopped by Ctrl-C, 1 anything else.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,6 +59,9 @@ ClusterName = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on this machine by default one a core.")]
+AcceptFailed = Annotated[
+    bool, typer.Option("--accept-failed", help="Treat blocks that fail as blank, rather than end incomplete.")
+]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
 
 
@@ -266,6 +269,7 @@ def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    accept_failed: AcceptFailed = False,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -282,7 +286,7 @@ def register(
     from .pipeline.run import register as start
 
     with Display(out) as display:
-        done = start(*images, out=run, config=settings, progress=display)
+        done = start(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
     _show_summary(done)
 
 
@@ -294,13 +298,18 @@ def _show_summary(run: Any) -> None:
 
 
 @app.command()
-def resume(run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None) -> None:
+def resume(
+    run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    accept_failed: AcceptFailed = False,
+) -> None:  # fmt: skip
     """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from .display import Display
     from .pipeline.run import open_run
 
     with Display(out) as display:
-        done = open_run(run).resume(cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display)
+        done = open_run(run).resume(
+            cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed
+        )
     _show_summary(done)
 
 

@@ -85,14 +85,24 @@ def _execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shap
 class Driver:
     """Runs stages on a Dask client and records them in the store.
 
-    expected   workers that are on their way, where the cluster starts them by need
+    expected        workers that are on their way, where the cluster starts them by need
+    accept_failed   blocks that fail are blank, in stages that can do without them
     """
 
-    def __init__(self, client: Client, store: RunStore, listener: Listener | None = None, *, expected: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: RunStore,
+        listener: Listener | None = None,
+        *,
+        expected: int = 0,
+        accept_failed: bool = False,
+    ) -> None:
         self.client = client
         self.store = store
         self.listener = listener
         self.expected = expected
+        self.accept_failed = accept_failed
 
     def open(self, stage: Stage) -> Progress:
         """Status and metrics of a stage, made if they are not there."""
@@ -106,7 +116,10 @@ class Driver:
         blocks failed for another reason. What is done stays done in either case.
         """
         flows = {stage.name: Flow(stage, self.open(stage)) for stage in stages}
-        failures = _Streaming(self, flows, stamp).run()
+        streaming = _Streaming(self, flows, stamp)
+        failures = streaming.run()
+        if streaming.accepted:
+            self.store.update(errors=[*self.store.attributes.get("errors", []), *_told(streaming.accepted, True)][:100])
         if failures:
             self._record(stages, failures)
         return {name: flow.progress for name, flow in flows.items()}
@@ -114,19 +127,24 @@ class Driver:
     def _record(self, stages: Sequence[Stage], failures: dict[tuple[str, Shape], Failure]) -> None:
         order = {stage.name: number for number, stage in enumerate(stages)}
         failed = sorted(failures.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-        errors = [
-            {"stage": name, "block": list(index), "message": f.message, "trace": f.trace} for (name, index), f in failed
-        ]
-        self.store.update(errors=errors[:100], state="incomplete", updated=time.time())
+        known = self.store.attributes.get("errors", [])
+        self.store.update(errors=[*known, *_told(dict(failed))][:100], state="incomplete", updated=time.time())
         (name, _), failure = next((f for f in failed if f[1].fatal), failed[0])
         if failure.fatal:
             raise failure.error
         stage = next(s for s in stages if s.name == name)
         blocks = ", ".join(str(index) for (_, index), _ in failed[:8])
         raise IncompleteError(
-            f"{stage.title}: {len(failures)} blocks failed ({blocks}), first with "
+            f"{stage.title}: {len(failures)} block{'s' * (len(failures) > 1)} failed ({blocks}), first with "
             f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again"
         )
+
+
+def _told(failures: dict[tuple[str, Shape], Failure], accepted: bool = False) -> list[dict]:
+    return [
+        {"stage": name, "block": list(index), "message": f.message, "trace": f.trace, "accepted": accepted}
+        for (name, index), f in failures.items()
+    ]
 
 
 class _Streaming:
@@ -137,6 +155,8 @@ class _Streaming:
         self.store = driver.store
         self.listener = driver.listener
         self.expected = driver.expected
+        self.accept_failed = driver.accept_failed
+        self.accepted: dict[tuple[str, Shape], Failure] = {}
         self.flows = flows
         self.stamp = stamp
         self.failures: dict[tuple[str, Shape], Failure] = {}
@@ -248,6 +268,10 @@ class _Streaming:
                 f"the Dask scheduler is gone ({future.status}); what is done is kept: start it again and "
                 f"`bigreg resume {self.store.url}`"
             )
+        failure = answer.failure
+        if failure is not None and self.accept_failed and flow.stage.optional and not failure.fatal:
+            self.accepted[flow.stage.name, index] = failure
+            answer = Answer(Status.BLANK, {})
         if answer.failure is not None:
             self.failures[flow.stage.name, index] = answer.failure
         else:

@@ -54,6 +54,7 @@ class Stage:
 
     name    also the place in the run store of its status and metrics
     needs   what must be done before a block can be: of stages that run at the same time, the others are done
+    optional  whether a block that fails may be treated as blank, where the user accepts that
     halts   metric that is above 0 where what needs this stage must not start any more
     """
 
@@ -65,6 +66,7 @@ class Stage:
     metrics: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     halts: str | None = None
+    optional: bool = False
 
     @property
     def blocks(self) -> int:

@@ -80,6 +80,7 @@ def register(
     client: Any = None,
     resume: bool = True,
     progress: Listener | None = None,
+    accept_failed: bool = False,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
 
@@ -88,6 +89,8 @@ def register(
     client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
     resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
                     thing is there, OutputError
+    accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
+                    otherwise the run ends incomplete
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, IncompleteError where blocks failed.
     """
@@ -123,7 +126,7 @@ def register(
                 }
             )
         _keep_arrays(store, volumes)
-        return Run(out)._go_on(client, config.cluster if client is None else None, progress)
+        return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
 
 
 def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
@@ -196,12 +199,14 @@ class Run:
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Listener | None = None,
+        accept_failed: bool = False,
     ) -> Run:
         """Do what is left to do.
 
         client                  a dask.distributed Client; None makes a cluster
         cluster                 name, YAML file, dict or Cluster; None is what the run began with, if on one machine
         workers, memory_limit   override the cluster's
+        accept_failed           see `register`
 
         Raises OutputError where another process works on the run.
         """
@@ -209,9 +214,9 @@ class Run:
             return self
         settings = self._cluster(cluster, workers, memory_limit) if client is None else None
         with working_on(self.url):
-            return self._go_on(client, settings, progress)
+            return self._go_on(client, settings, progress, accept_failed)
 
-    def _go_on(self, client: Any, settings: Cluster | None, progress: Listener | None) -> Run:
+    def _go_on(self, client: Any, settings: Cluster | None, progress: Listener | None, accept_failed: bool) -> Run:
         attributes = self.store.attributes
         if attributes["state"] == "finished":
             return self
@@ -222,7 +227,7 @@ class Run:
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:
                 expected = (settings.workers or 0) if settings is not None else 0
-                self._repaired(Driver(used, self.store, progress, expected=expected))
+                self._repaired(Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed))
         except BaseException:
             try:
                 self.store.update(state="incomplete", updated=time.time())
@@ -268,7 +273,10 @@ class Run:
                     count[Status.RUNNING],
                 )
             )
-        errors = tuple(f"{e['stage']} block {tuple(e['block'])}: {e['message']}" for e in attributes.get("errors", []))
+        errors = tuple(
+            f"{e['stage']} block {tuple(e['block'])}: {e['message']}" + " (treated as blank)" * e.get("accepted", False)
+            for e in attributes.get("errors", [])
+        )
         return RunStatus(attributes["state"], tuple(stages), errors, attributes["updated"])
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:

@@ -141,7 +141,10 @@ class Stages:
         coarser = compose.stage_name(before, attempts[before]) if before in attempts else None
         seen = estimate.needs(self.context.levels, level, coarser)
         return [
-            Stage(name, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS, seen),
+            Stage(
+                name, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS, seen,
+                optional=True,
+            ),
             Stage(
                 f"{name}/stitch", f"{title}: stitch", counts, stitch.stitch, (level.index,), stitch.METRICS,
                 stitch.needs(level),

@@ -123,3 +123,35 @@ def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(registered, small_con
     assert any("cannot be decoded" in e for e in open_run(out).status().errors)
     chunk.write_bytes(good)
     assert register(str(path), registered.moving, **arguments).status().state == "finished"
+
+
+def test_a_block_that_always_fails_stops_nothing_else_and_may_be_treated_as_blank(
+    registered, small_config, thread_client, same_bits, tmp_path, monkeypatch
+):
+    from bigreg.pipeline import estimate
+    from bigreg.pipeline.store import Status
+
+    read = estimate.read_pair
+
+    def broken(context, level, block):
+        if level.index == 0 and block.index == (0, 1, 1):
+            raise RuntimeError("broken on purpose")
+        return read(context, level, block)
+
+    monkeypatch.setattr(estimate, "read_pair", broken)
+    outs = [str(tmp_path / name) for name in ("resumed.zarr", "accepted.zarr")]
+    arguments = dict(config=small_config(), client=thread_client)
+    for out in outs:
+        with pytest.raises(IncompleteError, match=r"1 blocks? failed \(\(0, 1, 1\)\).*broken on purpose"):
+            register(registered.fixed, registered.moving, out=out, **arguments)
+        status = open_run(out).store.array("levels/0/status")[...]
+        assert status[0, 1, 1] == Status.FAILED
+        assert ((status == Status.DONE) | (status == Status.BLANK)).sum() == status.size - 1, "the rest goes on"
+        assert any("broken on purpose" in e for e in open_run(out).status().errors)
+    accepted = open_run(outs[1]).resume(client=thread_client, accept_failed=True)
+    assert accepted.status().state == "finished"
+    assert any("treated as blank" in e for e in accepted.status().errors)
+    assert min(float(m["min_jacobian"].min()) for n, m in accepted.metrics().items() if "min_jacobian" in m) > 0
+    assert not same_bits(accepted, registered.run)
+    monkeypatch.setattr(estimate, "read_pair", read)
+    assert same_bits(open_run(outs[0]).resume(client=thread_client), registered.run)
