@@ -23,7 +23,8 @@ class _Section(BaseModel):
 class Intensity(_Section):
     """Both images are scaled so that these percentiles become 0 and 1.
 
-    Above `knee` (in these units) intensities are compared by their logarithm, below as they are; None: no logarithm.
+    Above `knee` (in these units) the engines compare intensities by their logarithm, below as they are; None: no
+    logarithm. The global start has a knee of its own.
     """
 
     low: float = Field(1.0, ge=0, lt=100)
@@ -45,6 +46,7 @@ class Affine(_Section):
     similarity: Literal["lncc", "lncc_squared", "ncc", "mse", "mi", "nmi"] = "lncc"
     rotations_deg: float = Field(10.0, ge=0, le=45)
     min_overlap: float = Field(0.2, gt=0, le=1)
+    knee: float | None = Field(None, gt=0, le=1)
     voxels: int = Field(128, ge=32, le=512)
 
 

@@ -76,7 +76,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
-        images.append(compressed(torch.as_tensor(scaled), context.config.intensity.knee))
+        images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
     found: dict = {"intensity": intensity}
