@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from .. import storage
-from ..engines.base import PatchPair, VelocityPatch, estimate_antisymmetric
+from ..engines.base import PatchPair, VelocityPatch
+from ..engines.parts import estimate_fitting
 from ..geometry import Block, Shape
 from ..transforms.positions import Positions
 from . import compose
@@ -18,7 +19,17 @@ from .flow import Need
 from .ladder import LevelPlan
 from .store import Status
 
-METRICS = ("similarity_before", "similarity_after", "seconds", "overlap", "confidence", "patch_velocity", "peak_memory")
+METRICS = (
+    "similarity_before",
+    "similarity_after",
+    "iterations",
+    "parts",
+    "seconds",
+    "overlap",
+    "confidence",
+    "patch_velocity",
+    "peak_memory",
+)
 LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
 
@@ -103,7 +114,7 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
     if blank:
         store_patch(context, level, index, None)
     else:
-        patch = estimate_antisymmetric(context.engine(level), pair)
+        patch = estimate_fitting(context.engine(level), pair)
         store_patch(context, level, index, patch)
         cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
         metrics["patch_velocity"] = float(np.abs(cells).max())
