@@ -30,8 +30,8 @@ def estimate_fitting(engine: Engine, pair: PatchPair) -> VelocityPatch:
     axis = max(range(3), key=lambda a: cells[a])
     if cells[axis] < 4 * OVERLAP:
         raise ResourceError(
-            f"not even a patch of {tuple(pair.lattice.grid.shape)} voxels fits into the memory of the GPU ({reason}); free "
-            "the GPU of other work, or use another similarity or engine"
+            f"not even a patch of {tuple(pair.lattice.grid.shape)} voxels fits into the memory of the GPU ({reason}); "
+            "free the GPU of other work, or use another similarity or engine"
         )
     logger.warning("a patch of %s voxels did not fit: %s; estimated in two parts", pair.lattice.grid.shape, reason)
     middle = cells[axis] // 2
