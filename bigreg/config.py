@@ -118,13 +118,13 @@ class IO(_Section):
 
     copies: int = Field(4, ge=1)
     transfers: int = Field(8, ge=1)
-    cache: str = "256MB"
+    cache: str = "64MB"
 
     @field_validator("cache")
     @classmethod
     def _size(cls, value: str) -> str:
         if _bytes(value) is None:
-            raise ValueError(f"{value!r} is not a size such as 256MB")
+            raise ValueError(f"{value!r} is not a size such as 64MB")
         return value
 
     @property
