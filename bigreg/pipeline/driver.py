@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import queue
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from distributed import Client, as_completed, get_worker
+from distributed import Client, get_worker
 
 from ..errors import BigregError, ClusterError, CorruptDataError, IncompleteError, InputError, OutputError
 from ..geometry import Shape
@@ -23,6 +26,8 @@ QUEUED = 2
 """Tasks that wait at a worker for each that runs there."""
 SPAN = 8
 """Neighbouring blocks that one worker is given, since they share what they read."""
+ANSWER_SECONDS = 20.0
+"""An answer is a few numbers: one that does not come in this time is lost."""
 CENSUS_SECONDS = 2.0
 """How old what is known of the workers may be."""
 
@@ -160,7 +165,8 @@ class _Streaming:
         self.flows = flows
         self.stamp = stamp
         self.failures: dict[tuple[str, Shape], Failure] = {}
-        self.waiting: dict[Any, tuple[Flow, Shape]] = {}
+        self.waiting: dict[Any, tuple[Flow, Shape, str]] = {}
+        self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.reserves: dict[str, deque[tuple[Flow, Shape]]] = {}
         self.threads: dict[str, int] = {}
         self.held: dict[str, int] = {}
@@ -173,15 +179,17 @@ class _Streaming:
             if flow.complete:
                 self._begin(flow)
                 self._end(flow)
-        done = as_completed(loop=self.client.loop)
         try:
-            self._fill(done)
+            self._look_around()
+            self._fill()
             while self.waiting:
-                future = next(done)
-                self._answered(future)
-                self._fill(done)
+                with suppress(queue.Empty):
+                    self._answered(self.done.get(timeout=CENSUS_SECONDS))
+                if time.monotonic() - self.census > CENSUS_SECONDS:
+                    self._look_around()
+                self._fill()
         finally:
-            for future, (flow, index) in self.waiting.items():
+            for future, (flow, index, _) in self.waiting.items():
                 future.cancel()
                 flow.progress.set(index, Status.TODO)
             for flow in self.flows.values():
@@ -192,13 +200,27 @@ class _Streaming:
 
     # ------------------------------------------------------------------------------------------------ what runs next
 
-    def _fill(self, done: Any) -> None:
-        """Keep every worker busy, and no more."""
-        if time.monotonic() - self.census > CENSUS_SECONDS:
-            self.census = time.monotonic()
+    def _look_around(self) -> None:
+        """See which workers there are; what was meant for one that is gone may run anywhere.
+
+        Dask would wait for ever for a worker to come back under the same address where all were gone at once.
+        """
+        self.census = time.monotonic()
+        try:
             self.threads = self.client.nthreads()
-            for gone in self.reserves.keys() - self.threads.keys():
-                self.reserves.setdefault("", deque()).extend(self.reserves.pop(gone))
+        except (TimeoutError, OSError) as error:
+            raise self._scheduler_gone(str(error)) from error
+        for gone in self.reserves.keys() - self.threads.keys():
+            left = self.reserves.pop(gone)
+            self.reserves.setdefault("", deque()).extend(left)
+        for future, (flow, index, worker) in list(self.waiting.items()):
+            if worker and worker not in self.threads:
+                self._forget(future)
+                future.cancel()
+                self._submit("", flow, index)
+
+    def _fill(self) -> None:
+        """Keep every worker busy, and no more."""
         if any(f.fatal for f in self.failures.values()):
             return
         workers = list(self.threads) or [""]
@@ -210,7 +232,7 @@ class _Streaming:
             job = self._job(worker)
             if job is None:
                 return
-            done.add(self._submit(worker, *job))
+            self._submit(worker, *job)
 
     def _job(self, worker: str) -> tuple[Flow, Shape] | None:
         """The next block for a worker: of its own span, of a new one, or of somebody else's."""
@@ -234,7 +256,7 @@ class _Streaming:
                 return flow, index
         return None
 
-    def _submit(self, worker: str, flow: Flow, index: Shape) -> Any:
+    def _submit(self, worker: str, flow: Flow, index: Shape) -> None:
         stage = flow.stage
         self._begin(flow)
         self.number += 1
@@ -242,21 +264,37 @@ class _Streaming:
             _execute, self.store.url, self.stamp, stage.task, stage.arguments, index,
             pure=False, priority=-self.number, workers=[worker] if worker else None, allow_other_workers=bool(worker),
         )  # fmt: skip
-        future.bigreg_worker = worker
         self.held[worker] = self.held.get(worker, 0) + 1
-        self.waiting[future] = flow, index
+        self.waiting[future] = flow, index, worker
         flow.running += 1
         flow.progress.set(index, Status.RUNNING)
-        return future
+        future.add_done_callback(self.done.put)
 
     # ------------------------------------------------------------------------------------------------ what came back
 
-    def _answered(self, future: Any) -> None:
-        flow, index = self.waiting.pop(future)
-        self.held[future.bigreg_worker] -= 1
+    def _forget(self, future: Any) -> tuple[Flow, Shape]:
+        flow, index, worker = self.waiting.pop(future)
+        self.held[worker] -= 1
         flow.running -= 1
+        return flow, index
+
+    def _scheduler_gone(self, reason: str) -> ClusterError:
+        return ClusterError(
+            f"the Dask scheduler is gone ({reason}); what is done is kept: start it again and "
+            f"`bigreg resume {self.store.url}`"
+        )
+
+    def _answered(self, future: Any) -> None:
+        if future not in self.waiting:
+            return  # it was taken back
+        flow, index = self._forget(future)
         if future.status == "finished":
-            answer = future.result()
+            try:
+                answer = future.result(timeout=ANSWER_SECONDS)
+            except (TimeoutError, CancelledError):  # its worker died with the answer
+                future.cancel()
+                self._submit("", flow, index)
+                return
         elif future.status == "error":  # the worker died too often, most likely for want of memory
             message = (
                 f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
@@ -264,10 +302,7 @@ class _Streaming:
             answer = Answer(Status.FAILED, {}, Failure(message))
         else:
             flow.progress.set(index, Status.TODO)
-            raise ClusterError(
-                f"the Dask scheduler is gone ({future.status}); what is done is kept: start it again and "
-                f"`bigreg resume {self.store.url}`"
-            )
+            raise self._scheduler_gone(future.status)
         failure = answer.failure
         if failure is not None and self.accept_failed and flow.stage.optional and not failure.fatal:
             self.accepted[flow.stage.name, index] = failure
