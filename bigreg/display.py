@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.text import Text
 
 
 class Display:
-    """Listens to a run: one bar for all blocks, one for the stage; a line a stage where there is no terminal."""
+    """Listens to a run: one bar for all blocks, one a stage under way; a line a stage where there is no terminal."""
 
     FAILED = 4
 
@@ -28,17 +29,15 @@ class Display:
             TimeRemainingColumn(),
             console=console,
         )
-        self.overall = self.current = None
+        self.overall: Any = None
         self.planned: dict[str, int] = {}
         self.begun: dict[str, int] = {}
-        self.failed = 0
-        self.begin = 0.0
+        self.going: dict[str, _Going] = {}
 
     def __enter__(self) -> Display:
         if self.live:
             self.bars.start()
             self.overall = self.bars.add_task("all blocks", total=None, failed="")
-            self.current = self.bars.add_task("", total=None, failed="")
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -56,25 +55,40 @@ class Display:
             self.bars.update(self.overall, total=sum({**self.planned, **self.begun}.values()))
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
-        self.failed, self.begin = 0, time.monotonic()
         self.begun[name] = blocks
-        self.title, self.blocks, self.before = title, blocks, done
+        going = self.going[name] = _Going(title, blocks, done, time.monotonic())
         if self.live:
             self._total()
             self.bars.advance(self.overall, done)
-            self.bars.reset(self.current, description=title, total=blocks, completed=done, failed="")
+            going.bar = self.bars.add_task(title, total=blocks, completed=done, failed="")
 
     def block(self, name: str, status: int, index: tuple) -> None:
-        self.failed += status == self.FAILED
+        going = self.going[name]
+        going.failed += status == self.FAILED
         if self.live:
             self.bars.advance(self.overall)
-            self.bars.advance(self.current)
-            self.bars.update(self.current, failed=f"{self.failed} failed" if self.failed else "")
+            self.bars.advance(going.bar)
+            self.bars.update(going.bar, failed=f"{going.failed} failed" if going.failed else "")
 
     def finish(self, name: str) -> None:
-        if not self.live and self.before < self.blocks:
-            seconds = time.monotonic() - self.begin
-            self.console.print(f"{self.title}: {self.blocks} block{'s' * (self.blocks != 1)}, {seconds:.1f} s")
+        going = self.going.pop(name)
+        if self.live:
+            self.bars.remove_task(going.bar)
+        elif going.before < going.blocks:
+            seconds = time.monotonic() - going.begin
+            self.console.print(f"{going.title}: {going.blocks} block{'s' * (going.blocks != 1)}, {seconds:.1f} s")
+
+
+@dataclass
+class _Going:
+    """A stage under way: blocks, those done before, failed ones so far, and its bar where there is one."""
+
+    title: str
+    blocks: int
+    before: int
+    begin: float
+    failed: int = 0
+    bar: Any = None
 
 
 def bar(console: Console, title: str) -> Any:
