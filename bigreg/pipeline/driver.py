@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,6 +110,28 @@ class Driver:
         self.listener = listener
         self.expected = expected
         self.accept_failed = accept_failed
+        self.stopped = threading.Event()
+
+    @contextmanager
+    def stopping_on_ctrl_c(self) -> Iterator[None]:
+        """Never lose a Ctrl-C: Python drops what is raised while an object is being freed, so it is also noted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            self.stopped.set()
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def open(self, stage: Stage) -> Progress:
         """Status and metrics of a stage, made if they are not there."""
@@ -156,6 +180,7 @@ class _Streaming:
     """One pass over some flows."""
 
     def __init__(self, driver: Driver, flows: dict[str, Flow], stamp: str) -> None:
+        self.driver = driver
         self.client = driver.client
         self.store = driver.store
         self.listener = driver.listener
@@ -183,6 +208,8 @@ class _Streaming:
             self._look_around()
             self._fill()
             while self.waiting:
+                if self.driver.stopped.is_set():
+                    raise KeyboardInterrupt
                 with suppress(queue.Empty):
                     self._answered(self.done.get(timeout=CENSUS_SECONDS))
                 if time.monotonic() - self.census > CENSUS_SECONDS:

@@ -227,7 +227,9 @@ class Run:
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:
                 expected = (settings.workers or 0) if settings is not None else 0
-                self._repaired(Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed))
+                driver = Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed)
+                with driver.stopping_on_ctrl_c():
+                    self._repaired(driver)
         except BaseException:
             try:
                 self.store.update(state="incomplete", updated=time.time())
