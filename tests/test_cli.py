@@ -169,6 +169,7 @@ def test_progress_counts_every_stage_once_when_the_plan_changes():
         display.plan([("affine", "affine", 1), ("levels/0", "level 0", 8), ("levels/1", "level 1", 8)])
         display.stage("affine", "affine", 1, 0)
         display.block("affine", Status.DONE, (0, 0, 0))
+        display.finish("affine")
         display.plan([("affine", "affine", 1), ("levels/0", "level 0", 12)])
         display.stage("levels/0", "level 0", 12, 4)
         for i in range(8):
