@@ -1,15 +1,17 @@
 """A Dask cluster from configuration: on this machine, of batch jobs, on Kubernetes, or one that is there already.
 
-`client(settings)` is a context manager and the same for all kinds. A worker is always one process with one thread.
+`client(settings)` is a context manager and the same for all kinds. A worker is one process, which
+computes one block at a time whatever it has in hand.
 """
 
 from .client import client
 from .local import local_client
 from .settings import HERE, JOBS, KINDS, Cluster
-from .workers import BASE_BYTES, require_memory, worker_count, worker_memory
+from .workers import BASE_BYTES, GPU, require_memory, worker_count, worker_memory
 
 __all__ = [
     "BASE_BYTES",
+    "GPU",
     "HERE",
     "JOBS",
     "KINDS",

@@ -41,7 +41,7 @@ def address_client(settings: Cluster) -> Iterator[Client]:
 def workers_there(settings: Cluster) -> list[dict[str, Any]]:
     """What a running scheduler says of each of its workers. Raises ResourceError where it has none."""
     with address_client(settings) as client:
-        found = list(client.scheduler_info()["workers"].values())
+        found = list(client.scheduler_info(n_workers=-1)["workers"].values())
     if not found:
         raise ResourceError("the scheduler of cluster kind 'address' has no workers; start some first")
     return found

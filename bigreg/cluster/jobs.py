@@ -24,7 +24,7 @@ from .existing import security
 from .jobs_upkeep import JobKeeper
 from .settings import Cluster, seconds_of
 from .upkeep import LOST_SECONDS, every
-from .workers import ENVIRONMENT, extra
+from .workers import ENVIRONMENT, GPU, extra
 
 START_SECONDS = 300
 """How long a worker may take to start and to find the scheduler: hundreds that import torch at once are slow."""
@@ -64,6 +64,8 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         # Ends by itself between 3 and 1 margins before the batch system would kill it, and not all at once.
         margin = min(600, seconds // 10)
         arguments += ["--lifetime", f"{seconds - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
+    if settings.has_gpus:
+        arguments += ["--resources", f"{GPU}=1"]
     if processes > 1 and settings.gpus is not None:
         arguments += ["--preload-nanny", "bigreg.cluster.one_gpu"]
     folder = settings.log_directory and str(Path(settings.log_directory).expanduser().resolve())
@@ -72,7 +74,7 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         job_cls=type(kind.job_cls.__name__, (_Recorded, kind.job_cls), {}),
         name="bigreg",
         job_name="bigreg",
-        cores=processes,  # dask-jobqueue makes one thread of each
+        cores=processes * settings.in_hand,  # dask-jobqueue makes one thread of each
         processes=processes,
         memory=parse_bytes(settings.memory_limit) * processes,
         queue=settings.queue,

@@ -12,7 +12,7 @@ from distributed import Client
 
 from ..errors import ResourceError
 from .settings import Cluster
-from .workers import ENVIRONMENT, extra
+from .workers import ENVIRONMENT, GPU, extra
 
 
 @contextmanager
@@ -38,15 +38,18 @@ def kubernetes_client(settings: Cluster) -> Iterator[Client]:
 
 
 def cluster_spec(settings: Cluster) -> dict[str, Any]:
-    """The operator's DaskCluster resource: one pod a worker, one thread each, and GPUs for workers only."""
+    """The operator's DaskCluster resource: one pod a worker, and GPUs for workers only."""
     operator = extra("dask_kubernetes.operator", "kubernetes", settings)
     memory = parse_bytes(settings.memory_limit)
+    command = ["dask", "worker", "--nthreads", str(settings.in_hand), "--memory-limit", str(memory)]
+    if settings.has_gpus:
+        command += ["--resources", f"{GPU}=1"]
     spec = operator.make_cluster_spec(
         name=f"bigreg-{uuid.uuid4().hex[:10]}",
         image=settings.image,
         n_workers=settings.adaptive or settings.workers,
         env=ENVIRONMENT,
-        worker_command=["dask", "worker", "--nthreads", "1", "--memory-limit", str(memory)],
+        worker_command=command,
     )
     asked = {"cpu": "1", "memory": str(memory)}
     limits = {"memory": str(memory)}

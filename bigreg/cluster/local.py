@@ -10,14 +10,14 @@ from distributed import Client, LocalCluster
 
 from .settings import Cluster
 from .upkeep import LOST_SECONDS, every
-from .workers import ENVIRONMENT, extra, worker_count, worker_memory
+from .workers import ENVIRONMENT, GPU, extra, worker_count, worker_memory
 
 IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: Ctrl-C in a terminal reaches its whole process group, but only the client answers it."""
 
 
 def local_client(settings: Cluster) -> AbstractContextManager[Client]:
-    """A client of a cluster on this machine: one process a worker, one thread each, nothing but loopback."""
+    """A client of a cluster on this machine: one process a worker, nothing but loopback."""
     return _client(settings, LocalCluster)
 
 
@@ -41,7 +41,8 @@ def _client(settings: Cluster, kind: type[LocalCluster]) -> Iterator[Client]:
         ),
         kind(
             n_workers=settings.adaptive or count,
-            threads_per_worker=1,
+            threads_per_worker=settings.in_hand,
+            resources={GPU: 1} if settings.has_gpus else None,
             memory_limit=worker_memory(settings),
             host="127.0.0.1",
             dashboard_address=settings.dashboard,

@@ -21,6 +21,7 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
     "workers": (*HERE, *JOBS, "kubernetes"),
     "memory_limit": (*HERE, *JOBS, "kubernetes"),
+    "threads": (*HERE, *JOBS, "kubernetes"),
     "adaptive": ("local", *JOBS, "kubernetes"),
     "dashboard": (*HERE, *JOBS),
     "local_directory": (*HERE, *JOBS),
@@ -57,7 +58,10 @@ _CREDENTIAL = re.compile(
 
 
 class Cluster(BaseModel):
-    """Where the workers of a run come from. Workers are processes of one thread each, whatever the kind.
+    """Where the workers of a run come from. A worker is a process; `threads` is how many blocks it has in hand.
+
+    One of them is computed at a time; the others are read and written meanwhile. It pays where storage is slower than
+    computing, so 2 is the default for a worker with a GPU and 1 for others.
 
     Raises ConfigError where a value makes no sense or a key means nothing to the kind.
     """
@@ -67,6 +71,7 @@ class Cluster(BaseModel):
     kind: Kind = "local"
     workers: int | None = Field(None, ge=1)
     memory_limit: str | None = None
+    threads: int | None = Field(None, ge=1, le=8)
     adaptive: int | None = Field(None, ge=1)
     dashboard: str = "127.0.0.1:0"
     local_directory: str | None = None
@@ -191,8 +196,18 @@ class Cluster(BaseModel):
         return self.gpus or self.cores or 1
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether each worker is given a GPU."""
+        return self.kind == "cuda" or self.gpus is not None
+
+    @property
+    def in_hand(self) -> int:
+        """Threads of a worker: blocks that it has in hand."""
+        return self.threads or (2 if self.has_gpus else 1)
+
+    @property
     def cores_per_job(self) -> int:
-        """Cores to ask for; a worker has one thread, others feed its GPU."""
+        """Cores to ask for; a worker computes in one thread, others feed its GPU."""
         return max(self.cores or 1, self.processes)
 
     def stored(self) -> dict[str, Any]:
@@ -201,7 +216,7 @@ class Cluster(BaseModel):
         Of another machine's cluster only the kind is kept, so a resumed run asks for it again by name.
         """
         if self.kind in HERE:
-            return self.model_dump(mode="json", include={"kind", "workers", "memory_limit", "adaptive"})
+            return self.model_dump(mode="json", include={"kind", "workers", "memory_limit", "threads", "adaptive"})
         return {"kind": self.kind}
 
 

@@ -21,6 +21,9 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 
 UNLIMITED = 2**63 - 1
 
+GPU = "GPU"
+"""The Dask resource that a worker with a GPU has one of, and that its blocks share."""
+
 
 def worker_count(settings: Cluster) -> int:
     """Workers of the cluster; for an existing one those that are there now. Raises ResourceError where none can be."""

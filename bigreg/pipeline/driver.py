@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from distributed import Client, get_worker
 
+from .. import storage
+from ..cluster import GPU
 from ..errors import BigregError, ClusterError, CorruptDataError, IncompleteError, InputError, OutputError
 from ..geometry import Shape
 from .context import context
@@ -82,7 +84,8 @@ def _execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shap
     torch.set_num_threads(1)
     worker = get_worker().address
     try:
-        return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
+        with storage.computing():
+            return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
     except BigregError as error:
         return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
     except Exception as error:
@@ -194,6 +197,8 @@ class _Streaming:
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.reserves: dict[str, deque[tuple[Flow, Shape]]] = {}
         self.threads: dict[str, int] = {}
+        self.known: dict[str, int] = {}
+        self.share: dict[str, float] = {}
         self.held: dict[str, int] = {}
         self.census = 0.0
         self.number = 0
@@ -231,10 +236,17 @@ class _Streaming:
         """See which workers there are; what was meant for one that is gone may run anywhere.
 
         Dask would wait for ever for a worker to come back under the same address where all were gone at once.
+        Where some workers have a GPU only they are given blocks: on another device sums differ in the last bits.
         """
         self.census = time.monotonic()
         try:
-            self.threads = self.client.nthreads()
+            there = self.client.nthreads()
+            if there != self.known:  # all that is known of hundreds of workers is long, so it is asked for seldom
+                self.known = there
+                workers = self.client.scheduler_info(n_workers=-1)["workers"]
+                gpus = {w: there[w] for w, about in workers.items() if w in there and about["resources"].get(GPU)}
+                self.threads = gpus or there
+                self.share = {GPU: 1 / max(gpus.values())} if gpus else {}
         except (TimeoutError, OSError) as error:
             raise self._scheduler_gone(str(error)) from error
         for gone in self.reserves.keys() - self.threads.keys():
@@ -290,6 +302,7 @@ class _Streaming:
         future = self.client.submit(
             _execute, self.store.url, self.stamp, stage.task, stage.arguments, index,
             pure=False, priority=-self.number, workers=[worker] if worker else None, allow_other_workers=bool(worker),
+            resources=self.share or None,
         )  # fmt: skip
         self.held[worker] = self.held.get(worker, 0) + 1
         self.waiting[future] = flow, index, worker
@@ -311,25 +324,30 @@ class _Streaming:
             f"`bigreg resume {self.store.url}`"
         )
 
+    def _answer(self, future: Any) -> Answer | None:
+        """What a task answered; None where its worker died with the answer. Raises ClusterError."""
+        status = future.status
+        if status == "error":  # the worker died too often, most likely for want of memory
+            message = (
+                f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
+            )
+            return Answer(Status.FAILED, {}, Failure(message))
+        if status == "cancelled" or self.client.status != "running":
+            raise self._scheduler_gone(status)
+        if status == "finished":
+            with suppress(TimeoutError, CancelledError):
+                return future.result(timeout=ANSWER_SECONDS)
+        return None
+
     def _answered(self, future: Any) -> None:
         if future not in self.waiting:
             return  # it was taken back
         flow, index = self._forget(future)
-        if future.status == "finished":
-            try:
-                answer = future.result(timeout=ANSWER_SECONDS)
-            except (TimeoutError, CancelledError):  # its worker died with the answer
-                future.cancel()
-                self._submit("", flow, index)
-                return
-        elif future.status == "error":  # the worker died too often, most likely for want of memory
-            message = (
-                f"a worker died on this block ({future.exception()}); give workers more memory or make blocks smaller"
-            )
-            answer = Answer(Status.FAILED, {}, Failure(message))
-        else:
-            flow.progress.set(index, Status.TODO)
-            raise self._scheduler_gone(future.status)
+        answer = self._answer(future)
+        if answer is None:
+            future.cancel()
+            self._submit("", flow, index)
+            return
         failure = answer.failure
         if failure is not None and self.accept_failed and flow.stage.optional and not failure.fatal:
             self.accepted[flow.stage.name, index] = failure

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -122,8 +123,20 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
         metrics |= {k: v for k, v in patch.quality.items() if k in METRICS}
         metrics = {k: v for k, v in metrics.items() if np.isfinite(v)}
     metrics["seconds"] = time.perf_counter() - begin
-    metrics["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB; Linux counts KiB
+    metrics["peak_memory"] = peak_memory()
     return (Status.BLANK if blank else Status.DONE), metrics
+
+
+def peak_memory() -> float:
+    """GiB that this process has held at the most; NaN where the system does not say.
+
+    Not what getrusage counts, which on Linux goes on from the memory of the process that started this one.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    return float("nan")
 
 
 def store_patch(context: Context, level: LevelPlan, index: Shape, patch: VelocityPatch | None) -> None:

@@ -53,9 +53,10 @@ def correlation(context: Context, when: str) -> tuple[float, float]:
 def figures(context: Context) -> list[Row]:
     """(group, name, value, unit, note); similarity, regularity, inverse, effort."""
     rows: list[Row] = []
+    where = "full resolution" if context.config.output.warped else "finest level"
     for when, title in (("affine", "after the affine"), ("after", "after the deformation")):
         ncc, local = correlation(context, when)
-        rows.append(("similarity", f"NCC {title}", ncc, "", "whole overlap, full resolution"))
+        rows.append(("similarity", f"NCC {title}", ncc, "", f"whole overlap, {where}"))
         rows.append(
             ("similarity", f"local correlation {title}", local, "", "9^3 windows, where the fixed image is bright")
         )
@@ -105,7 +106,7 @@ def figures(context: Context) -> list[Row]:
     rows.append(("effort", "all stages", float(sum(seconds.values())), "s", "wall"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
         rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
-    peaks = [np.nanmax(_metrics(context, f"levels/{index}")["peak_memory"]) for index in context.levels]
+    peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]
     rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):

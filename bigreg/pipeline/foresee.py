@@ -269,27 +269,31 @@ class _Foreseen:
     # ------------------------------------------------------------------------------------------------ warped
 
     def _warped(self) -> None:
-        output, fixed, moving = self.config.output, self.volumes["fixed"], self.volumes["moving"]
-        grid = fixed.grid()
+        output, found = self.config.output, {}
+        for which in IMAGES:
+            found[which] = self._source(which, warp.measured_factors(self.frames, self.levels[0], self.config, which))
+        grid, fixed_chunks, fixed_itemsize, fixed_own = found["fixed"]
+        target, moving_chunks, moving_itemsize, moving_own = found["moving"]
         blocks = warp.output_blocks(grid, self.config)
-        box, itemsize = spans(blocks), moving.dtype.itemsize
+        box, itemsize = spans(blocks), self.volumes["moving"].dtype.itemsize
         pieces, owners = zip(*(_in_pieces(span) for span in box), strict=True)
 
         def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
-            found = seen(pieces, grid, matrix, target, chunks)
-            lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
+            boxes = seen(pieces, grid, matrix, target, chunks)
+            lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(boxes, owners, strict=True))
             return Amount(each, tuple(lengths))
 
         there = fields.field_grids(self, "fixed_to_moving")[0]
         voxels = Amount.of(MILLION, box)
         piece = min(warp.PIECE**3, voxels.largest / MILLION)
+        source, reads = [], [read(12, np.eye(4), there, (output.chunk,) * 3)]
+        # The moving image is read as it is, and by the affine alone.
+        (source if moving_own else reads).append(read(2 * moving_itemsize, self.frames.affine, target, moving_chunks))
+        (source if fixed_own else reads).append(read(fixed_itemsize, np.eye(4), grid, fixed_chunks))
+        title = "warped image" if output.warped else "comparison"
         self._stage(
-            "stages/warped", "warped image", blocks.counts, (("warp", voxels),), len(warp.METRICS),
-            reads=(read(12, np.eye(4), there, (output.chunk,) * 3),),
-            source=(
-                read(2 * itemsize, self.frames.affine, moving.grid(), moving.chunks),  # as it is, and by the affine
-                read(fixed.dtype.itemsize, np.eye(4), grid, fixed.chunks),
-            ),
+            "stages/warped", title, blocks.counts, (("warp", voxels),), len(warp.METRICS),
+            reads=tuple(reads), source=tuple(source),
             writes=(Amount.of(itemsize, box),) if output.warped else (),
             memory=voxels.largest / MILLION * 2 * itemsize + piece * 4 * SAMPLE_ARRAYS,
         )  # fmt: skip

@@ -50,7 +50,7 @@ def preparation(volume: Volume, needed: list[Shape]) -> list[Step]:
 
 
 class LevelImage:
-    """One image at one resolution: `grid` in its own world, `read(start, stop)` in stored values."""
+    """One image at one resolution: `grid` in its own world, `read(start, stop)` in stored values of `dtype`."""
 
     def __init__(self, store: RunStore, volume: Volume, factors: Shape) -> None:
         self.volume = volume
@@ -61,6 +61,7 @@ class LevelImage:
         else:
             self._array = store.array(*place(volume.name, factors), constant=True)
             self.grid = volume.grid().downsampled(factors)
+        self.dtype: np.dtype = volume.dtype if self._array is None else self._array.dtype
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:
         """Voxels (z, y, x). Raises InputError at a voxel that is not a finite number."""

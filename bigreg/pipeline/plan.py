@@ -25,6 +25,8 @@ from .simulate import Simulation, simulate
 from .start import provisional
 from .workload import Work, Workload
 
+WAITING = 0.75
+"""What a block holds while it is read or written and another is computed, for each byte of the latter at its worst."""
 MANY_FILES = 10**6
 """Files at which file systems and copying become slow."""
 
@@ -34,6 +36,7 @@ class Plan:
     """What a run does: levels (coarsest first), every stage and every array, and what that costs at some rates.
 
     workers             of the configured cluster
+    in_hand             blocks that each has in hand
     memory_per_worker   bytes, from the block alone; memory_limit: what the configured local cluster gives each worker
     remark              on the rates, for people
     """
@@ -41,6 +44,7 @@ class Plan:
     levels: tuple[LevelPlan, ...]
     work: Workload
     workers: int
+    in_hand: int
     memory_per_worker: int
     memory_limit: int
     rates: Rates = dataclasses.field(default_factory=Rates)
@@ -115,7 +119,7 @@ class Plan:
 
     def simulate(self, workers: int, **options: Any) -> Simulation:
         """Follow every block on some workers (see `bigreg.pipeline.simulate`)."""
-        return simulate(self.stages, self.rates, workers, **options)
+        return simulate(self.stages, self.rates, workers, **{"overlap": self.in_hand > 1, **options})
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for people."""
@@ -192,11 +196,14 @@ def make_plan(
 ) -> Plan:
     """The plan for frames that are known or provisional. Builds no object a block."""
     work = foresee(frames, dict(volumes), config)
+    in_hand = config.cluster.in_hand
+    block = max(w.memory for w in work.stages) * (1 + WAITING * (in_hand - 1))
     return Plan(
         tuple(ladder(frames, config)),
         work,
         worker_count(config.cluster),
-        int(max(w.memory for w in work.stages)) + BASE_BYTES + config.io.cache_bytes,
+        in_hand,
+        int(block) + BASE_BYTES + config.io.cache_bytes,
         worker_memory(config.cluster),
         rates or Rates(),
         remark,

@@ -11,13 +11,14 @@ import dataclasses
 import numpy as np
 
 from .. import storage
-from ..geometry import BlockGrid
+from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
 from . import compose, estimate, fields, images, report, start, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
+from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress, RunStore, Status
 
@@ -225,12 +226,11 @@ class Stages:
         return stages
 
     def _warped_stages(self) -> list[Stage]:
-        config, fixed, moving = self.context.config, self.context.volumes["fixed"], self.context.volumes["moving"]
-        grid, url = fixed.grid(), self.store.path("warped")
+        config, moving = self.context.config, self.context.volumes["moving"]
+        grid, url = self._measured(self.context.frames), self.store.path("warped")
         counts = warp.output_blocks(grid, config).counts
-        stages = [
-            Stage("stages/warped", "warped image", counts, warp.measure_block, (config.output.warped,), warp.METRICS)
-        ]
+        title = "warped image" if config.output.warped else "comparison"
+        stages = [Stage("stages/warped", title, counts, warp.measure_block, (config.output.warped,), warp.METRICS)]
         if not config.output.warped:
             return stages
         if not self.driver.open(stages[0]).status.any():
@@ -245,6 +245,11 @@ class Stages:
             stages.append(Stage(name, title, blocks.counts, warp.coarsen_block, (url, number, False), needs=needs))
             finer = blocks
         return stages
+
+    def _measured(self, frames: Frames) -> Grid:
+        """Where the images are compared at the end."""
+        finest = ladder(frames, self.context.config)[-1]
+        return frames.fixed.downsampled(warp.measured_factors(frames, finest, self.context.config, "fixed"))
 
     # ------------------------------------------------------------------------------------------------ planning
 
@@ -262,7 +267,8 @@ class Stages:
             grid = fields.finest_grid(frames, levels[-1].lattice, direction)
             stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
         stages.append(("stages/check", "round trip", stages[-2][2]))
-        stages.append(("stages/warped", "warped image", len(warp.output_blocks(frames.fixed, config))))
+        title = "warped image" if config.output.warped else "comparison"
+        stages.append(("stages/warped", title, len(warp.output_blocks(self._measured(frames), config))))
         stages.append(("stages/report", "report", 1))
         return stages
 

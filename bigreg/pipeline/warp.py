@@ -9,14 +9,18 @@ import numpy as np
 import torch
 
 from .. import storage
+from ..config import Config
 from ..geometry import BlockGrid, Grid, Shape
 from ..quality.metrics import CorrelationSummary
 from ..similarity import local_correlation
 from ..transforms.positions import Positions
 from ..volumes import Volume, block_mean, block_mode, create_image, pyramid_factors
 from ..volumes.convert import cast
-from .context import Context
+from .context import IMAGES, Context
 from .fields import follow
+from .frames import Frames
+from .images import LevelImage
+from .ladder import LevelPlan, pooling
 from .store import Status
 
 PIECE = 96  # voxels along an axis of what is resampled at once, so that memory does not depend on the shard
@@ -68,26 +72,28 @@ def resample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`image` on `grid` through the map of `direction` (grid's frame to image's frame); and where it has data."""
     there = follow(context, Positions.of_grid(grid, context.device), direction)
-    return _sampled(there, image, interpolation)
+    return _sampled(there, image, image.grid(), interpolation)
 
 
-def _sampled(there: Positions, image: Volume, interpolation: str) -> tuple[np.ndarray, np.ndarray]:
-    inside = there.inside(image.grid())
+def _sampled(
+    there: Positions, image: Volume | LevelImage, grid: Grid, interpolation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    inside = there.inside(grid)
     if not bool(inside.any()):
         return np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
     if image.dtype.kind in "iu" and image.dtype.itemsize > 2 and interpolation == "nearest":
         # float32 holds integers up to 2^24 only: labels are looked up, not interpolated.
-        values = _nearest(there, image)
+        values = _nearest(there, image, grid)
     else:
-        values = there.sample(image.read, image.grid(), interpolation)[0].cpu().numpy()
+        values = there.sample(image.read, grid, interpolation)[0].cpu().numpy()
     inside = inside.cpu().numpy()
     return np.where(inside, values, 0), inside
 
 
-def _nearest(there: Positions, image: Volume) -> np.ndarray:
-    index = there.index(image.grid())
+def _nearest(there: Positions, image: Volume | LevelImage, grid: Grid) -> np.ndarray:
+    index = there.index(grid)
     place = index.offset.double().cpu().numpy() + index.anchor.reshape(3, *[1] * (index.offset.ndim - 1))
-    last = np.asarray(image.shape).reshape(3, *[1] * (index.offset.ndim - 1)) - 1
+    last = np.asarray(grid.shape).reshape(3, *[1] * (index.offset.ndim - 1)) - 1
     place = np.clip(np.rint(place).astype(np.int64), 0, last)
     low, high = place.reshape(3, -1).min(1), place.reshape(3, -1).max(1) + 1
     return image.read(tuple(low), tuple(high))[tuple(place - low.reshape(last.shape))]
@@ -131,23 +137,35 @@ def coarsen_block(
     return Status.DONE, {}
 
 
+def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: str) -> Shape:
+    """By how much an image is downsampled for the comparison at the end.
+
+    Not at all where it is warped as well; else as for the finest level, since nothing else would read all of it.
+    """
+    return (1, 1, 1) if config.output.warped else pooling(frames, which, np.asarray(finest.spacing))
+
+
 def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, dict[str, float]]:
-    """One shard of the run's own warped image, and how alike the images are there, before and after the deformation."""
+    """How alike the images are in a block, before and after the deformation; and a shard of the run's warped image."""
     begin = time.perf_counter()
-    fixed, moving = context.volumes["fixed"], context.volumes["moving"]
-    grid = fixed.grid()
+    fixed, moving = (
+        context.image(which, measured_factors(context.frames, context.levels[0], context.config, which))
+        for which in IMAGES
+    )
+    grid, dtype = fixed.grid, moving.dtype
     block = output_blocks(grid, context.config)[index]
-    data = np.zeros(block.shape, moving.dtype)
+    data = np.zeros(block.shape, dtype)
     correlation = {"affine": CorrelationSummary(), "after": CorrelationSummary()}
     local = {"affine": np.zeros(2), "after": np.zeros(2)}
     covered = 0
     for start, stop in pieces(block.start, block.stop):
         part = grid.cropped(start, stop)
         here = Positions.of_grid(part, context.device)
-        after, inside = resample(context, moving, part, "fixed_to_moving", context.config.output.interpolation)
+        there = follow(context, here, "fixed_to_moving")
+        after, inside = _sampled(there, moving, moving.grid, context.config.output.interpolation)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
-        data[box] = cast(after, moving.dtype)
-        affine, inside_affine = _sampled(here.through(context.frames.affine), moving, "linear")
+        data[box] = cast(after, dtype)
+        affine, inside_affine = _sampled(here.through(context.frames.affine), moving, moving.grid, "linear")
         both = inside & inside_affine
         covered += int(inside.sum())
         if not both.any():

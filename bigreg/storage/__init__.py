@@ -23,12 +23,14 @@ from .nodes import (
     write_file,
 )
 from .retry import patiently
+from .turns import computing
 
 __all__ = [
     "Array",
     "Claim",
     "Node",
     "children",
+    "computing",
     "configure",
     "create_array",
     "create_group",

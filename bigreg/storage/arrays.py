@@ -14,6 +14,7 @@ from ..errors import BigregError, CorruptDataError, InputError, OutputError
 from .locations import context, kvstore_spec, read_error, write_error
 from .nodes import find_node, read_attributes
 from .retry import error_code, error_reason, patiently
+from .turns import waiting
 
 
 class Array:
@@ -130,10 +131,12 @@ class Array:
         return self._store[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
     def _load(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-        return self._slice(start, stop).read().result()
+        with waiting():
+            return self._slice(start, stop).read().result()
 
     def _save(self, start: Sequence[int], stop: Sequence[int], data: np.ndarray) -> None:
-        self._slice(start, stop).write(data).result()
+        with waiting():
+            self._slice(start, stop).write(data).result()
 
     def _drop(self, start: Sequence[int], stop: Sequence[int]) -> None:
         """Delete the files of a box of whole shards."""

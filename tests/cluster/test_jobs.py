@@ -141,7 +141,8 @@ def test_every_worker_ends_before_its_job_is_killed(walltime):
 def test_a_job_with_gpus_has_one_worker_each(kind, request_):
     more = {"job_extra": ["-l gpu=2", "-pe smp 8"]} if kind == "sge" else {}
     text = script(kind, gpus=2, cores=8, **more)
-    assert request_ in text and "--nworkers 2" in text and "--nthreads 1" in text
+    assert request_ in text and "--nworkers 2" in text and "--nthreads 2" in text and "--resources GPU=1" in text
+    assert "--nthreads 1" in script(kind, gpus=2, cores=8, threads=1, **more)
     assert "--preload-nanny bigreg.cluster.one_gpu" in text
     assert "preload" not in script(kind, gpus=1, **({"job_extra": ["-l gpu=1"]} if kind == "sge" else {}))
 

@@ -15,7 +15,7 @@ def settings(**more):
     return Cluster(**{"kind": "kubernetes", "workers": 7, "memory_limit": "2GB", "image": "registry/bigreg:1", **more})
 
 
-def test_a_worker_is_a_pod_of_one_thread_and_only_workers_have_gpus(monkeypatch):
+def test_a_worker_is_a_pod_and_only_workers_have_gpus(monkeypatch):
     pytest.importorskip("dask_kubernetes")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     spec = cluster_spec(settings(gpus=1))
@@ -23,7 +23,8 @@ def test_a_worker_is_a_pod_of_one_thread_and_only_workers_have_gpus(monkeypatch)
     (scheduler,) = spec["spec"]["scheduler"]["spec"]["containers"]
     assert spec["spec"]["worker"]["replicas"] == 7
     assert worker["image"] == scheduler["image"] == "registry/bigreg:1"
-    assert worker["args"][:6] == ["dask", "worker", "--nthreads", "1", "--memory-limit", "2000000000"]
+    command = ["dask", "worker", "--nthreads", "2", "--memory-limit", "2000000000", "--resources", "GPU=1"]
+    assert worker["args"][:8] == command
     assert worker["resources"]["limits"] == {"memory": "2000000000", "nvidia.com/gpu": "1"}
     assert not scheduler["resources"]
     assert spec["spec"]["scheduler"]["service"]["type"] == "ClusterIP"

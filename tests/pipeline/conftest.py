@@ -41,7 +41,7 @@ def pair():
 def thread_client():
     """One worker in this process: quick to start, easy to look into."""
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
         yield client
 

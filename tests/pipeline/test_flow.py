@@ -8,6 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from distributed import get_worker
 
 from bigreg import load_config, storage
 from bigreg.geometry import BlockGrid, Grid
@@ -17,6 +18,7 @@ from bigreg.pipeline.flow import Flow, Need, Stage, same_block
 from bigreg.pipeline.frames import Frames
 from bigreg.pipeline.ladder import ladder
 from bigreg.pipeline.store import Progress, RunStore, Status
+from bigreg.storage.turns import waiting
 
 
 @pytest.fixture
@@ -41,7 +43,8 @@ LOCK = threading.Lock()
 def note(context, name, seconds, index):
     with LOCK:
         EVENTS.append(("begin", name, tuple(index)))
-    time.sleep(seconds * (1 + 20 * (index == (0, 0, 0))))
+    with waiting():  # as one that reads does
+        time.sleep(seconds * (1 + 20 * (index == (0, 0, 0))))
     with LOCK:
         EVENTS.append(("end", name, tuple(index)))
     return Status.DONE, {"failing": float(name == "bad" and index == (0, 0, 1))}
@@ -75,11 +78,60 @@ def test_several_workers_go_on_beside_a_straggler(store):
     counts = (1, 1, 12)
     stages = [Stage("a", "a", counts, note, ("a", 0.02), ("failing",))]
     stages.append(Stage("b", "b", counts, note, ("b", 0.0), ("failing",), needs=(Need("a", same_block),)))
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(**settings) as cluster, Client(cluster, set_as_default=False) as client:
         Driver(client, store).run(*stages, stamp="1")
     straggler = EVENTS.index(("end", "a", (0, 0, 0)))
     assert sum(what == "end" and name == "b" for what, name, _ in EVENTS[:straggler]) >= 3
+
+
+def compute(context, index):
+    with LOCK:
+        EVENTS.append(("begin", "compute", index))
+    time.sleep(0.02)
+    with LOCK:
+        EVENTS.append(("end", "compute", index))
+    with waiting():
+        with LOCK:
+            EVENTS.append(("begin", "read", index))
+        time.sleep(0.02)
+        with LOCK:
+            EVENTS.append(("end", "read", index))
+    return Status.DONE, {}
+
+
+def test_a_worker_reads_one_block_while_it_computes_another_and_computes_one_at_a_time(store):
+    from distributed import Client, LocalCluster
+
+    EVENTS.clear()
+    settings = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**settings) as cluster, Client(cluster, set_as_default=False) as client:
+        Driver(client, store).run(Stage("a", "a", (1, 1, 8), compute), stamp="1")
+    going, both = set(), 0
+    for what, name, index in EVENTS:
+        (going.add if what == "begin" else going.discard)((name, index))
+        names = [n for n, _ in going]
+        assert names.count("compute") <= 1
+        both += len(set(names)) == 2
+    assert both >= 4
+
+
+def test_where_some_workers_have_a_gpu_only_they_are_given_blocks(store):
+    from distributed import Client, Scheduler, SpecCluster, Worker
+
+    plain = {"cls": Worker, "options": {"nthreads": 1}}
+    gpu = {"cls": Worker, "options": {"nthreads": 2, "resources": {"GPU": 1}, "name": "with a GPU"}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    with (
+        SpecCluster({0: plain, 1: gpu, 2: plain}, scheduler) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        progress = Driver(client, store).run(Stage("a", "a", (1, 1, 12), where, metrics=("gpu",)), stamp="1")["a"]
+    assert (progress.metric("gpu") == 1).all()
+
+
+def where(context, index):
+    return Status.DONE, {"gpu": float(get_worker().name == "with a GPU")}
 
 
 def test_a_halted_stage_lets_nothing_that_needs_it_begin(store, thread_client):
