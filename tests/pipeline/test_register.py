@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigreg import open_run, open_volume, plan, register
+from bigreg import open_run, open_volume, plan, register, storage
 from bigreg.cluster import local_client
 from bigreg.config import Cluster
 from bigreg.errors import InputError, OutputError
+from bigreg.pipeline.plan import make_plan
 from bigreg.pipeline.store import Status
 from bigreg.quality.metrics import min_jacobian, target_registration_error
 from bigreg.transforms import ngff
@@ -74,12 +75,29 @@ def test_swapping_the_images_inverts_the_result(registered, pair, thread_client,
         assert np.abs((a - b) / np.reshape(pair.spacing, (3, 1, 1, 1))).max() < 1e-3
 
 
-def test_one_and_two_workers_give_the_same_bits(registered, tmp_path, small_config, same_bits):
-    with local_client(Cluster(workers=2)) as client:
+def test_one_worker_and_two_with_two_blocks_in_hand_give_the_same_bits(registered, tmp_path, small_config, same_bits):
+    with local_client(Cluster(workers=2, threads=2)) as client:
         two = register(
             registered.fixed, registered.moving, out=str(tmp_path / "two.zarr"), config=small_config(), client=client
         )
     assert same_bits(registered.run, two)
+
+
+def test_without_a_warped_image_the_result_is_compared_at_the_finest_level(
+    registered, thread_client, tmp_path, small_config
+):
+    config = small_config("output.warped=false", "ladder.finest=2", "ladder.iterations=[2]")
+    run = register(
+        registered.fixed, registered.moving, out=str(tmp_path / "run.zarr"), config=config, client=thread_client
+    )
+    assert not storage.exists(run.store.path("warped"))
+    context = run._context()
+    planned = make_plan(context.frames, context.volumes, config)
+    compared = next(w for w in planned.stages if w.name == "stages/warped")
+    assert compared.title == "comparison"
+    assert compared.counts == run.metrics()["stages/warped"]["inside"].shape
+    assert np.prod(compared.counts) < registered.run.metrics()["stages/warped"]["inside"].size
+    assert figure(run, "similarity", "NCC after the deformation") > 0.9
 
 
 def test_blocks_agree_with_one_single_patch(registered, pair, thread_client, tmp_path, small_config):
