@@ -27,7 +27,7 @@ from ..volumes import ImageWriter, Volume, convert, open_volume
 from . import warp
 from .context import IMAGES, Context
 from .damage import forget
-from .driver import Driver, Listener, new_stamp
+from .driver import Driver, new_stamp
 from .fields import DIRECTIONS, ends
 from .lock import working_on
 from .masks import given_mask
@@ -35,6 +35,7 @@ from .plan import as_volume, make_plan
 from .stages import Stages
 from .start import provisional
 from .store import RunStore, Status
+from .streaming import Listener
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")

@@ -121,7 +121,7 @@ def test_where_some_workers_have_a_gpu_only_they_are_given_blocks(store):
 
     plain = {"cls": Worker, "options": {"nthreads": 1}}
     gpu = {"cls": Worker, "options": {"nthreads": 2, "resources": {"GPU": 1}, "name": "with a GPU"}}
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}}
     with (
         SpecCluster({0: plain, 1: gpu, 2: plain}, scheduler) as cluster,
         Client(cluster, set_as_default=False) as client,

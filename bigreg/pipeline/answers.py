@@ -1,0 +1,55 @@
+"""What runs on a worker for one block, and what comes back of it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from distributed import get_worker
+
+from .. import storage
+from ..errors import BigregError, CorruptDataError, InputError, OutputError
+from ..geometry import Shape
+from .context import context
+from .store import Status
+
+FATAL = (InputError, OutputError, CorruptDataError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a block failed, in a form that travels. `error`: what was raised, where bigreg raised it on purpose."""
+
+    message: str
+    trace: str = ""
+    error: BigregError | None = None
+
+    @property
+    def fatal(self) -> bool:
+        """Whether other blocks will most likely meet the same."""
+        return isinstance(self.error, FATAL)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back of a block. `worker`: where it ran."""
+
+    status: Status
+    metrics: dict[str, float]
+    failure: Failure | None = None
+    worker: str = ""
+
+
+def execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:
+    """On a worker: one block. One torch thread, so that sums are added in one order whatever the machine."""
+    torch.set_num_threads(1)
+    worker = get_worker().address
+    try:
+        with storage.computing():
+            return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
+    except BigregError as error:
+        return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
+    except Exception as error:
+        return Answer(Status.FAILED, {}, Failure(f"{type(error).__name__}: {error}", traceback.format_exc()), worker)
