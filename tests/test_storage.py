@@ -133,6 +133,31 @@ def test_an_array_survives_a_pickle_and_another_process(tmp_path):
     assert int(out.stdout) == int(ramp().astype(int).sum())
 
 
+def test_shards_that_four_processes_write_at_once_are_read_back_exactly(tmp_path):
+    url = str(tmp_path / "a.zarr")
+    storage.create_array(url, shape=(100, 90, 110), dtype="uint32", chunks=(8, 8, 8), shards=(32, 32, 32))
+    code = (
+        "import sys, itertools, numpy as np\nfrom bigreg import storage\n"
+        "a = storage.open_array(sys.argv[1], write=True)\n"
+        "whole = np.arange(np.prod(a.shape), dtype='uint32').reshape(a.shape)\n"
+        "sys.stdin.readline()\n"  # so that all begin together
+        "tiles = itertools.product(*(range(0, n, 32) for n in a.shape))\n"
+        "for number, start in enumerate(tiles):\n"
+        "    if number % 4 == int(sys.argv[2]):\n"
+        "        a.write(start, whole[tuple(slice(s, s + 32) for s in start)])"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, url, str(k)], env=env, stdin=-1, text=True) for k in range(4)
+    ]
+    for writer in writers:
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    assert [writer.wait() for writer in writers] == [0] * 4
+    array = storage.open_array(url)
+    assert np.array_equal(array[:], np.arange(array[:].size, dtype="uint32").reshape(array.shape))
+
+
 def test_a_reader_never_sees_half_a_chunk(tmp_path):
     """A writer in another process rewrites one chunk as fast as it can; every read is all of one version."""
     url = str(tmp_path / "a.zarr")

@@ -18,16 +18,16 @@ from .figures import figures
 from .ladder import pooling
 from .store import Status
 
-DISPLAY_VOXELS = 256
+DISPLAY_VOXELS = 6_000_000
+"""Of each volume that the page is made of: it is one task, whatever the size of the run."""
 BLOCK_METRICS = ("similarity_before", "similarity_after", "seconds")
 
 
 def display_levels(context: Context) -> dict[str, Shape]:
-    """Which block means of each image are shown: the finest level of at most DISPLAY_VOXELS along its longest axis."""
+    """Which block means of each image are shown: the finest level of at most DISPLAY_VOXELS."""
     for index in sorted(context.levels):
         factors = {w: pooling(context.frames, w, np.asarray(context.levels[index].spacing)) for w in IMAGES}
-        shape = context.frames.fixed.downsampled(factors["fixed"]).shape
-        if max(shape) <= DISPLAY_VOXELS:
+        if context.frames.fixed.downsampled(factors["fixed"]).voxels <= DISPLAY_VOXELS:
             return factors
     return factors
 

@@ -64,21 +64,50 @@ def overhead(work: Path) -> None:
 
 
 def workers(work: Path) -> None:
-    pair = make_pair((160, 192, 224), (2.0, 2.0, 2.0), seed=1, max_displacement_um=10.0)
-    row("workers", "seconds", "levels", "warped image", "fields")
-    row(*["---"] * 5)
+    pair = make_pair((256, 320, 384), (2.0, 2.0, 2.0), seed=1, max_displacement_um=10.0)
+    row("workers", "all", *Phases.NAMES, "in patches")
+    row(*["---"] * 6)
     found = []
     for number in (1, 2):
         out = str(work / f"workers{number}.zarr")
-        config = load_config("rounds", overrides=[f"cluster.workers={number}", "blocks.core=64", "ladder.finest=1"])
-        begin = time.perf_counter()
-        run = register((pair.fixed, pair.spacing), (pair.moving, pair.spacing), out=out, config=config)
-        seconds = run.store.attributes["seconds"]
-        last = max(v for k, v in seconds.items() if k.startswith("levels/"))
-        fields = max(v for k, v in seconds.items() if "_to_" in k and "level" not in k)
-        found.append((time.perf_counter() - begin, last, seconds["stages/warped"], fields))
+        config = load_config("rounds", overrides=[f"cluster.workers={number}", "blocks.core=64"])
+        images = (pair.fixed, pair.spacing), (pair.moving, pair.spacing)
+        phases, begin = Phases(), time.perf_counter()
+        run = register(*images, out=out, config=config, progress=phases)
+        seconds = time.perf_counter() - begin
+        patches = sum(float(np.nansum(run.metrics()[f"levels/{k}"]["seconds"])) for k in run._context().levels)
+        found.append((seconds, *phases.seconds(), patches))
         row(number, *(f"{s:.1f}" for s in found[-1]))
     row("ratio", *(f"{a / b:.2f}" for a, b in zip(*found, strict=True)))
+
+
+class Phases:
+    """Listens to a run: seconds of the stages that run into one another, from the first begin to the last end."""
+
+    NAMES = ("levels", "fields", "results")
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {name: [] for name in self.NAMES}
+
+    def plan(self, stages) -> None:
+        pass
+
+    def stage(self, name, title, blocks, done) -> None:
+        self.note(name, time.perf_counter())
+
+    def block(self, name, status, index) -> None:
+        self.note(name, time.perf_counter())
+
+    def finish(self, name) -> None:
+        pass
+
+    def note(self, name: str, now: float) -> None:
+        level, field = name.startswith("levels/"), name.endswith(("fixed_to_moving", "moving_to_fixed"))
+        if level or name.startswith(("stages/warped", "stages/check")) or "_to_" in name:
+            self.times["levels" if level else "fields" if field else "results"].append(now)
+
+    def seconds(self) -> list[float]:
+        return [max(t) - min(t) for t in self.times.values()]
 
 
 def warp(work: Path) -> None:
@@ -141,24 +170,38 @@ def virtual_server():
 
 
 def virtual(work: Path) -> None:
-    overrides = ["ladder.finest=8", "output.warped=false", "cluster.workers=2", "cluster.memory_limit=3GB"]
+    overrides = [
+        "ladder.finest=8",
+        "blocks.core=64",
+        "output.warped=false",
+        "cluster.workers=2",
+        "cluster.memory_limit=3GB",
+    ]
     config = load_config("rounds", overrides=overrides)
     rates = calibrate(config, place=str(work))
-    row("volume", "blocks", "seconds", "simulated", "planned", "peak GiB of a worker", "of the client", "TRE um")
-    row(*["---"] * 8)
+    row("volume", "blocks", "seconds", *Phases.NAMES, "peak GiB of a worker", "of the client", "TRE um")
+    row(*["---"] * 9)
     with virtual_server() as url:
         for size in (1024, 2048):
             images = [f"{url}/{size}/{which}.zarr" for which in ("fixed", "moving")]
             made = plan(*images, config=config, rates=rates)
             out = str(work / f"virtual{size}.zarr")
             begin = time.perf_counter()
-            run = register(*images, out=out, config=config)
+            run = register(*images, out=out, config=config, progress=(phases := Phases()))
             seconds = time.perf_counter() - begin
             peak = max(float(np.nanmax(m["peak_memory"])) for m in run.metrics().values() if "peak_memory" in m)
+            memory = f"{peak:.3f}", f"{own_peak():.3f}"
             row(
-                f"{size}^3", made.blocks, f"{seconds:.1f}", f"{made.simulate(2).seconds:.1f}", f"{made.seconds:.1f}",
-                f"{peak:.3f}", f"{own_peak():.3f}", f"{virtual_error(run, size):.2f}",
+                f"{size}^3", made.blocks, f"{seconds:.1f}", *(f"{t:.1f}" for t in phases.seconds()), *memory,
+                f"{virtual_error(run, size):.2f}",
             )  # fmt: skip
+            simulated = made.simulate(2)
+            same = Phases()
+            for name, times in simulated.stages.items():
+                for time_ in times:
+                    same.note(name, time_)
+            row("simulated", "", f"{simulated.seconds:.1f}", *(f"{t:.1f}" for t in same.seconds()), "", "", "")
+    print(rates)
 
 
 def virtual_error(run, size: int) -> float:
