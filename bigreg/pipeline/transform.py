@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from .. import storage
 from ..config import Config
 from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
+from ..points import Counts, map_points_file
 from ..transforms.files import open_maps
 from ..transforms.itk import MM
 from ..transforms.maps import Frame, Map
@@ -57,6 +59,27 @@ class Transform(ABC):
         if points.ndim != 2 or points.shape[1] != 3:
             raise InputError(f"points must be (N, 3) in um (z, y, x), got shape {points.shape}")
         return self.map(direction).points(points)
+
+    def map_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        direction: str = "fixed_to_moving",
+        columns: Sequence[str] | None = None,
+        units: str | None = None,
+        to: str | None = None,
+        image: Any = None,
+        onto: Any = None,
+    ) -> Counts:
+        """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
+
+        image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
+        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside.
+        """
+        grids = tuple(None if i is None else as_volume(i, n).grid() for i, n in ((image, "image"), (onto, "onto")))
+        through = self.map(checked(direction))
+        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids)
 
     def warp(
         self,

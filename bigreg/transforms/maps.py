@@ -154,7 +154,9 @@ class Map:
         out = np.full(points.shape, np.nan)
         use = np.flatnonzero(np.isfinite(points).all(1))
         moved = points[use]
-        if self.source.grid is not None and not beyond:
+        own = self.steps[0] if self.steps and isinstance(self.steps[0], Field) else None
+        # What the first field looks after is not asked twice.
+        if self.source.grid is not None and not beyond and (own is None or own.domain != self.source.grid):
             inside = self.source.grid.contains(moved)
             use, moved = use[inside], moved[inside]
         for step in self.steps:
