@@ -267,6 +267,15 @@ def _show_plan(
 @app.command()
 def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN",
+            help="In place of the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
+            "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
+            "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False,
@@ -278,15 +287,17 @@ def register(
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
     images = _images(fixed, moving, locals())
+    if start is not None:
+        set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     settings = _config(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
         _show_plan(*images, settings)
         return
     from .display import Display
-    from .pipeline.run import register as start
+    from .pipeline.run import register as begin
 
     with Display(out) as display:
-        done = start(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
+        done = begin(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
     _show_summary(done)
 
 

@@ -19,6 +19,7 @@ from ..volumes import Volume, open_volume
 from ..volumes.described import VolumeDescription
 from .foresee import Image, foresee
 from .frames import Frames
+from .given import beginning
 from .ladder import LevelPlan, ladder
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
@@ -239,7 +240,9 @@ def plan(
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
     if rates is None:
         rates, remark = known_rates(config)
-    return make_plan(provisional(volumes["fixed"], volumes["moving"]), volumes, config, rates, remark)
+    config, given = beginning(config, volumes)
+    frames = provisional(volumes["fixed"], volumes["moving"], given)
+    return make_plan(frames, volumes, config, rates, remark)
 
 
 def described(

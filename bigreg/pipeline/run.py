@@ -25,6 +25,7 @@ from ..volumes import Volume, convert
 from .context import IMAGES, Context
 from .damage import forget
 from .driver import Driver, Listener, new_stamp
+from .given import GivenStart, beginning
 from .lock import working_on
 from .masks import given_mask
 from .plan import as_volume, make_plan
@@ -100,14 +101,15 @@ def register(
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
     config = config.model_copy(update={"masks": config.masks.model_copy(update=paths)})
-    frames = provisional(volumes["fixed"], volumes["moving"])
+    config, given = beginning(config, volumes)
+    frames = provisional(volumes["fixed"], volumes["moving"], given)
     if client is None:
         require_memory(make_plan(frames, volumes, config).memory_per_worker, config.cluster)
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     there = storage.exists(out)
     if there:
-        _same_run(store, config, identities, resume)
+        _same_run(store, config, identities, given, resume)
     with working_on(out):
         if not there:
             store.create(
@@ -115,6 +117,7 @@ def register(
                     "config": config.model_dump(mode="json", exclude={"cluster"}),
                     "cluster": config.cluster.stored(),
                     "identities": identities,
+                    "start": None if given is None else given.to_json(),
                     "orientations": {w: v.orientation for w, v in volumes.items()},
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
@@ -127,7 +130,7 @@ def register(
         return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
 
 
-def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
+def _same_run(store: RunStore, config: Config, identities: dict, given: GivenStart | None, resume: bool) -> None:
     """Raise OutputError unless the store holds this very run and may be gone on with."""
     try:
         there = store.attributes
@@ -143,6 +146,8 @@ def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -
                 f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
                 "choose another output"
             )
+    if there.get("start") != (None if given is None else given.to_json()):
+        raise OutputError(f"'{store.url}' is a run from another start; choose another output")
 
 
 def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:

@@ -222,19 +222,19 @@ def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", 
     if not parts:
         raise ConfigError("a chain needs at least one run or transform file")
     given = [_frame(image, which) for image, which in ((fixed, "fixed"), (moving, "moving"))]
-    opened = [_opened(part) for part in parts]
+    given_parts = [opened(part) for part in parts]
     # A file takes its frames from its neighbours, or from the images at the ends.
-    last = len(opened) - 1
+    last = len(given_parts) - 1
     out: list[Transform] = []
-    for number, part in enumerate(opened):
+    for number, part in enumerate(given_parts):
         if isinstance(part, Transform):
             out.append(part)
             continue
         path, backwards = part
         before = given[0] if number == 0 else out[-1].map().target
         after = given[1] if number == last else Frame()
-        if number < last and isinstance(opened[number + 1], Transform):
-            after = opened[number + 1].map().source
+        if number < last and isinstance(given_parts[number + 1], Transform):
+            after = given_parts[number + 1].map().source
         if axes_of(axes) == "xyz":
             before, after = Frame(before.grid), Frame(after.grid)
         sides = (after, before) if backwards else (before, after)
@@ -263,7 +263,7 @@ def _frame(image: Any, which: str) -> Frame:
     return Frame(volume.grid(), volume.orientation)
 
 
-def _opened(part: Any) -> Transform | tuple[str, bool]:
+def opened(part: Any) -> Transform | tuple[str, bool]:
     """A transform, or the path of a file and whether it goes backwards."""
     if isinstance(part, Transform):
         return part

@@ -145,7 +145,7 @@ def test_numbers_are_written_as_python_writes_them(numbers, decimals):
         ("z,y,x\n1,2,3x\n", {}, "line 2: '1,2,3x'"),
         ("z,y,x\n1,2,1e\n", {}, "line 2"),
         ("z,y,x\n1,2,3\n", {"columns": ["a", "y", "x"]}, "no column a"),
-        ("z,y,x,n\n1,2,3,\"a\n" + "1,2,3,4\n" * 40, {}, "line 2: a quotation mark"),
+        ('z,y,x,n\n1,2,3,"a\n' + "1,2,3,4\n" * 40, {}, "line 2: a quotation mark"),
         ("", {}, "no column z"),
         ("\xff\xfe", {}, "no UTF-8"),
     ],
