@@ -19,7 +19,7 @@ from ..volumes import Volume, open_volume
 from ..volumes.described import VolumeDescription
 from .foresee import Image, foresee
 from .frames import Frames
-from .given import beginning
+from .given import GivenStart, beginning
 from .ladder import LevelPlan, ladder
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
@@ -189,10 +189,15 @@ def duration(seconds: float) -> str:
 
 
 def make_plan(
-    frames: Frames, volumes: dict[str, Image], config: Config, rates: Rates | None = None, remark: str = ""
+    frames: Frames,
+    volumes: dict[str, Image],
+    config: Config,
+    rates: Rates | None = None,
+    remark: str = "",
+    given: GivenStart | None = None,
 ) -> Plan:
     """The plan for frames that are known or provisional. Builds no object a block."""
-    work = foresee(frames, dict(volumes), config)
+    work = foresee(frames, dict(volumes), config, given)
     return Plan(
         tuple(ladder(frames, config)),
         work,
@@ -242,7 +247,7 @@ def plan(
         rates, remark = known_rates(config)
     config, given = beginning(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
-    return make_plan(frames, volumes, config, rates, remark)
+    return make_plan(frames, volumes, config, rates, remark, given)
 
 
 def described(

@@ -104,7 +104,7 @@ def register(
     config, given = beginning(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     if client is None:
-        require_memory(make_plan(frames, volumes, config).memory_per_worker, config.cluster)
+        require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     there = storage.exists(out)
@@ -315,9 +315,10 @@ class Run(Transform):
         return report.write_report_of(self._context())
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
+        forth = checked(direction) == "fixed_to_moving"
         self._require_fields()
         there, back = scene_maps(ngff.read_scene(self.store.path("transforms")), *self._orientations())
-        return there if checked(direction) == "fixed_to_moving" else back
+        return there if forth else back
 
     def _orientations(self) -> tuple[str | None, str | None]:
         known = self.store.attributes.get("orientations")

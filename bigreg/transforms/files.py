@@ -34,7 +34,7 @@ def open_maps(
     if local is None or local.is_dir():
         return _scene(path, source, target)
     if not local.exists():
-        raise InputError(f"transform '{path}' does not exist; check the path")
+        raise InputError(f"'{path}' does not exist: neither a run nor a transform file is there; check the path")
     if name.endswith(FIELDS):
         found = from_lps([read_field(local, unit)], ends)
     elif name.endswith((*MATRICES, *COMPOSITES)):

@@ -23,7 +23,7 @@ from ..geometry import Grid
 from .maps import Affine, Field, Map, Step
 
 MM = 1000.0
-PIECE = 1 << 22  # samples of a field that are written at once
+PIECE = 1 << 21  # samples of a field that are written at once
 _FLIP = np.eye(4)[[2, 1, 0, 3]]
 _LPS = {"r": (2, 1), "l": (2, -1), "a": (1, 1), "p": (1, -1), "i": (0, 1), "s": (0, -1)}
 

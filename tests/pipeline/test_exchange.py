@@ -8,9 +8,11 @@ import pytest
 from bigreg import chain, open_volume, plan, register
 from bigreg.errors import ConfigError, InputError, OutputError
 from bigreg.geometry import Grid
+from bigreg.pipeline.export import export
 from bigreg.quality.metrics import target_registration_error
-from bigreg.transforms import landmarks, ngff
+from bigreg.transforms import landmarks
 from bigreg.transforms.affine import about, apply_affine
+from bigreg.transforms.maps import Affine, Frame, Map
 from bigreg.volumes import convert
 
 FAR = about(np.diag([1.0, -1.0, -1.0]), np.zeros(3), np.array([900.0, -3000.0, 2000.0]))
@@ -146,6 +148,30 @@ def test_an_image_through_a_chain_is_interpolated_once(registered, pair, tmp_pat
     assert onto.shape == tuple(n // 2 for n in pair.fixed.shape)
 
 
+@pytest.mark.parametrize("axes", ["lps", "xyz"])
+def test_a_file_takes_its_axes_from_the_images_at_its_ends(axes, tmp_path):
+    data = np.zeros((8, 9, 10), np.uint8)
+    fixed = open_volume(data, spacing=(3, 2, 1), orientation="psl", name="fixed")
+    moving = open_volume(data, spacing=(2, 2, 2), origin=(5, 6, 7), orientation="ipl", name="moving")
+    map_ = Map(
+        (Affine(about(np.eye(3)[[1, 0, 2]] * 1.1, np.zeros(3), np.array([4.0, 5.0, 6.0]))),),
+        Frame(fixed.grid(), "psl"),
+        Frame(moving.grid(), "ipl"),
+    )
+    path = str(tmp_path / "a.mat")
+    export(map_, path, None, "um", axes, 0)
+    options = {"unit": "um", "axes": axes}
+    matrix = map_.matrix
+    there = chain(path, fixed=fixed, moving=moving, **options).map()
+    np.testing.assert_allclose(there.matrix, matrix, atol=1e-9)
+    assert there.source.grid == fixed.grid()
+    back = chain(f"{path}:inverse", fixed=moving, moving=fixed, **options).map()
+    np.testing.assert_allclose(back.matrix, np.linalg.inv(matrix), atol=1e-9)
+    # Between the two, its neighbours are what it is said by.
+    round_trip = chain(path, f"{path}:inverse", fixed=fixed, moving=fixed, **options).map()
+    np.testing.assert_allclose(round_trip.matrix, np.eye(4), atol=1e-9)
+
+
 def test_a_scene_is_a_map_in_both_directions(registered, points):
     scene = chain(registered.run.store.path("transforms"))
     for direction in ("fixed_to_moving", "moving_to_fixed"):
@@ -224,29 +250,40 @@ def test_a_start_that_is_not_to_be_refined_is_kept(pair, far, small_config, thre
         register((pair.fixed, pair.spacing), image, out=out, config=config, client=thread_client)
 
 
-def test_a_run_goes_on_from_the_map_of_another(registered, pair, thread_client, small_config, tmp_path):
-    rough = register(
-        registered.fixed, registered.moving, out=str(tmp_path / "rough.zarr"), client=thread_client,
-        config=small_config("ladder.finest=2"),
+@pytest.fixture(scope="module")
+def rough(registered, thread_client, small_config, tmp_path_factory):
+    """A run that ends on its coarsest level."""
+    return register(
+        registered.fixed, registered.moving, out=str(tmp_path_factory.mktemp("rough") / "run.zarr"),
+        config=small_config("ladder.finest=2"), client=thread_client,
     )  # fmt: skip
-    config = small_config(f"affine.start={rough.url}", "ladder.coarsest=null")
+
+
+def test_a_run_that_finds_nothing_new_keeps_the_map_it_starts_from(
+    rough, registered, pair, thread_client, small_config, tmp_path
+):
+    stiff = "engine_options.regularisation=1000000.0", "ladder.iterations=[1]"
+    config = small_config(f"affine.start={rough.url}", "ladder.coarsest=null", *stiff)
+    out = str(tmp_path / "kept.zarr")
+    kept = register(registered.fixed, registered.moving, out=out, config=config, client=thread_client)
+    np.testing.assert_array_equal(kept.affine, rough.affine)
+    places = np.argwhere(pair.mask)[::50] * np.asarray(pair.spacing)
+    for direction in ("fixed_to_moving", "moving_to_fixed"):
+        difference = (kept.map_points(places, direction) - rough.map_points(places, direction)) / pair.spacing
+        assert np.nanmax(np.abs(difference)) < 0.05
+    assert np.abs(rough.map_points(places) - apply_affine(rough.affine, places)).max() > 2.0
+    done = {s.name: (s.blocks, s.done) for s in kept.status().stages}
+    assert done["stages/start"][0] == done["stages/start"][1] >= 1
+
+
+def test_a_run_goes_on_from_the_map_of_another(rough, registered, pair, thread_client, small_config, tmp_path):
+    config = small_config(f"affine.start={rough.url}", "ladder.coarsest=null", "blocks.core=64")
     fine = register(
         registered.fixed, registered.moving, out=str(tmp_path / "fine.zarr"), config=config, client=thread_client
     )
-    np.testing.assert_array_equal(fine.affine, rough.affine)
-    before, after, whole = (tre(pair, run) for run in (rough, fine, registered.run))
     # The same levels as in one run; only the lattices lie a little differently.
-    assert abs(after.mean - whole.mean) < 0.1 * whole.mean, (before, after, whole)
-    reader = ngff.FieldReader(fine.store.path("transforms", "fixed_to_moving"))
-    assert np.isfinite(reader.read(0, (0, 0, 0), reader.grids[0].shape)).all()
-    # With engines that find nothing the map stays what it was.
-    idle = small_config(f"affine.start={rough.url}", "ladder.coarsest=null", "engine_options.regularisation=1000000.0")
-    kept = register(
-        registered.fixed, registered.moving, out=str(tmp_path / "idle.zarr"), config=idle, client=thread_client
-    )
-    index = np.argwhere(pair.mask)[::50] * np.asarray(pair.spacing)
-    difference = (kept.map_points(index) - rough.map_points(index)) / pair.spacing
-    assert np.abs(difference).max() < 0.05
+    after, whole = tre(pair, fine), tre(pair, registered.run)
+    assert abs(after.mean - whole.mean) < 0.15 * whole.mean
 
 
 def test_a_start_that_cannot_be_one_is_refused_before_any_work(registered, files, pair, small_config, tmp_path):
@@ -273,4 +310,10 @@ def test_a_start_that_cannot_be_one_is_refused_before_any_work(registered, files
 
 def test_a_plan_knows_the_given_start(registered, files, small_config):
     config = small_config(f"affine.start={registered.run.url}", "ladder.coarsest=null")
-    assert len(plan(registered.fixed, registered.moving, config=config).levels) == 1
+    foreseen = plan(registered.fixed, registered.moving, config=config)
+    assert len(foreseen.levels) == 1
+    maps = registered.run.store.array("levels/0/maps/fixed")
+    arrays = {a.place: (a.shape, a.unit) for a in foreseen.work.arrays}
+    assert arrays["start/fixed"] == arrays["start/moving"] == (maps.shape, maps.chunks)
+    (stage,) = (w for w in foreseen.stages if w.name == "stages/start")
+    assert stage.bytes_written == stage.bytes_read == 2 * 4 * np.prod(maps.shape)

@@ -259,6 +259,8 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_an_error(tmp_path):
     with pytest.raises(OutputError, match="exists already"):
         export(a_map(), str(tmp_path / "there.h5"), None, "mm", "lps", 0)
     assert (tmp_path / "there.h5").read_text() == "thesis"
+    with pytest.raises(OutputError, match="memory address"):
+        export(a_map(), "memory://bucket/a.h5", None, "mm", "lps", 0)
     with pytest.raises(OutputError, match="no folder"):
         export(a_map(), str(tmp_path / "no" / "a.h5"), None, "mm", "lps", 0)
     broken = Map((Field(lambda a, b: 1 / 0, a_map().fields[0].grid),))
