@@ -9,6 +9,7 @@ from bigreg import chain, open_volume, plan, register
 from bigreg.errors import ConfigError, InputError, OutputError
 from bigreg.geometry import Grid
 from bigreg.pipeline.export import export
+from bigreg.pipeline.given import given_start
 from bigreg.quality.metrics import target_registration_error
 from bigreg.transforms import landmarks
 from bigreg.transforms.affine import about, apply_affine
@@ -211,31 +212,39 @@ def far(pair, tmp_path_factory):
     ) @ turn
 
 
-@pytest.mark.parametrize("kind", ["csv", "mat", "landmarks"])
-def test_a_given_start_takes_the_place_of_the_search(kind, pair, far, thread_client, small_config, tmp_path):
+@pytest.mark.parametrize("kind", ["csv", "mat", "mat:inverse", "landmarks"])
+def test_a_start_is_read_from_any_file_that_says_an_affine(kind, pair, far, small_config, tmp_path):
+    image, matrix = far
+    fixed = open_volume(pair.fixed, spacing=pair.spacing)
+    np.savetxt(tmp_path / "start.csv", matrix, delimiter=",")
+    path = str(tmp_path / "start.csv")
+    if kind.startswith("mat"):
+        direction = "moving_to_fixed" if kind.endswith("inverse") else "fixed_to_moving"
+        path = str(tmp_path / "start.mat")
+        chain(str(tmp_path / "start.csv"), fixed=fixed, moving=image).export(path, direction=direction)
+        path += ":inverse" if kind.endswith("inverse") else ""
+    elif kind == "landmarks":
+        path = str(tmp_path / "pairs.csv")
+        corners = np.array([[0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [50, 90, 20]], float)
+        landmarks.write_bigwarp(path, corners, apply_affine(matrix, corners))
+    found = given_start(small_config(f"affine.start={path}"), {"fixed": fixed, "moving": image})
+    np.testing.assert_allclose(found.matrix, matrix, atol=1e-5)
+    np.testing.assert_allclose(found.frames(fixed.grid(), image.grid()).affine, matrix, atol=1e-5)
+
+
+def test_a_given_start_takes_the_place_of_the_search(pair, far, thread_client, small_config, tmp_path):
     image, matrix = far
     nudged = about(np.eye(3), np.zeros(3), (3.0, -4.0, 2.0)) @ matrix
-    if kind == "csv":
-        path = tmp_path / "start.csv"
-        np.savetxt(path, nudged, delimiter=",")
-    elif kind == "mat":
-        path = tmp_path / "start.mat"
-        np.savetxt(tmp_path / "m.csv", nudged, delimiter=",")
-        chain(str(tmp_path / "m.csv"), fixed=(pair.fixed, pair.spacing), moving=image).export(str(path))
-    else:
-        path = tmp_path / "pairs.csv"
-        corners = np.array([[0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [50, 90, 20]], float)
-        landmarks.write_bigwarp(path, corners, apply_affine(nudged, corners))
+    np.savetxt(tmp_path / "start.csv", nudged, delimiter=",")
     run = register(
         (pair.fixed, pair.spacing), image, out=str(tmp_path / "r.zarr"), client=thread_client,
-        config=small_config(f"affine.start={path}", "ladder.finest=2"),
+        config=small_config(f"affine.start={tmp_path / 'start.csv'}", "ladder.finest=2"),
     )  # fmt: skip
     index = np.argwhere(pair.mask)[::20]
     truth = apply_affine(matrix, pair.truth[:, *index.T].T.astype(float))
     error = target_registration_error(run.map_points(index * np.asarray(pair.spacing)), truth)
     assert error.mean < 0.8 * min(pair.spacing)
-    turned = np.abs(run.affine[:3, 3] - nudged[:3, 3]).max()
-    assert turned > 0.5  # it was refined
+    assert np.abs(run.affine[:3, 3] - nudged[:3, 3]).max() > 0.5  # it was refined
 
 
 def test_a_start_that_is_not_to_be_refined_is_kept(pair, far, small_config, thread_client, tmp_path):
