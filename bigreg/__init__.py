@@ -11,6 +11,8 @@ _WHERE = {
     "Run": "pipeline.run",
     "Volume": "volumes",
     "VolumeDescription": "volumes.described",
+    "Transform": "pipeline.transform",
+    "chain": "pipeline.transform",
     "convert": "volumes",
     "load_config": "config",
     "open_run": "pipeline.run",

@@ -267,6 +267,15 @@ def _show_plan(
 @app.command()
 def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN",
+            help="In place of the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
+            "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
+            "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False,
@@ -278,15 +287,17 @@ def register(
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
     images = _images(fixed, moving, locals())
+    if start is not None:
+        set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     settings = _config(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
         _show_plan(*images, settings)
         return
     from .display import Display
-    from .pipeline.run import register as start
+    from .pipeline.run import register as begin
 
     with Display(out) as display:
-        done = start(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
+        done = begin(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
     _show_summary(done)
 
 
@@ -346,49 +357,126 @@ def report(run: RunStore) -> None:
     out.print(open_run(run).report(), soft_wrap=True)
 
 
-@app.command()
+Through = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
+]
+Then = Annotated[
+    list[str] | None,
+    typer.Option(metavar="RUN", help="Another run or file after it: its fixed frame is RUN's moving one. Repeatable."),
+]
+Unit = Annotated[str, typer.Option(help="What ITK's numbers mean: mm (NIfTI) or um.")]
+Axes = Annotated[str, typer.Option(help="Of ITK's files: lps, by the images' orientation, or xyz as they are.")]
+CHAIN = (
+    "RUN:inverse goes backwards. With --then, RUN may bring a brain to an atlas and the next a round of imaging to the "
+    "brain: all of it is one map, and an image is interpolated once."
+)
+
+
+@app.command(epilog=CHAIN)
 def warp(
-    run: RunStore,
+    run: Through,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
     target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    then: Then = None,
     direction: Direction = "fixed_to_moving",
     interpolation: Annotated[str, typer.Option(help="linear, nearest (labels) or cubic.")] = "linear",
+    onto: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
+    ] = None,
     dataset: Dataset = None,
     channel: Annotated[int | None, typer.Option(help="Channel, from 0.")] = None,
     time: Time = None,
     spacing: Spacing = None,
     origin: Origin = None,
     orientation: Orientation = None,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
 ) -> None:
     """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
 
     What was said of the registered image (--moving-orientation psl, say) has to be said of IMAGE too.
     """
     from .display import bar
-    from .pipeline.run import open_run
+    from .pipeline.transform import chain
     from .volumes import open_volume
 
     source = open_volume(
         image, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
     )
+    grid = None if onto is None else open_volume(onto, name="onto")
+    fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
+    through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
     progress, step = bar(out, "warp")
     with progress:
-        open_run(run).warp(source, out=target, direction=direction, interpolation=interpolation, progress=step)
+        through.warp(source, out=target, direction=direction, interpolation=interpolation, onto=grid, progress=step)
 
 
-@app.command()
+@app.command(epilog=CHAIN)
 def points(
-    run: RunStore,
-    source: Annotated[Path, typer.Argument(metavar="IN.csv", help="Table with columns z, y, x in um.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.csv", help="New table.")],
+    run: Through,
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".csv .tsv .parquet .txt (elastix) .swc .obj .ply .stl")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="New file of the same format.")],
+    then: Then = None,
     direction: Direction = "fixed_to_moving",
+    columns: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="A table's columns, names or numbers from 0; default z,y,x.")
+    ] = None,
+    units: Annotated[str | None, typer.Option(help="Of IN: um (default), mm or voxel.")] = None,
+    to: Annotated[str | None, typer.Option(help="Units of OUT; by default those of IN.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Whose voxels IN means; by default the run's image there.")
+    ] = None,
+    onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="The same for OUT.")] = None,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
 ) -> None:
-    """Map the columns z, y, x (um) of a table; other columns are kept, points outside the frame become nan."""
-    from .pipeline.run import open_run
-    from .pipeline.tables import map_table
+    """Map points, neurons or meshes; other columns are kept, points outside the frame become nan.
 
-    count, outside = map_table(open_run(run), source, target, direction)
-    out.print(f"{target}: {count} points, {outside} outside the frame", soft_wrap=True)
+    Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
+    """
+    from .pipeline.transform import chain
+    from .volumes import open_volume
+
+    ends = [None if path is None else open_volume(path, name=n) for n, path in (("image", image), ("onto", onto))]
+    fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
+    counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
+        source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
+        to=to, image=ends[0], onto=ends[1],
+    )  # fmt: skip
+    out.print(f"{target}: {counts.points} points, {counts.outside} outside the frame", soft_wrap=True)
+
+
+@app.command(epilog=CHAIN)
+def export(
+    run: Through,
+    target: Annotated[
+        str, typer.Argument(metavar="OUT", help=".h5 composite; .nii.gz .nrrd field; .txt .mat affine; .csv")
+    ],
+    then: Then = None,
+    format: Annotated[
+        str | None, typer.Option(help="composite, field, affine, matrix or bigwarp, if OUT does not say it.")
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="fixed_to_moving resamples moving onto fixed, in ITK too; or moving_to_fixed.")
+    ] = "fixed_to_moving",
+    fixed: Annotated[str | None, typer.Option(metavar="IMAGE", help="Fixed image, where RUN is a file.")] = None,
+    moving: Annotated[str | None, typer.Option(metavar="IMAGE", help="Moving image, where the last is one.")] = None,
+    pairs: Annotated[int, typer.Option(min=8, help="About how many landmarks (bigwarp).")] = 200,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
+) -> None:
+    """Write a map for ANTs, SimpleITK, elastix or BigWarp.
+
+    composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, um) the affine alone.
+    """
+    from .pipeline.transform import chain
+    from .volumes import open_volume
+
+    ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}
+    written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(
+        target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
+    )
+    out.print(f"{target}: {written}, {direction}", soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

@@ -40,7 +40,12 @@ class Masks(_Section):
 
 
 class Affine(_Section):
-    """The global start."""
+    """The global start.
+
+    `start` takes the place of the search: an affine (ITK's .txt .mat .h5, a 4 x 4 or landmarks as .csv), which is
+    refined as `kind` says, or a run, whose whole map is taken over as it is. `start_unit` and `start_axes` say what the
+    numbers of ITK's files mean.
+    """
 
     kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
     similarity: Literal["lncc", "lncc_squared", "ncc", "mse", "mi", "nmi"] = "lncc"
@@ -48,6 +53,9 @@ class Affine(_Section):
     min_overlap: float = Field(0.2, gt=0, le=1)
     knee: float | None = Field(None, gt=0, le=1)
     voxels: int = Field(128, ge=32, le=512)
+    start: str | None = None
+    start_unit: Literal["mm", "um"] = "mm"
+    start_axes: Literal["lps", "xyz"] = "lps"
 
 
 class Ladder(_Section):

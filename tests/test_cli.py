@@ -12,8 +12,10 @@ import sys
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from bigreg import open_run, open_volume
+from bigreg.cli import app
 from bigreg.display import Display, figure
 from bigreg.phantom import make_pair
 from bigreg.pipeline.store import Status
@@ -47,7 +49,7 @@ def folder(tmp_path_factory):
 
 def test_help_names_every_verb():
     text = bigreg("--help").stdout
-    for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points"):
+    for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points", "export"):
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0
 
@@ -96,6 +98,60 @@ def test_warp_writes_an_image_on_the_grid_of_the_other(folder):
     )
     assert done.returncode == 0, done.stderr
     assert open_volume(folder / "back.ome.zarr").grid() == open_volume(folder / "moving.ome.zarr").grid()
+
+
+def here(folder, *arguments):
+    """The same in this process, quicker; names of files are those of the folder."""
+    done = CliRunner().invoke(
+        app, [str(folder / a) if "." in str(a) and not a.startswith("-") else str(a) for a in arguments]
+    )
+    return done.exit_code, done.output
+
+
+def test_a_run_goes_out_as_a_file_and_the_file_is_used_as_the_run(folder):
+    for arguments in (
+        ("export", "run.zarr", "map.h5"),
+        ("export", "run.zarr", "back.nrrd", "--direction", "moving_to_fixed"),
+        ("warp", "run.zarr", "moving.ome.zarr", "by_run.ome.zarr"),
+        ("warp", "map.h5", "moving.ome.zarr", "by_file.ome.zarr", "--onto", "fixed.ome.zarr"),
+        ("warp", "run.zarr", "fixed.ome.zarr", "there.ome.zarr", "--then", "back.nrrd"),
+    ):
+        status, output = here(folder, *arguments)
+        assert status == 0, output
+    images = [open_volume(folder / f"{n}.ome.zarr") for n in ("by_run", "by_file", "there", "fixed")]
+    by_run, by_file, there, fixed = (v.read((0, 0, 0), v.shape).astype(float) for v in images)
+    assert np.abs(by_run - by_file).max() <= 0.01 * by_run.max()
+    assert np.median(np.abs(there - fixed)) < 0.02 * fixed.max()
+
+
+def test_points_of_any_units_go_through_a_chain(folder):
+    (folder / "voxels.csv").write_text("p,q,r\n20,28,32\n")
+    options = ("--then", "run.zarr:inverse", "--columns", "p,q,r", "--units", "voxel")
+    status, output = here(folder, "points", "run.zarr", "voxels.csv", "same.csv", *options)
+    assert status == 0, output
+    values = [float(v) for v in (folder / "same.csv").read_text().splitlines()[1].split(",")]
+    np.testing.assert_allclose(values, (20, 28, 32), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (
+            ("register", "fixed.ome.zarr", "moving.ome.zarr", "new.zarr", "--start", "start.csv", "--dry-run"),
+            0,
+            "blocks",
+        ),
+        (("register", "fixed.ome.zarr", "moving.ome.zarr", "new.zarr", "--start", "none.mat"), 3, "none.mat"),
+        (("export", "run.zarr", "map.csv"), 4, "--format"),
+        (("export", "none.zarr", "map.h5"), 3, "none.zarr"),
+        (("points", "run.zarr", "start.csv", "new.csv", "--columns", "a,y,x"), 3, "no column a"),
+        (("points", "run.zarr", "start.csv", "new.csv", "--units", "inch"), 4, "inch"),
+    ],
+)
+def test_starts_exports_and_points_are_checked_before_any_work(arguments, status, message, folder):
+    np.savetxt(folder / "start.csv", np.eye(4), delimiter=",")
+    found, output = here(folder, *arguments)
+    assert found == status and message in output
 
 
 def test_report_says_where_it_is(folder):

@@ -69,6 +69,7 @@ def register_affine(
     starts: Collection[str] = METHODS,
     rotations_deg: float = 10.0,
     min_overlap: float = 0.2,
+    start: np.ndarray | None = None,
 ) -> AffineResult:
     """Find the affine between two coarse images (z, y, x) of intensities about 0..1 on axis-aligned grids.
 
@@ -76,6 +77,7 @@ def register_affine(
     starts                    which of "identity", "centres", "moments", "shifts" are tried
     rotations_deg             the shifts are searched under rotations up to this
     min_overlap               share of the smaller image that must stay inside the other
+    start                     fixed world to moving world (4 x 4, um) to begin with, in place of any search
 
     It works on the CPU: the images are small, and on one machine one thread gives the same bits each time. Raises
     InputError for a blank image, and where no start has `min_overlap` and a positive correlation.
@@ -91,8 +93,10 @@ def register_affine(
     swapped = _digest(pair[0]) > _digest(pair[1])
     if swapped:
         pair.reverse()
+    if start is not None and swapped:
+        start = np.linalg.inv(start)
     with torch.no_grad():
-        result = _register(*pair, kind, similarity, starts, rotations_deg, min_overlap)
+        result = _register(*pair, kind, similarity, starts, rotations_deg, min_overlap, start)
     return replace(result, matrix=np.linalg.inv(result.matrix)) if swapped else result
 
 
@@ -135,9 +139,13 @@ def _register(
     methods: Collection[str],
     rotations_deg: float,
     min_overlap: float,
+    given: np.ndarray | None,
 ) -> AffineResult:
     judge = Judge(fixed, moving, signless=similarity.name in SIGNLESS)
-    found = find_starts(judge, 0.0 if kind == "translation" else rotations_deg, min_overlap, methods)
+    if given is not None:
+        found = [judge("given", given)]
+    else:
+        found = find_starts(judge, 0.0 if kind == "translation" else rotations_deg, min_overlap, methods)
     if not found:
         raise InputError(
             f"fixed and moving have nothing in common where at least {min_overlap:.0%} of the smaller one overlaps; "

@@ -14,6 +14,7 @@ from ..geometry import Grid, Shape
 from ..storage import Array, configure
 from ..volumes import ImageSpec, Volume, open_volume
 from .frames import Frames
+from .given import PLACE, GivenStart
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
 from .masks import NONE, Mask
@@ -39,6 +40,11 @@ class Context:
             which: open_volume(ImageSpec.model_validate(self.attributes["images"][which]), name=which)
             for which in IMAGES
         }
+
+    @cached_property
+    def given(self) -> GivenStart | None:
+        """The start that the run was given."""
+        return GivenStart.from_json(self.attributes.get("start"))
 
     @cached_property
     def frames(self) -> Frames:
@@ -80,9 +86,14 @@ class Context:
         return self._arrays[key]
 
     def half_map(self, level: int, which: str) -> tuple[Array, Grid] | None:
-        """The stored displacement mid-space -> `which` after a level (um, mid-space), and its grid; None before any."""
+        """The stored displacement mid-space -> `which` after a level (um, mid-space), and its grid; None before any.
+
+        Before the coarsest level it is that of the run that this one starts from.
+        """
         if level not in self.levels:
-            return None
+            if self.given is None or self.given.run is None:
+                return None
+            return self.array(PLACE, which), self.given.run.lattice.grid
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
 
     def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
-from . import compose, estimate, fields, images, masks, start, stitch, warp
+from . import compose, estimate, fields, given, images, masks, start, stitch, warp
 from .context import IMAGES
 from .flow import Need, of_finer
 from .frames import Frames
@@ -38,9 +38,11 @@ REPORT_FILES = 20
 Image = Volume | VolumeDescription
 
 
-def foresee(frames: Frames, volumes: dict[str, Image], config: Config) -> Workload:
+def foresee(
+    frames: Frames, volumes: dict[str, Image], config: Config, start_from: given.GivenStart | None = None
+) -> Workload:
     """All that a run would do, for frames that are known or provisional. Reads no voxel."""
-    return _Foreseen(frames, volumes, config).workload()
+    return _Foreseen(frames, volumes, config, start_from).workload()
 
 
 @dataclass(eq=False)
@@ -50,6 +52,7 @@ class _Foreseen:
     frames: Frames
     volumes: dict[str, Image]
     config: Config
+    start_from: given.GivenStart | None = None
     stages: list[Work] = field(default_factory=list)
     arrays: list[Stored] = field(default_factory=list)
     phase: int = 0
@@ -64,6 +67,7 @@ class _Foreseen:
         small = {w: start.affine_factors(self.frames, w, self.config.affine.voxels) for w in IMAGES}
         self._prepare({which: [factors] for which, factors in small.items()})
         self._affine(small)
+        self._given_maps()
         levels = self.levels.values()
         self._prepare({w: [pooling(self.frames, w, np.asarray(p.spacing)) for p in levels] for w in IMAGES})
         for index in sorted(self.levels, reverse=True):
@@ -151,6 +155,18 @@ class _Foreseen:
                 self._array(f"masks/{which}", grid.shape, grid.shape, 1)
         does = (("affine", Amount.same(voxels * MILLION, one)),)
         self._stage("stages/affine", "global affine", one, does, 2, **{k: tuple(v) for k, v in read.items()})
+        self.phase += 1
+
+    def _given_maps(self) -> None:
+        if self.start_from is None or self.start_from.run is None:
+            return
+        blocks = given.blocks(self.start_from.run)
+        both = Amount.of(2 * 12, spans(blocks))
+        self._stage(
+            "stages/start", "maps to start from", blocks.counts, reads=(both,), writes=(both,), memory=both.largest
+        )
+        for which in IMAGES:
+            self._array(f"{given.PLACE}/{which}", (3, *blocks.cells), (3, *blocks.core), 4)
         self.phase += 1
 
     # ------------------------------------------------------------------------------------------------ levels

@@ -19,6 +19,7 @@ from ..volumes import Volume, open_volume
 from ..volumes.described import VolumeDescription
 from .foresee import Image, foresee
 from .frames import Frames
+from .given import GivenStart, beginning
 from .ladder import LevelPlan, ladder
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
@@ -192,10 +193,15 @@ def duration(seconds: float) -> str:
 
 
 def make_plan(
-    frames: Frames, volumes: dict[str, Image], config: Config, rates: Rates | None = None, remark: str = ""
+    frames: Frames,
+    volumes: dict[str, Image],
+    config: Config,
+    rates: Rates | None = None,
+    remark: str = "",
+    given: GivenStart | None = None,
 ) -> Plan:
     """The plan for frames that are known or provisional. Builds no object a block."""
-    work = foresee(frames, dict(volumes), config)
+    work = foresee(frames, dict(volumes), config, given)
     in_hand = config.cluster.in_hand
     block = max(w.memory for w in work.stages) * (1 + WAITING * (in_hand - 1))
     return Plan(
@@ -246,7 +252,9 @@ def plan(
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
     if rates is None:
         rates, remark = known_rates(config)
-    return make_plan(provisional(volumes["fixed"], volumes["moving"]), volumes, config, rates, remark)
+    config, given = beginning(config, volumes)
+    frames = provisional(volumes["fixed"], volumes["moving"], given)
+    return make_plan(frames, volumes, config, rates, remark, given)
 
 
 def described(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,13 @@ from ..config import Config, load_cluster, load_config
 from ..engines import load_engine
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..transforms import ngff
-from ..transforms.affine import apply_affine
-from ..transforms.positions import Positions
-from ..volumes import ImageWriter, Volume, convert, open_volume
-from . import warp
+from ..transforms.files import scene_maps
+from ..transforms.maps import Map
+from ..volumes import Volume, convert
 from .context import IMAGES, Context
 from .damage import forget
 from .driver import Driver, new_stamp
-from .fields import DIRECTIONS, ends
+from .given import GivenStart, beginning
 from .lock import working_on
 from .masks import given_mask
 from .plan import as_volume, make_plan
@@ -36,6 +33,7 @@ from .stages import Stages
 from .start import provisional
 from .store import RunStore, Status
 from .streaming import Listener
+from .transform import Transform, checked
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
@@ -104,14 +102,15 @@ def register(
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
     config = config.model_copy(update={"masks": config.masks.model_copy(update=paths)})
-    frames = provisional(volumes["fixed"], volumes["moving"])
+    config, given = beginning(config, volumes)
+    frames = provisional(volumes["fixed"], volumes["moving"], given)
     if client is None:
-        require_memory(make_plan(frames, volumes, config).memory_per_worker, config.cluster)
+        require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     there = storage.exists(out)
     if there:
-        _same_run(store, config, identities, resume)
+        _same_run(store, config, identities, given, resume)
     with working_on(out):
         if not there:
             store.create(
@@ -119,6 +118,8 @@ def register(
                     "config": config.model_dump(mode="json", exclude={"cluster"}),
                     "cluster": config.cluster.stored(),
                     "identities": identities,
+                    "start": None if given is None else given.to_json(),
+                    "orientations": {w: v.orientation for w, v in volumes.items()},
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
                     "state": "planned",
@@ -130,7 +131,7 @@ def register(
         return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
 
 
-def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
+def _same_run(store: RunStore, config: Config, identities: dict, given: GivenStart | None, resume: bool) -> None:
     """Raise OutputError unless the store holds this very run and may be gone on with."""
     try:
         there = store.attributes
@@ -146,6 +147,8 @@ def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -
                 f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
                 "choose another output"
             )
+    if there.get("start") != (None if given is None else given.to_json()):
+        raise OutputError(f"'{store.url}' is a run from another start; choose another output")
 
 
 def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
@@ -167,7 +170,14 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run:
+def is_run(path: str) -> bool:
+    """Whether a run store is there."""
+    local = storage.local_path(path)
+    node = None if local is not None and not local.is_dir() else storage.find_node(path)
+    return node is not None and "format" in node.attributes.get("bigreg", {})
+
+
+class Run(Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -305,77 +315,17 @@ class Run:
         self._require_fields()
         return report.write_report_of(self._context())
 
-    def map_points(self, points: np.ndarray, direction: str = "fixed_to_moving") -> np.ndarray:
-        """(N, 3) world points (um, z y x) to (N, 3); NaN only for points outside the frame they are given in.
-
-        direction   "fixed_to_moving": points of the fixed frame to the moving one; "moving_to_fixed": back
-        """
-        frame, _ = self._ends(direction)
-        points = np.asarray(points, dtype=float)
-        if points.ndim != 2 or points.shape[1] != 3:
-            raise InputError(f"points must be (N, 3) in um (z, y, x), got shape {points.shape}")
+    def map(self, direction: str = "fixed_to_moving") -> Map:
+        forth = checked(direction) == "fixed_to_moving"
         self._require_fields()
-        scene = ngff.read_scene(self.store.path("transforms"))
-        grid_of_frame = scene.fixed if frame == "fixed" else scene.moving
-        reader = ngff.FieldReader(scene.fixed_to_moving if frame == "fixed" else scene.moving_to_fixed)
-        grid = reader.grids[0]
-        out = np.full(points.shape, np.nan)
-        inside = np.isfinite(points).all(1)
-        inside[inside] = grid_of_frame.contains(points[inside])
-        use = np.flatnonzero(inside)
-        # Points are taken box by box of the field, so that memory does not grow with the volume.
-        box = np.floor(grid.world_to_index(points[use]) / self.config.output.shard).astype(int)
-        order = np.lexsort(box.T[::-1])
-        use, box = use[order], box[order]
-        edges = np.flatnonzero(np.any(np.diff(box, axis=0), axis=1)) + 1
-        affine = scene.affine if frame == "fixed" else np.linalg.inv(scene.affine)
-        for part in np.split(use, edges):
-            if len(part):
-                here = Positions.of_points(points[part])
-                moved = here.sample(lambda a, b: reader.read(0, a, b), grid)
-                out[part] = apply_affine(affine, points[part] + moved.T.double().numpy())
-        return out
+        there, back = scene_maps(ngff.read_scene(self.store.path("transforms")), *self._orientations())
+        return there if forth else back
 
-    def warp(
-        self,
-        image: Any,
-        *,
-        out: str,
-        direction: str = "fixed_to_moving",
-        interpolation: str = "linear",
-        progress: Callable[[int, int, str], None] | None = None,
-    ) -> Volume:
-        """Resample an image through the map and write it as OME-Zarr.
-
-        direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
-                        frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
-        interpolation   linear, nearest (labels) or cubic
-        """
-        frame, _ = self._ends(direction)
-        if interpolation not in ("linear", "nearest", "cubic"):
-            raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
-        self._require_fields()
-        volume = as_volume(image, "image")
-        if storage.exists(out):
-            raise OutputError(f"'{out}' exists already; choose another output or remove it")
-        context = self._context()
-        grid = context.frames.grid(frame)
-        labels = interpolation == "nearest"
-        warp.create(out, grid, volume.dtype, context.config, name=f"{volume.name} on {frame}", labels=labels)
-        jobs = [(0, i) for i in product(*map(range, warp.output_blocks(grid, context.config).counts))]
-        writer = ImageWriter(out)
-        for level in range(1, len(warp.output_grids(grid))):
-            shape, unit = writer.array(level).shape, writer.unit(level)
-            jobs += [(level, i) for i in product(*(range(-(-n // u)) for n, u in zip(shape, unit, strict=True)))]
-        for number, (level, index) in enumerate(jobs):
-            if level == 0:
-                warp.warp_block(context, volume, grid, out, direction, interpolation, index)
-            else:
-                warp.coarsen_block(context, out, level, labels, index)
-            if progress is not None:
-                progress(number + 1, len(jobs), "resample" if level == 0 else f"level {level}")
-        writer.finish()
-        return open_volume(out)
+    def _orientations(self) -> tuple[str | None, str | None]:
+        known = self.store.attributes.get("orientations")
+        if known is None:  # a run of before they were kept
+            known = {which: self._context().volumes[which].orientation for which in IMAGES}
+        return known["fixed"], known["moving"]
 
     def _cluster(self, cluster: Cluster | dict | str | None, workers: int | None, memory_limit: str | None) -> Cluster:
         stored = self.store.attributes.get("cluster", {})
@@ -393,11 +343,6 @@ class Run:
 
     def _context(self) -> Context:
         return Context(self.store.url, new_stamp())
-
-    def _ends(self, direction: str) -> tuple[str, str]:
-        if direction not in DIRECTIONS:
-            raise ConfigError(f"direction {direction!r} is unknown; use {' or '.join(DIRECTIONS)}")
-        return ends(direction)
 
     def _require_fields(self) -> None:
         status = next((s for s in self.status().stages if s.name == "stages/check"), None)

@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, estimate, fields, images, report, start, stitch, warp
+from . import compose, estimate, fields, given, images, report, start, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -44,9 +44,10 @@ class Stages:
     def run(self) -> None:
         for group in ("images", "levels", "transforms", "check"):
             self.store.groups(group)
-        self._announce(self._planned(start.provisional(*(self.context.volumes[w] for w in IMAGES))))
+        self._announce(self._planned(self._provisional()))
         self._prepare(self._affine_needs())
         self._affine()
+        self._given_maps()
         self._announce(self._planned(self.context.frames))
         self._prepare(self._level_needs())
         self._levels()
@@ -57,7 +58,7 @@ class Stages:
     # ------------------------------------------------------------------------------------------------ images
 
     def _affine_needs(self) -> dict[str, list]:
-        frames = start.provisional(*(self.context.volumes[w] for w in IMAGES))
+        frames = self._provisional()
         voxels = self.context.config.affine.voxels
         return {which: [start.affine_factors(frames, which, voxels)] for which in IMAGES}
 
@@ -84,6 +85,17 @@ class Stages:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
             self.store.update(frames=found["frames"], intensity=found["intensity"])
         self._renew()
+
+    def _provisional(self) -> Frames:
+        return start.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
+
+    def _given_maps(self) -> None:
+        """The half-way maps of the run that this one starts from."""
+        if self.context.given is None or self.context.given.run is None:
+            return
+        given.create(self.store, self.context.given.run)
+        counts = given.blocks(self.context.given.run).counts
+        self._run(Stage("stages/start", "maps to start from", counts, given.copy))
 
     # ------------------------------------------------------------------------------------------------ levels
 
@@ -257,6 +269,8 @@ class Stages:
         """(name, title, blocks) of the stages that are foreseen, in order."""
         config = self.context.config
         stages = [("stages/affine", "global affine", 1)]
+        if self.context.given is not None and self.context.given.run is not None:
+            stages.append(("stages/start", "maps to start from", len(given.blocks(self.context.given.run))))
         levels = ladder(frames, config)
         for level in levels:
             n = len(level.blocks)

@@ -17,6 +17,7 @@ from ..volumes import Volume
 from . import masks
 from .context import Context, compressed
 from .frames import Frames
+from .given import GivenStart
 from .store import Status
 
 
@@ -34,8 +35,10 @@ def canonical_frame(fixed: Volume, moving: Volume) -> np.ndarray:
     return signed_permutation(moving.orientation, fixed.orientation, centre)
 
 
-def provisional(fixed: Volume, moving: Volume) -> Frames:
-    """Frames before any affine is known: the images centre on centre."""
+def provisional(fixed: Volume, moving: Volume, given: GivenStart | None = None) -> Frames:
+    """Frames before any affine is known: as a given start says, else the images centre on centre."""
+    if given is not None:
+        return given.frames(fixed.grid(), moving.grid())
     canonical = canonical_frame(fixed, moving)
     middle = [np.mean(v.grid().bounds(), axis=0) for v in (fixed, moving)]
     target = apply_affine(np.linalg.inv(canonical), middle[1])
@@ -64,7 +67,8 @@ def percentiles(name: str, data: np.ndarray, low: float, high: float) -> tuple[f
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Find the affine and write it, with what was tried, into the group `affine` of the run."""
     fixed, moving = (context.volumes[w] for w in ("fixed", "moving"))
-    frames = provisional(fixed, moving)
+    given = context.given
+    frames = provisional(fixed, moving, given)
     settings = context.config.affine
     images, seen, grids, intensity = [], [], [], {}
     for which in ("fixed", "moving"):
@@ -80,7 +84,9 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
     found: dict = {"intensity": intensity}
-    if settings.kind == "none":
+    if given is not None and (given.run is not None or settings.kind == "none"):
+        score = {"overlap": float("nan")}  # taken as it is
+    elif settings.kind == "none":
         frames = Frames.from_affine(fixed.grid(), moving.grid(), frames.canonical, np.eye(4))
         _require_overlap(frames)
         score = {"overlap": float("nan")}
@@ -103,6 +109,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             similarity=by_name(settings.similarity),
             rotations_deg=settings.rotations_deg,
             min_overlap=settings.min_overlap,
+            start=None if given is None else np.linalg.inv(frames.canonical) @ given.matrix,
         )
         frames = Frames.from_affine(fixed.grid(), moving.grid(), frames.canonical, result.matrix)
         details = {k: v for k, v in dataclasses.asdict(result).items() if k != "matrix"}

@@ -1,4 +1,4 @@
-"""Tasks: images through the map. Also used by Run.warp, for any image in either direction."""
+"""Tasks: images through the map. Also used by Transform.warp, for any image through any map."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..config import Config
 from ..geometry import BlockGrid, Grid, Shape
 from ..quality.metrics import CorrelationSummary
 from ..similarity import local_correlation
+from ..transforms.maps import Map
 from ..transforms.positions import Positions
 from ..volumes import Volume, block_mean, block_mode, create_image, pyramid_factors
 from ..volumes.convert import cast
@@ -67,14 +68,6 @@ def pieces(start: Shape, stop: Shape):
     )  # fmt: skip
 
 
-def resample(
-    context: Context, image: Volume, grid: Grid, direction: str, interpolation: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """`image` on `grid` through the map of `direction` (grid's frame to image's frame); and where it has data."""
-    there = follow(context, Positions.of_grid(grid, context.device), direction)
-    return _sampled(there, image, image.grid(), interpolation)
-
-
 def _sampled(
     there: Positions, image: Volume | LevelImage, grid: Grid, interpolation: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -100,30 +93,35 @@ def _nearest(there: Positions, image: Volume | LevelImage, grid: Grid) -> np.nda
 
 
 def warp_block(
-    context: Context,
-    image: Volume,
-    grid: Grid,
-    url: str,
-    direction: str,
-    interpolation: str,
-    index: Shape,
-) -> tuple[Status, dict[str, float]]:
-    """Resample one shard of `image` onto `grid` and write it."""
-    block = output_blocks(grid, context.config)[index]
+    through: Map, image: Volume, grid: Grid, url: str, interpolation: str, config: Config, index: Shape
+) -> None:
+    """Resample one shard of `image` onto `grid` through a map, and write it; 0 where the map is not defined."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    block = output_blocks(grid, config)[index]
     out = storage.open_array(storage.join(url, "0"), write=True)
     data = np.zeros(block.shape, out.dtype)
     for start, stop in pieces(block.start, block.stop):
-        values, _ = resample(context, image, grid.cropped(start, stop), direction, interpolation)
+        there, known = through.follow(Positions.of_grid(grid.cropped(start, stop), device))
+        if known is not None and not bool(known.any()):
+            continue
+        values, _ = _sampled(there, image, image.grid(), interpolation)
+        if known is not None:
+            values = np.where(known.cpu().numpy(), values, 0)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
         data[box] = cast(values, out.dtype)
     out.write(block.start, data)
-    return Status.DONE, {}
 
 
 def coarsen_block(
     context: Context, url: str, level: int, labels: bool, index: Shape
 ) -> tuple[Status, dict[str, float]]:
     """One shard of a coarser level of a warped image, from the level above."""
+    coarsen(url, level, labels, index)
+    return Status.DONE, {}
+
+
+def coarsen(url: str, level: int, labels: bool, index: Shape) -> None:
+    """The same, outside of a run."""
     fine = storage.open_array(storage.join(url, str(level - 1)))
     out = storage.open_array(storage.join(url, str(level)), write=True)
     unit = out.shards or out.chunks
@@ -134,7 +132,6 @@ def coarsen_block(
         tuple(a * r for a, r in zip(start, ratio, strict=True)), tuple(b * r for b, r in zip(stop, ratio, strict=True))
     )
     out.write(start, block_mode(data, ratio) if labels else block_mean(data, ratio))
-    return Status.DONE, {}
 
 
 def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: str) -> Shape:

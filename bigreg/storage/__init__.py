@@ -10,6 +10,7 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 
 from .arrays import Array, create_array, open_array
 from .claims import Claim
+from .files import new_file
 from .locations import configure, filesystem, join, local_path, scheme
 from .nodes import (
     Node,
@@ -39,6 +40,7 @@ __all__ = [
     "find_node",
     "join",
     "local_path",
+    "new_file",
     "open_array",
     "patiently",
     "read_attributes",

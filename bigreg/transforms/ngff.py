@@ -208,8 +208,12 @@ class FieldReader:
         low, high = [0] * 4, [3] * 4
         for axis, a, b in zip(self._order[1:], start, stop, strict=True):
             low[axis], high[axis] = a, b
-        values = self._arrays[level].read(low, high).transpose(self._order)[self._components]
-        values = values.astype(np.float32, copy=False) * self._units[:, None, None, None]
+        values = self._arrays[level].read(low, high).transpose(self._order)
+        if self._components != [0, 1, 2]:
+            values = values[self._components]
+        values = values.astype(np.float32, copy=False)
+        if (self._units != 1.0).any():
+            values = values * self._units[:, None, None, None]
         return np.ascontiguousarray(values)
 
 

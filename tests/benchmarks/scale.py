@@ -170,37 +170,33 @@ def virtual_server():
 
 
 def virtual(work: Path) -> None:
-    overrides = [
-        "ladder.finest=8",
-        "blocks.core=64",
-        "output.warped=false",
-        "cluster.workers=2",
-        "cluster.memory_limit=3GB",
-    ]
-    config = load_config("rounds", overrides=overrides)
-    rates = calibrate(config, place=str(work))
-    row("volume", "blocks", "seconds", *Phases.NAMES, "peak GiB of a worker", "of the client", "TRE um")
-    row(*["---"] * 9)
+    overrides = ["ladder.finest=8", "blocks.core=64", "output.warped=false", "cluster.workers=2"]
+    configs = {
+        "rounds": load_config("rounds", overrides=overrides),
+        "rounds, 3 steps": load_config("rounds", overrides=[*overrides, "ladder.iterations=[3]"]),
+    }
+    rates = {name: calibrate(config, place=str(work)) for name, config in configs.items()}
+    row("volume", "preset", "blocks", "seconds", *Phases.NAMES, "peak GiB of a worker", "of the client", "TRE um")
+    row(*["---"] * 10)
     with virtual_server() as url:
-        for size in (1024, 2048):
+        for size, name in ((1024, "rounds"), (2048, "rounds"), (2048, "rounds, 3 steps"), (4096, "rounds, 3 steps")):
+            config = configs[name]
             images = [f"{url}/{size}/{which}.zarr" for which in ("fixed", "moving")]
-            made = plan(*images, config=config, rates=rates)
-            out = str(work / f"virtual{size}.zarr")
-            begin = time.perf_counter()
-            run = register(*images, out=out, config=config, progress=(phases := Phases()))
+            out = str(work / f"virtual{size}-{len(name)}.zarr")
+            begin, phases = time.perf_counter(), Phases()
+            run = register(*images, out=out, config=config, progress=phases)
             seconds = time.perf_counter() - begin
             peak = max(float(np.nanmax(m["peak_memory"])) for m in run.metrics().values() if "peak_memory" in m)
-            memory = f"{peak:.3f}", f"{own_peak():.3f}"
+            made = plan(*images, config=config, rates=rates[name])
             row(
-                f"{size}^3", made.blocks, f"{seconds:.1f}", *(f"{t:.1f}" for t in phases.seconds()), *memory,
-                f"{virtual_error(run, size):.2f}",
+                f"{size}^3", name, made.blocks, f"{seconds:.1f}", *(f"{t:.1f}" for t in phases.seconds()),
+                f"{peak:.3f}", f"{own_peak():.3f}", f"{virtual_error(run, size):.2f}",
             )  # fmt: skip
-            simulated = made.simulate(2)
-            same = Phases()
-            for name, times in simulated.stages.items():
-                for time_ in times:
-                    same.note(name, time_)
-            row("simulated", "", f"{simulated.seconds:.1f}", *(f"{t:.1f}" for t in same.seconds()), "", "", "")
+            simulated, same = made.simulate(2), Phases()
+            for stage, times in simulated.stages.items():
+                for moment in times:
+                    same.note(stage, moment)
+            row("simulated", "", "", f"{simulated.seconds:.1f}", *(f"{t:.1f}" for t in same.seconds()), "", "", "")
     print(rates)
 
 

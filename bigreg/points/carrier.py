@@ -1,0 +1,68 @@
+"""What takes the numbers of a file through a map and gives numbers of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import ConfigError, InputError
+from ..geometry import Grid
+from ..transforms.affine import apply_affine
+from ..transforms.maps import Map
+
+UNITS = ("um", "mm", "voxel")
+DECIMALS = {"um": 4, "mm": 7, "voxel": 4}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many points there were, and how many of them lay where the map is not defined."""
+
+    points: int = 0
+    outside: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.points + other.points, self.outside + other.outside)
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """A map between the numbers of two files, z y x.
+
+    into      4 x 4: a file's numbers to the world (um) that the map starts in; out: the reverse where it ends
+    decimals  with which text files are written
+    """
+
+    map: Map
+    into: np.ndarray = field(default_factory=lambda: np.eye(4))
+    out: np.ndarray = field(default_factory=lambda: np.eye(4))
+    decimals: int = 4
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) to (N, 3), NaN where the map is not defined."""
+        return apply_affine(self.out, self.map.points(apply_affine(self.into, points)))
+
+    def volume_ratio(self, points: np.ndarray) -> np.ndarray:
+        """(N,) by how much a small volume grows in the files' units; negative where the map mirrors."""
+        scale = np.linalg.det(self.out[:3, :3]) * np.linalg.det(self.into[:3, :3])
+        return self.map.determinant(apply_affine(self.into, points)) * scale
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether right hands become left ones: by the affine part, as fields do not fold."""
+        return bool(np.linalg.det((self.out @ self.map.affine @ self.into)[:3, :3]) < 0)
+
+
+def units_matrix(units: str, grid: Grid | None, what: str) -> np.ndarray:
+    """4 x 4 from numbers in some units to the world.
+
+    Raises ConfigError for unknown units, InputError for voxels of no known grid.
+    """
+    if units not in UNITS:
+        raise ConfigError(f"units {units!r} are unknown; use one of {', '.join(UNITS)}")
+    if units != "voxel":
+        return np.diag([1000.0] * 3 + [1.0]) if units == "mm" else np.eye(4)
+    if grid is None:
+        raise InputError(f"voxels of which image? nothing says on which grid the {what} points lie; give the image")
+    return grid.affine
