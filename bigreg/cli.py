@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from .cli_networks import models
 from .errors import BigregError
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
@@ -389,6 +390,9 @@ def points(
 
     count, outside = map_table(open_run(run), source, target, direction)
     out.print(f"{target}: {count} points, {outside} outside the frame", soft_wrap=True)
+
+
+app.command()(models)
 
 
 def _version(wanted: bool) -> None:

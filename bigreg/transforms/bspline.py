@@ -64,7 +64,7 @@ def adjoint(values: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
     return out
 
 
-STIFFNESS = 1e-4
+STIFFNESS = 1e-5
 """Of `fit`: weight of squared second differences of the control points against squared errors of the samples."""
 
 
