@@ -12,7 +12,7 @@ from bigreg.engines.chain import Chain, chained, load_engines
 from bigreg.engines.parts import cut
 from bigreg.errors import ConfigError
 from bigreg.geometry import Lattice
-from bigreg.transforms.bspline import evaluate, fit
+from bigreg.transforms.bspline import evaluate
 
 from ..small_networks import blob
 
@@ -120,19 +120,3 @@ def test_iterations_are_handed_to_engines_that_take_them():
     assert load_engine("optimise", {"iterations": 5}, iterations=7).iterations == 5
     load_engine("sitreg", {"weights": "random"}, iterations=7)
     assert chained({"only": engines["optimise"]}) is engines["optimise"]
-
-
-def test_a_fit_finds_a_known_spline_again():
-    g = torch.Generator().manual_seed(2)
-    points = torch.randn(3, 9, 8, 10, generator=g)
-    for samples in ((4, 4, 4), (2, 3, 4)):
-        values = evaluate(points, samples)
-        found = fit(values, samples)
-        torch.testing.assert_close(evaluate(found, samples), values, atol=0.02, rtol=0)
-        inner = (slice(None), *[slice(2, -2)] * 3)
-        torch.testing.assert_close(found[inner], points[inner], atol=0.1, rtol=0)
-        assert torch.equal(fit(-values, samples), -found)
-    # What is straight is continued straight to the outermost control points.
-    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) - 1.5 for n in (9, 8, 10)], indexing="ij")
-    line = torch.stack([0.3 * axes[0] - 0.1 * axes[2], axes[1], 0.0 * axes[0]])
-    torch.testing.assert_close(fit(evaluate(line, (4, 4, 4)), (4, 4, 4)), line, atol=0.05, rtol=0)
