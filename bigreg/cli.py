@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from .cli_networks import models
 from .errors import BigregError
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
@@ -477,6 +478,9 @@ def export(
         target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
     )
     out.print(f"{target}: {written}, {direction}", soft_wrap=True)
+
+
+app.command()(models)
 
 
 def _version(wanted: bool) -> None:
