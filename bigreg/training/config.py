@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ..config import ConfigError, Intensity, _Section, _set, _validated, _yaml
+from ..config import ConfigError, Intensity, _Section, _set, _yaml
 from ..volumes import ImageSpec
 
 Vector = tuple[float, float, float]
@@ -300,4 +300,13 @@ def load_training(source: Training | dict | str | Path, *, overrides: list[str] 
         if not sep or not key:
             raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance schedule.steps=1000)")
         _set(data, key.strip().split("."), _yaml(value, f"override {item!r}"), item)
-    return _validated(Training, data, "the training configuration", ())
+    try:
+        return Training.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            # Of a section that is wrong as a whole the value would be the whole section.
+            value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+            where = ".".join(map(str, problem["loc"]))
+            lines.append(f"{where}{value}: {problem['msg']}" if where else problem["msg"])
+        raise ConfigError("the training configuration is not valid: " + "; ".join(lines)) from None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..transforms.bspline import BOUND_CELLS, evaluate, squarings
-from ..transforms.field import exponential, identity, sample
+from ..transforms.field import compose, exponential, identity, sample
 from .config import Deformation
 from .sources import Patch, as_tensor
 
@@ -77,7 +77,7 @@ def deformed(
     known = Known(
         out[inner].contiguous(),
         back[inner].contiguous(),
-        exponential(-2 * v, UNIT, steps + 1)[inner].contiguous(),
-        exponential(2 * v, UNIT, steps + 1)[inner].contiguous(),
+        compose(back, back, UNIT)[inner].contiguous(),
+        compose(out, out, UNIT)[inner].contiguous(),
     )
     return images, masks, labels or None, known

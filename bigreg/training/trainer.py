@@ -109,9 +109,10 @@ class Learner:
         loss.backward()
         bound = math.inf if schedule.clip is None else schedule.clip
         gradient = torch.nn.utils.clip_grad_norm_(self.network.parameters(), bound)
-        if not math.isfinite(float(loss) + float(gradient)):
+        value, slope = torch.stack([loss.detach(), gradient.detach()]).tolist()
+        if not math.isfinite(value + slope):
             raise DivergedError(
-                f"step {number}: the loss is {float(loss):g} and its gradient {float(gradient):g}; "
+                f"step {number}: the loss is {value:g} and its gradient {slope:g}; "
                 "make schedule.rate or the weights of the losses smaller, or set schedule.clip"
             )
         self.optimiser.step()
