@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError
@@ -88,6 +89,26 @@ def build(architecture: str, **settings: Any) -> Network:
         raise ConfigError(f"network {architecture!r} does not take the settings {settings}: {error}") from error
     # Convolutions of few channels are about twice as fast with channels last, on a CPU and with tensor cores.
     return network.to(memory_format=torch.channels_last_3d)
+
+
+def local_contrast(image: torch.Tensor, radius: int, noise: float = 0.02) -> torch.Tensor:
+    """Each voxel (N, C, z, y, x) less the mean of its window of (2 radius + 1)^3, over the window's SD and `noise`.
+
+    What shading, gain and offset change is gone, and what is left is of size 1, which networks learn from many times
+    faster than from 0 .. 1 with a small spread. Window sums are over all channels for the SD; border values repeated.
+    """
+    mean = _window_mean(image, radius)
+    rest = image - mean
+    spread = _window_mean(rest.square().mean(1, keepdim=True), radius)
+    return rest * torch.rsqrt(spread + noise * noise)
+
+
+def _window_mean(values: torch.Tensor, radius: int) -> torch.Tensor:
+    for axis in range(3):
+        pad, size = [0] * 6, [1] * 3
+        pad[4 - 2 * axis : 6 - 2 * axis], size[axis] = [radius, radius], 2 * radius + 1
+        values = F.avg_pool3d(F.pad(values, pad, mode="replicate"), size, stride=1)
+    return values
 
 
 def quiet(layer: nn.Module, deviation: float = 1e-5) -> nn.Module:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import Network, Prediction, channels_last, quiet
+from .base import Network, Prediction, channels_last, local_contrast, quiet
 from .inverse import invert
 from .maps import compose, finer, warp
 from .spline import BOUND, bounded
@@ -77,7 +77,8 @@ class SITReg(Network):
         self.check(fixed, moving)
         count = len(fixed)
         # Both images, and later both orders, are one batch: the first half is of fixed, the second of moving.
-        features = self.encoder(*channels_last(torch.cat([fixed, moving])))
+        images = local_contrast(torch.cat([fixed, moving]), 3)
+        features = self.encoder(*channels_last(images))
         there = back = None  # d and e: cat(d1, d2), cat(e1, e2)
         for level in range(len(features) - 1, self.finest - 1, -1):
             seen = features[level]
@@ -151,7 +152,8 @@ class Update(nn.Module):
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         parts = [a - b, a + b]
         if self.correlation:
-            parts.append(local_correlation(a, b))
+            # Of features as they are, the part that both have everywhere would hide all that tells a shift.
+            parts.append(local_correlation(local_contrast(a, 2), local_contrast(b, 2)))
         return self.last(self.hidden(torch.cat(parts, 1)))
 
 
