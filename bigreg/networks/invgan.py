@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import Network, Prediction, channels_last, quiet
+from .base import Network, Prediction, channels_last, local_contrast, quiet
 
 LEVELS = 4
 
@@ -36,7 +36,7 @@ class InvGAN(Network):
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> Prediction:
         self.check(fixed, moving)
-        (x,) = channels_last(torch.cat([fixed, moving], 1))
+        (x,) = channels_last(torch.cat([local_contrast(fixed, 3), local_contrast(moving, 3)], 1))
         features = []
         for layer in self.encoder:
             x = F.leaky_relu(layer(x), 0.2)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import Network, Prediction, channels_last, quiet
+from .base import Network, Prediction, channels_last, local_contrast, quiet
 from .maps import exponential, finer
 
 
@@ -58,7 +58,7 @@ class VoxelMorph(Network):
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> Prediction:
         self.check(fixed, moving)
-        (x,) = channels_last(torch.cat([fixed, moving], 1))
+        (x,) = channels_last(torch.cat([local_contrast(fixed, 3), local_contrast(moving, 3)], 1))
         features = []
         for layer in self.encoder:
             x = F.leaky_relu(layer(x), 0.2)

@@ -27,6 +27,11 @@ class Judges(nn.Module):
         make = PairDiscriminator if settings.kind == "pair" else FlowDiscriminator
         self.judges = nn.ModuleList([make(**settings.settings) for _ in range(2)])
 
+    @property
+    def factor(self) -> int:
+        """Patch sizes must be multiples of this."""
+        return max(judge.factor for judge in self.judges)
+
     def logits(self, examples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One tensor of logits a direction of examples (N, C, z, y, x)."""
         return [judge(x) for judge, x in zip(self.judges, examples, strict=True)]

@@ -61,11 +61,15 @@ class Learner:
             self.network = build(config.network.name, **config.network.settings).to(self.device)
             self.adversarial = _adversarial(config)
             self.judges = Judges(self.adversarial).to(self.device) if self.adversarial else None
-        shape = config.data.shape
-        if any(n % self.network.factor for n in shape):
-            raise ConfigError(
-                f"data.patch {shape} must be multiples of {self.network.factor} voxels for {config.network.name}"
-            )
+        factors = {config.network.name: self.network.factor}
+        if self.judges is not None:
+            factors["its discriminators"] = self.judges.factor
+        for what, factor in factors.items():
+            if any(n % factor for n in config.data.shape):
+                raise ConfigError(
+                    f"data.patch {config.data.shape} must be multiples of {factor} voxels for {what}; change it, or the "
+                    "settings (each layer that halves the patch doubles that number)"
+                )
         self.average = copy.deepcopy(self.network) if config.schedule.ema is not None else None
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.schedule.rate)
         self.judges_optimiser = self._judges_optimiser()
