@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -22,6 +23,8 @@ class PatchPair:
     lattice                   the patch's part of the level's lattice; `lattice.samples` is voxels per cell, so the
                               image shape is cells * samples and the voxel spacing (um) is spacing / samples
     level                     position in the ladder, 0 = finest
+    start                     None, or the control points (3, cells + 4 an axis) in um of a velocity that was found
+                              already: where to go on from
     """
 
     fixed: torch.Tensor
@@ -30,17 +33,27 @@ class PatchPair:
     moving_mask: torch.Tensor
     lattice: Lattice
     level: int = 0
+    start: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.lattice.grid.shape)
         for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
             if tuple(getattr(self, name).shape[-3:]) != shape:
                 raise ValueError(f"{name} patch is {tuple(getattr(self, name).shape)}, its lattice says {shape}")
+        if self.start is not None and tuple(self.start.shape) != (3, *self.lattice.points):
+            raise ValueError(
+                f"start is {tuple(self.start.shape)}, the lattice has {self.lattice.points} control points"
+            )
 
     def swapped(self) -> PatchPair:
-        """The pair with the images exchanged."""
-        return PatchPair(
-            self.moving, self.fixed, self.moving_mask, self.fixed_mask, lattice=self.lattice, level=self.level
+        """The pair with the images exchanged, and so the start negated."""
+        return replace(
+            self,
+            fixed=self.moving,
+            moving=self.fixed,
+            fixed_mask=self.moving_mask,
+            moving_mask=self.fixed_mask,
+            start=None if self.start is None else -self.start,
         )
 
 
@@ -70,7 +83,14 @@ class VelocityPatch:
 class Engine(Protocol):
     """Estimates a piece of velocity. `antisymmetric` says that swapping the images negates the velocity by itself.
 
-    An engine may have `channels`: how many arrays of an image's size it keeps of each image, for the plan.
+    Its class, called with options as keywords, makes it. Where it takes `iterations`, that is the level's. It may have
+
+    takes_start      it goes on from the pair's `start`; an engine that does not can only be the first of several
+    channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
+    bytes_a_voxel    bytes of memory a voxel of a patch that it needs beside the images, where `channels` does not say it
+    options          the keywords that make the same engine in any process (a path made absolute, say)
+    identity         what decides its results beside its options and bigreg's version: a digest of its weights
+    check_spacing    called before any work with each voxel spacing (um, z y x) that it will see; raises ConfigError
     """
 
     antisymmetric: ClassVar[bool]
@@ -78,13 +98,19 @@ class Engine(Protocol):
     def estimate(self, pair: PatchPair) -> VelocityPatch: ...
 
 
-def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
-    """The engine called `name`, made with `options` as keywords. ConfigError where it or an option is unknown."""
+def load_engine(name: str, options: Mapping[str, Any], *, iterations: int | None = None) -> Engine:
+    """The engine called `name`, made with `options` as keywords. ConfigError where it or an option is unknown.
+
+    iterations   steps at most, handed to an engine that takes them, unless the options say how many
+    """
     found = {entry.name: entry for entry in entry_points(group="bigreg.engines")}
     if name not in found:
         raise ConfigError(f"engine {name!r} does not exist; installed are {', '.join(sorted(found)) or 'none'}")
+    kind = found[name].load()
+    if iterations is not None and "iterations" in signature(kind).parameters:
+        options = {"iterations": iterations, **options}
     try:
-        return found[name].load()(**options)
+        return kind(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"engine {name!r} does not take {dict(options)}: {error}") from error
 

@@ -21,6 +21,13 @@ def gradient(image: torch.Tensor) -> torch.Tensor:
     )
 
 
+def texture_confidence(matrix: torch.Tensor, samples: Sequence[int], regularisation: float) -> torch.Tensor:
+    """(z, y, x) 0 .. 1: how much the curvature (6, z, y, x) of a Pull says, against a membrane of that stiffness."""
+    cell = float(np.prod(samples))
+    texture = matrix[:3].sum(0) / (3 * cell)
+    return texture / (texture + regularisation / cell ** (2 / 3))
+
+
 @dataclass(frozen=True)
 class Pull:
     """How a loss changes with the control points of v, where fixed is seen at x + v(x) and moving at x - v(x).

@@ -6,6 +6,8 @@ solves a 3 x 3 system a control point: the lumped curvature sum_x B_a(x) j j^T m
 length, and is stated in voxels; Nesterov's momentum with restart makes it fast. Where there is no texture the curvature
 is zero and the membrane alone decides: the velocity is carried over from where there is texture.
 
+It begins at zero, or where another engine left off (the pair's `start`), if the images are more alike there.
+
 id +/- v stands for exp(+/- v) here: the two agree to third order in the map between the images, and the pipeline
 composes the true exponentials.
 """
@@ -18,9 +20,9 @@ from typing import ClassVar
 import torch
 
 from ..similarity import by_name
-from ..transforms.bspline import BOUND_CELLS
+from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .base import PatchPair, VelocityPatch
-from .gauss_newton import MidSpacePair, solve3
+from .gauss_newton import MidSpacePair, solve3, texture_confidence
 
 
 class Optimise:
@@ -37,6 +39,7 @@ class Optimise:
     """
 
     antisymmetric: ClassVar[bool] = True
+    takes_start: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -78,21 +81,27 @@ class Optimise:
 
         points = tuple(pair.lattice.points)
         c = torch.zeros(3, *points, dtype=pair.fixed.dtype, device=pair.fixed.device)
-        ahead, momentum = c, 0
         before = after = float("nan")
-        matrix = texture = None
-        steps = 0
+        still = True  # no control point is anywhere but at zero
+        if pair.start is not None:
+            begin = soft_bound(pair.start.to(c) / voxel, bound)
+            before, there = images(None, curvature=False).mean, images(begin, curvature=False).mean
+            if there < before:
+                c, still = begin, False
+        ahead, momentum = c, 0
+        matrix, steps = None, 0
+        confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
         for steps in range(self.iterations + 1):
             refresh = steps % 5 == 0
-            pull = images(ahead if steps else None, curvature=refresh)
+            pull = images(None if still else ahead, curvature=refresh)
             after = pull.mean
             if steps == 0:
-                before = after
+                before = after if still else before
                 if not pull.weight:
                     break
             if refresh:
                 matrix = pull.matrix
-                texture = matrix[:3].sum(0) / (3 * cell)
+                confidence = texture_confidence(matrix, samples, self.regularisation)
                 matrix[:3] += total + 1e-6 * cell
             if steps == self.iterations:
                 break
@@ -106,12 +115,9 @@ class Optimise:
             ahead = new + (new - c) * ((momentum - 1) / (momentum + 2))
             ahead = ahead.clamp(-bound, bound)
             change = float((new - c).abs().max())
-            c = new
+            c, still = new, False
             if change < self.tolerance:
                 break
-        confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
-        if texture is not None:
-            confidence = texture / (texture + self.regularisation / cell ** (2 / 3))
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         return VelocityPatch(c * voxel, confidence, quality)
 

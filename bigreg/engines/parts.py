@@ -46,6 +46,7 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
     low = tuple(start if a == axis else 0 for a in range(3))
     high = tuple(stop if a == axis else n for a, n in enumerate(lattice.cells))
     box = tuple(slice(a * s, b * s) for a, b, s in zip(low, high, lattice.samples, strict=True))
+    points = tuple(slice(a, b + 4) for a, b in zip(low, high, strict=True))
     return PatchPair(
         pair.fixed[(..., *box)],
         pair.moving[(..., *box)],
@@ -53,6 +54,7 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
         pair.moving_mask[box],
         lattice=lattice.part(low, high),
         level=pair.level,
+        start=None if pair.start is None else pair.start[(..., *points)],
     )
 
 

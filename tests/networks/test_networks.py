@@ -209,8 +209,8 @@ def test_a_network_fitted_to_a_known_shift_moves_the_right_way(name):
     network = build(name, **SMALL[name])
     shift = (1.5, -1.0, 2.0)
     fixed, moving = blob(CENTRE), blob([p + s for p, s in zip(CENTRE, shift, strict=True)])
-    adam = torch.optim.Adam(network.parameters(), 4e-3)
-    for _ in range(60):
+    adam = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(80):
         found = network(fixed, moving)
         loss = (warp(moving, found.fixed_to_moving) - fixed).square().mean()
         loss = loss + (warp(fixed, found.moving_to_fixed) - moving).square().mean()
@@ -225,7 +225,7 @@ def test_a_network_fitted_to_a_known_shift_moves_the_right_way(name):
     weight = blob(CENTRE).square()[0]
     mean = lambda d: ((d[0] * weight).sum((1, 2, 3)) / weight.sum()).tolist()  # noqa: E731
     for part, share in (("fixed_to_moving", 1), ("moving_to_fixed", -1), ("to_fixed", -0.5), ("to_moving", 0.5)):
-        assert mean(getattr(found, part)) == pytest.approx([share * s for s in shift], abs=0.15)
+        assert mean(getattr(found, part)) == pytest.approx([share * s for s in shift], abs=0.2)
 
 
 def test_discriminators_return_a_logit_a_patch():

@@ -1,0 +1,138 @@
+"""Engines that ask a trained network: `sitreg`, `invgan`, `voxelmorph`. They differ in the network alone.
+
+The network says where both patches meet, F o (id + a) = M o (id + b), in voxels. The velocity is v = (a - b) / 2, which
+is antisymmetric, fitted by least squares to the level's lattice and kept under the bound that makes it invertible. So
+a network may say what it likes: what comes out of the pipeline does not fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ConfigError
+from ..models import RANDOM, load, packaged_names
+from ..similarity import by_name
+from ..transforms.bspline import BOUND_CELLS, fit, soft_bound
+from .base import PatchPair, VelocityPatch
+from .gauss_newton import MidSpacePair, texture_confidence
+
+SLACK = 2**0.5
+"""How far outside the spacings it was trained on a network is used: to the middle of the next level's octave."""
+STIFFNESS = 0.32
+"""What texture is weighed against for the confidence, as the engine `optimise` does by default."""
+
+
+class NetworkEngine:
+    """Base of the engines.
+
+    weights       name of packaged weights (`bigreg models`), the path of a file, or `random` (untrained)
+    any_spacing   use them at any voxel spacing, whatever they were trained on
+    similarity, radius, noise   what the figures and the confidence of a patch are measured by (see optimise)
+    """
+
+    architecture: ClassVar[str]
+    antisymmetric: ClassVar[bool] = True
+    bytes_a_voxel: ClassVar[int]
+
+    def __init__(
+        self,
+        *,
+        weights: str | None = None,
+        any_spacing: bool = False,
+        similarity: str = "lncc",
+        radius: int = 3,
+        noise: float = 0.02,
+    ) -> None:
+        if weights is None:
+            raise ConfigError(
+                f"engine {self.architecture!r} has no weights; set engine_options.{self.architecture}.weights to the "
+                f"name of packaged weights ({', '.join(packaged_names()) or 'there are none yet'}) or a file"
+            )
+        if not isinstance(weights, str):
+            raise ConfigError(f"engine {self.architecture!r}: weights {weights!r} must be a name or a path")
+        self.similarity = by_name(similarity, radius=radius, noise=noise)
+        self.network, self.card = load(weights, self.architecture)
+        self.identity = self.card.digest
+        self.any_spacing = any_spacing
+        packaged = weights == RANDOM or weights in packaged_names()
+        self.options = {
+            "weights": weights if packaged else str(Path(weights).absolute()),
+            "any_spacing": any_spacing, "similarity": similarity, "radius": radius, "noise": noise,
+        }  # fmt: skip
+
+    def check_spacing(self, spacing: Sequence[float]) -> None:
+        """Raise ConfigError for voxels of a size that the network was not trained on.
+
+        What a network says there looks like any other answer, so it is refused before the work, not found out after.
+        """
+        trained = self.card.spacing
+        if trained is None or self.any_spacing or trained.holds(tuple(spacing), SLACK):
+            return
+        shown = ["(" + ", ".join(f"{v:.3g}" for v in values) + ")" for values in (spacing, trained.low, trained.high)]
+        name = self.architecture
+        raise ConfigError(
+            f"weights {self.options['weights']!r} of engine {name!r} were trained on voxels of {shown[1]} to {shown[2]} "
+            f"um (z, y, x), and a level has {shown[0]}; choose the levels by ladder.finest and ladder.coarsest, give the "
+            f"coarse ones another engine (coarse.engine, coarse.passes), or set engine_options.{name}.any_spacing=true"
+        )
+
+    @torch.inference_mode()
+    def estimate(self, pair: PatchPair) -> VelocityPatch:
+        """See bigreg.engines.base."""
+        samples = pair.lattice.samples
+        velocity = self.velocity(pair.fixed, pair.moving)
+        like = {"dtype": velocity.dtype, "device": velocity.device}
+        cell = torch.tensor(samples, **like).reshape(3, 1, 1, 1)
+        c = soft_bound(fit(velocity, samples), BOUND_CELLS * cell)
+        images = [
+            torch.cat([self.similarity.features(channel, mask) for channel in image])
+            for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
+        ]
+        images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
+        before, after = images(None, curvature=False), images(c, curvature=True)
+        confidence = texture_confidence(after.matrix, samples, STIFFNESS)
+        quality = {"similarity_before": 1.0 - before.mean, "similarity_after": 1.0 - after.mean}
+        voxel = torch.tensor(pair.lattice.spacing, **like).reshape(3, 1, 1, 1) / cell
+        return VelocityPatch((c * voxel).clone(), confidence.clone(), quality)
+
+    def velocity(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+        """(3, z, y, x) voxels, of images (1, z, y, x)."""
+        if fixed.shape[0] != 1:
+            raise ValueError(f"the network takes one channel, the patch has {fixed.shape[0]}")
+        self.network.to(fixed.device)
+        shape = fixed.shape[1:]
+        pad = [n for size in reversed(shape) for n in (0, -size % self.network.factor)]
+        pair = [F.pad(image[None], pad, mode="replicate") for image in (fixed, moving)]
+        if not self.network.antisymmetric:  # both orders in one batch
+            pair = [torch.cat([a, b]) for a, b in (pair, pair[::-1])]
+        found = self.network(*pair)
+        v = (found.to_fixed - found.to_moving) / 2
+        if not self.network.antisymmetric:
+            v = (v[:1] - v[1:]) / 2
+        return v[(0, slice(None), *(slice(0, n) for n in shape))].contiguous()
+
+
+class SITRegEngine(NetworkEngine):
+    """See NetworkEngine and bigreg.networks.sitreg."""
+
+    architecture: ClassVar[str] = "sitreg"
+    bytes_a_voxel: ClassVar[int] = 600
+
+
+class InvGANEngine(NetworkEngine):
+    """See NetworkEngine and bigreg.networks.invgan."""
+
+    architecture: ClassVar[str] = "invgan"
+    bytes_a_voxel: ClassVar[int] = 600
+
+
+class VoxelMorphEngine(NetworkEngine):
+    """See NetworkEngine and bigreg.networks.voxelmorph."""
+
+    architecture: ClassVar[str] = "voxelmorph"
+    bytes_a_voxel: ClassVar[int] = 600
