@@ -391,6 +391,26 @@ def points(
     out.print(f"{target}: {count} points, {outside} outside the frame", soft_wrap=True)
 
 
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
+    set_: Set = None,
+) -> None:
+    """Train a network on patches of chunked images; the same command again goes on after any interruption.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
+    """
+    from .display import bar
+    from .training.config import load_training
+    from .training.trainer import train as start
+
+    progress, step = bar(out, "train")
+    with progress:
+        weights = start(load_training(config, overrides=set_), progress=step, say=out.print)
+    if weights is not None:
+        out.print(f"weights: {weights}", soft_wrap=True)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from . import __version__

@@ -155,17 +155,19 @@ def _float(prediction: Any) -> Any:
     return type(prediction)(**{name: value.float() for name, value in vars(prediction).items()})
 
 
-def train(config: Training, *, progress: Progress | None = None, say: Callable[[str], None] | None = None) -> Path:
+def train(
+    config: Training, *, progress: Progress | None = None, say: Callable[[str], None] | None = None
+) -> Path | None:
     """Train a network as configured and return the path of its weights; goes on where an earlier call stopped.
 
-    Among several processes started by torchrun, this is one of them. Raises ConfigError where the folder holds a
+    Among several processes started by torchrun this is one of them; but the first they return None, and are silent. Raises ConfigError where the folder holds a
     training of another configuration, DivergedError where it diverges.
     """
     with joined(config.device) as processes:
         return _train(config, processes, progress or (lambda *_: None), say or (lambda _: None))
 
 
-def _train(config: Training, processes: Processes, progress: Progress, say: Callable[[str], None]) -> Path:
+def _train(config: Training, processes: Processes, progress: Progress, say: Callable[[str], None]) -> Path | None:
     folder, steps = config.output.folder, config.schedule.steps
     learner = Learner(config, processes)
     begun = _resume(config, learner)
@@ -201,7 +203,7 @@ def _train(config: Training, processes: Processes, progress: Progress, say: Call
     if book is not None:
         book.finish(path)
     processes.wait()
-    return path
+    return path if processes.first else None
 
 
 def _prepare(folder: Path, config: Training) -> None:
