@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from dask.utils import parse_bytes
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
@@ -75,12 +75,36 @@ class Ladder(_Section):
         return value
 
 
-class Coarse(_Section):
-    """Another engine for the first, coarsest passes of the ladder."""
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
-    engine: str | None = None
+
+def _only_of_used(engines: list[str], options: dict[str, dict[str, Any]]) -> None:
+    for name in options:
+        if name not in engines:
+            used = ", ".join(engines) or "none"
+            raise ValueError(
+                f"there are options for {name!r}, which is not used (used: {used}); they go under the engine"
+            )
+
+
+Engines = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+"""Names of engines, each going on from what the one before it found; one may be given without a list."""
+Options = dict[str, dict[str, Any]]
+"""Of each engine, by its name."""
+
+
+class Coarse(_Section):
+    """Other engines for the first, coarsest passes of the ladder."""
+
+    engine: Engines | None = None
     passes: int = Field(1, ge=1)
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> Coarse:
+        _only_of_used(self.engine or [], self.options)
+        return self
 
 
 class Blocks(_Section):
@@ -147,14 +171,19 @@ class Config(_Section):
     masks: Masks = Masks()
     affine: Affine = Affine()
     ladder: Ladder = Ladder()
-    engine: str = "optimise"
-    engine_options: dict[str, Any] = Field(default_factory=dict)
+    engine: Engines = ["optimise"]
+    engine_options: Options = Field(default_factory=dict)
     coarse: Coarse = Coarse()
     blocks: Blocks = Blocks()
     output: Output = Output()
     guarantee: Guarantee = Guarantee()
     cluster: Cluster = Cluster()
     io: IO = IO()
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> Config:
+        _only_of_used(self.engine, self.engine_options)
+        return self
 
     def result_part(self) -> dict[str, Any]:
         """The part that decides the result, so without cluster and storage: a resumed run must agree in it."""
@@ -188,7 +217,8 @@ def load_config(
     """Make a Config from a preset name, a YAML file, a dict or nothing, then dotted `KEY=VALUE` overrides.
 
     A string that names a preset is that preset, otherwise it is a file. `cluster`, a name or a file likewise, takes the
-    place of the whole section of that name. Raises ConfigError that names key and value.
+    place of the whole section of that name. An override of an engine leaves the options of those that are no longer
+    used behind. Raises ConfigError that names key and value.
     """
     if isinstance(source, Config) and not overrides and cluster is None:
         return source
@@ -204,11 +234,19 @@ def load_config(
     data = {**data}
     if cluster is not None:
         data["cluster"] = _read_yaml(cluster, "clusters", cluster_names(), "cluster")
+    changes = []
     for item in overrides or []:
         key, sep, value = item.partition("=")
         if not sep or not key:
             raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance blocks.core=96)")
-        _set(data, key.strip().split("."), _yaml(value, f"override {item!r}"), item)
+        changes.append((key.strip().split("."), _yaml(value, f"override {item!r}"), item))
+    # Engines first: of the options that are there, those of other engines go; what is given for them is an error.
+    for keys, value, item in sorted(changes, key=lambda change: change[0][-1:] != ["engine"]):
+        _set(data, keys, value, item)
+        if keys == ["engine"]:
+            _keep_options(data, "engine_options", value)
+        elif keys == ["coarse", "engine"]:
+            _keep_options(data["coarse"], "options", value)
     return _validated(Config, data, "the configuration", ())
 
 
@@ -235,6 +273,9 @@ def _validated(model: type[BaseModel], data: dict, what: str, place: tuple[str, 
         lines = []
         for problem in error.errors():
             where = (*place, *map(str, problem["loc"]))
+            if not where:  # of the whole: its value is everything
+                lines.append(problem["msg"])
+                continue
             private = where[0] == "cluster" and (len(where) == 1 or where[1] in PRIVATE)
             value = "" if private else f" = {problem['input']!r}"
             lines.append(f"{'.'.join(where)}{value}: {problem['msg']}")
@@ -261,6 +302,11 @@ def _yaml(text: str, what: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{what} is not valid YAML: {error}") from error
+
+
+def _keep_options(section: dict, key: str, engines: Any) -> None:
+    if isinstance(section.get(key), dict):
+        section[key] = {name: options for name, options in section[key].items() if name in (_listed(engines) or [])}
 
 
 def _set(data: dict, keys: list[str], value: Any, item: str) -> None:

@@ -76,9 +76,10 @@ class NetworkEngine:
         shown = ["(" + ", ".join(f"{v:.3g}" for v in values) + ")" for values in (spacing, trained.low, trained.high)]
         name = self.architecture
         raise ConfigError(
-            f"weights {self.options['weights']!r} of engine {name!r} were trained on voxels of {shown[1]} to {shown[2]} "
-            f"um (z, y, x), and a level has {shown[0]}; choose the levels by ladder.finest and ladder.coarsest, give the "
-            f"coarse ones another engine (coarse.engine, coarse.passes), or set engine_options.{name}.any_spacing=true"
+            f"weights {self.options['weights']!r} of engine {name!r} were trained on voxels of {shown[1]} to "
+            f"{shown[2]} um (z, y, x), and a level has {shown[0]}; choose the levels by ladder.finest and "
+            "ladder.coarsest, give the coarse ones another engine (coarse.engine, coarse.passes), or set the option "
+            f"any_spacing of {name} to true"
         )
 
     @torch.inference_mode()

@@ -94,5 +94,5 @@ def _format_of(text: str) -> Any:
 
 def _foreign(path: Path, found: Any) -> ConfigError:
     return ConfigError(
-        f"card '{path}' is of format {found}, this bigreg reads {FORMAT}; get weights for it, or the bigreg they are for"
+        f"card '{path}' is of format {found}, this bigreg reads {FORMAT}; get weights for it, or the bigreg of the card"
     )

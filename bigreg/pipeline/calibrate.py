@@ -21,7 +21,8 @@ from scipy import ndimage
 from .. import storage
 from ..cluster import local_client
 from ..config import Cluster, Config
-from ..engines.base import PatchPair, estimate_antisymmetric, load_engine
+from ..engines.base import PatchPair, estimate_antisymmetric
+from ..engines.chain import chained, load_engines
 from ..geometry import Lattice, Shape
 from ..volumes import Volume
 from .driver import Driver, new_stamp
@@ -142,7 +143,7 @@ def _engine_seconds(config: Config, edge: int) -> float:
     taken: dict[int, float] = {}
 
     def look(steps: int) -> None:
-        engine = load_engine(config.engine, {**config.engine_options, "iterations": steps})
+        engine = chained(load_engines(config.engine, config.engine_options, iterations=steps))
         taken[steps] = estimate_antisymmetric(engine, pair).quality.get("iterations", steps)
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -233,7 +234,8 @@ class _Stopwatch:
 
 def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, float]:
     """Rates of everything that a small registration does, of two blocks at its finest level."""
-    from .run import register
+    from .plan import as_volume
+    from .run import begin
 
     edge = _edge(config)
     fixed = texture((2 * edge + 2 * config.ladder.cell_voxels, edge, edge), 2)
@@ -249,8 +251,8 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     )
     watch = _Stopwatch(_clock_of(client))
     spacing = (1.0, 1.0, 1.0)
-    run = register((fixed, spacing), (moved(fixed), spacing), out=f"{folder}/run.zarr", config=small, client=client,
-                   progress=watch)  # fmt: skip
+    volumes = {"fixed": as_volume((fixed, spacing), "fixed"), "moving": as_volume((moved(fixed), spacing), "moving")}
+    run = begin(volumes, out=f"{folder}/run.zarr", config=small, client=client, progress=watch)
     store = RunStore(run.url)
     places = store.path("levels", 0, "maps", "fixed"), store.path("inputs", "fixed.ome.zarr", "0"), f"{folder}/copy"
     found = client.submit(_codec, *places, pure=False).result()

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..engines import Engine, load_engine
+from ..engines import Engine
+from ..engines.chain import chained
 from ..geometry import Grid, Shape
 from ..storage import Array, configure
 from ..volumes import ImageSpec, Volume, open_volume
+from .engines import engine_choice
 from .frames import Frames
+from .identity import same_engines
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
 from .masks import NONE, Mask
@@ -67,11 +70,11 @@ class Context:
 
     @lru_cache(maxsize=64)  # noqa: B019
     def engine(self, level: LevelPlan) -> Engine:
-        """The engine of one pass of the ladder."""
-        coarse = self.config.coarse
-        if coarse.engine is not None and level.index >= len(self.levels) - coarse.passes:
-            return load_engine(coarse.engine, {**coarse.options, "iterations": level.iterations})
-        return load_engine(self.config.engine, {**self.config.engine_options, "iterations": level.iterations})
+        """The engine of one pass of the ladder. Raises ConfigError where it is not what the run began with."""
+        chosen = engine_choice(self.config, level, len(self.levels))
+        engines = chosen.load(level.iterations)
+        same_engines(self.attributes["engines"], chosen.identities(engines), self.store.url)
+        return chained(engines)
 
     def array(self, *parts: str | int, write: bool = False) -> Array:
         key = f"{write}:{'/'.join(map(str, parts))}"

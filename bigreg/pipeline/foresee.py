@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..config import Config
-from ..engines import load_engine
 from ..geometry import BlockGrid, Grid, Shape
 from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
@@ -20,6 +19,7 @@ from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
 from . import compose, estimate, fields, images, masks, start, stitch, warp
 from .context import IMAGES
+from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
 from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
@@ -56,6 +56,7 @@ class _Foreseen:
 
     def __post_init__(self) -> None:
         self.levels: dict[int, LevelPlan] = {p.index: p for p in ladder(self.frames, self.config)}
+        self._needs: dict[EngineChoice, float] = {}
         self._made: dict[str, set[Shape]] = {which: set() for which in IMAGES}
 
     def workload(self) -> Workload:
@@ -153,6 +154,17 @@ class _Foreseen:
         self._stage("stages/affine", "global affine", one, does, 2, **{k: tuple(v) for k, v in read.items()})
         self.phase += 1
 
+    def _voxel_bytes(self, level: LevelPlan) -> float:
+        """Bytes a voxel of a patch at the worst moment of an estimate; of several engines that need most."""
+        chosen = engine_choice(self.config, level, len(self.levels))
+        if chosen not in self._needs:
+            self._needs[chosen] = max(
+                4 * (PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1))
+                + getattr(engine, "bytes_a_voxel", 0)
+                for engine in chosen.load(level.iterations).values()
+            )
+        return self._needs[chosen]
+
     # ------------------------------------------------------------------------------------------------ levels
 
     def _level(self, level: LevelPlan) -> None:
@@ -171,12 +183,10 @@ class _Foreseen:
             samples = level.patch((0, 0, 0), blocks.cells).grid
             box = seen(patch, samples, self.frames.mid_to(which), grid, chunks)
             (source if own else reads).append(Amount.of(itemsize, box))
-        engine = load_engine(self.config.engine, {**self.config.engine_options, "iterations": 1})
-        arrays = PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1)
         self._stage(
             name, f"{title}: estimate", blocks.counts, (("step", voxels), ("patch", voxels)), len(estimate.METRICS),
             needs=needs, reads=tuple(reads), source=tuple(source), writes=(Amount.same(patch_bytes, blocks.counts),),
-            looks=level.iterations + 1, memory=voxels.largest / MILLION * 4 * arrays,
+            looks=level.iterations + 1, memory=voxels.largest / MILLION * self._voxel_bytes(level),
         )  # fmt: skip
         self._array(f"{name}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
 

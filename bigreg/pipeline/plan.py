@@ -17,6 +17,7 @@ from ..config import Config, load_config
 from ..errors import ConfigError, InputError
 from ..volumes import Volume, open_volume
 from ..volumes.described import VolumeDescription
+from .engines import check_spacings
 from .foresee import Image, foresee
 from .frames import Frames
 from .ladder import LevelPlan, ladder
@@ -237,9 +238,11 @@ def plan(
         given = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
         raise InputError(f"{given} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
+    frames = provisional(volumes["fixed"], volumes["moving"])
+    check_spacings(config, ladder(frames, config))
     if rates is None:
         rates, remark = known_rates(config)
-    return make_plan(provisional(volumes["fixed"], volumes["moving"]), volumes, config, rates, remark)
+    return make_plan(frames, volumes, config, rates, remark)
 
 
 def described(

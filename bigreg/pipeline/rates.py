@@ -180,8 +180,11 @@ def age(seconds: float) -> str:
 
 def engine_name(config: Config) -> str:
     """What of an engine decides its speed."""
-    options = config.engine_options
-    return f"{config.engine} with {options['similarity']}" if "similarity" in options else config.engine
+    names = []
+    for name in config.engine:
+        options = config.engine_options.get(name, {})
+        names.append(f"{name} with {options['similarity']}" if "similarity" in options else name)
+    return ", then ".join(names)
 
 
 def this_machine() -> dict[str, str | int]:

@@ -18,7 +18,6 @@ from .. import storage
 from ..cluster import HERE, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
-from ..engines import load_engine
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..transforms import ngff
 from ..transforms.affine import apply_affine
@@ -28,7 +27,10 @@ from . import warp
 from .context import IMAGES, Context
 from .damage import forget
 from .driver import Driver, Listener, new_stamp
+from .engines import check_spacings, settled_engines
 from .fields import DIRECTIONS, ends
+from .identity import same_engines, same_run
+from .ladder import ladder
 from .lock import working_on
 from .masks import given_mask
 from .plan import as_volume, make_plan
@@ -96,9 +98,24 @@ def register(
     """
     config = load_config(config)
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
-    load_engine(config.engine, {**config.engine_options, "iterations": 1})
-    if config.coarse.engine is not None:
-        load_engine(config.coarse.engine, {**config.coarse.options, "iterations": 1})
+    check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"]), config))
+    return begin(
+        volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed
+    )
+
+
+def begin(
+    volumes: dict[str, Volume],
+    *,
+    out: str,
+    config: Config,
+    client: Any = None,
+    resume: bool = True,
+    progress: Listener | None = None,
+    accept_failed: bool = False,
+) -> Run:
+    """`register` for volumes whose voxels the engines may find strange."""
+    config, engines = settled_engines(config)
     masks = {w: given_mask(getattr(config.masks, w), w, volumes[w]) for w in IMAGES}
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
@@ -110,7 +127,7 @@ def register(
     identities = {which: volumes[which].identity() for which in IMAGES}
     there = storage.exists(out)
     if there:
-        _same_run(store, config, identities, resume)
+        same_run(store, config, identities, resume)
     with working_on(out):
         if not there:
             store.create(
@@ -118,6 +135,7 @@ def register(
                     "config": config.model_dump(mode="json", exclude={"cluster"}),
                     "cluster": config.cluster.stored(),
                     "identities": identities,
+                    "engines": engines,
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
                     "state": "planned",
@@ -127,24 +145,6 @@ def register(
             )
         _keep_arrays(store, volumes)
         return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
-
-
-def _same_run(store: RunStore, config: Config, identities: dict, resume: bool) -> None:
-    """Raise OutputError unless the store holds this very run and may be gone on with."""
-    try:
-        there = store.attributes
-    except InputError as error:
-        raise OutputError(f"'{store.url}' exists already and is no bigreg run; choose another output") from error
-    if not resume:
-        raise OutputError(f"'{store.url}' exists already; choose another output, or resume it")
-    if Config.model_validate(there["config"]).result_part() != config.result_part():
-        raise OutputError(f"'{store.url}' is a run with another configuration; choose another output")
-    for which in IMAGES:
-        if there["identities"][which] != identities[which]:
-            raise OutputError(
-                f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
-                "choose another output"
-            )
 
 
 def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
@@ -223,6 +223,7 @@ class Run:
         for which in IMAGES:
             if attributes["images"][which] is None:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
+        same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
         self.store.update(state="running", errors=[], updated=time.time())
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:

@@ -17,7 +17,7 @@ from .. import storage
 from ..errors import InputError
 from ..geometry import Shape
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a store of another one is refused by name."""
 
 

@@ -255,7 +255,7 @@ def test_a_calibration_is_used_until_the_machine_or_the_version_changes():
 
 
 def test_a_calibration_is_of_one_engine():
-    mind = load_config(overrides=["engine_options.similarity=mind"])
+    mind = load_config(overrides=["engine_options.optimise.similarity=mind"])
     assert rates_module.cache_file(mind) != rates_module.cache_file(load_config())
 
 
