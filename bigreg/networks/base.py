@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError
@@ -91,24 +91,17 @@ def build(architecture: str, **settings: Any) -> Network:
     return network.to(memory_format=torch.channels_last_3d)
 
 
-def local_contrast(image: torch.Tensor, radius: int, noise: float = 0.02) -> torch.Tensor:
-    """Each voxel (N, C, z, y, x) less the mean of its window of (2 radius + 1)^3, over the window's SD and `noise`.
+def awake(module: nn.Module) -> None:
+    """Weights of all convolutions with which activations keep their size through any depth, and no biases (He 2015).
 
-    What shading, gain and offset change is gone, and what is left is of size 1, which networks learn from many times
-    faster than from 0 .. 1 with a small spread. Window sums are over all channels for the SD; border values repeated.
+    By torch's own, each layer makes what differs between images a third, until biases are all that is left of them.
     """
-    mean = _window_mean(image, radius)
-    rest = image - mean
-    spread = _window_mean(rest.square().mean(1, keepdim=True), radius)
-    return rest * torch.rsqrt(spread + noise * noise)
-
-
-def _window_mean(values: torch.Tensor, radius: int) -> torch.Tensor:
-    for axis in range(3):
-        pad, size = [0] * 6, [1] * 3
-        pad[4 - 2 * axis : 6 - 2 * axis], size[axis] = [radius, radius], 2 * radius + 1
-        values = F.avg_pool3d(F.pad(values, pad, mode="replicate"), size, stride=1)
-    return values
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+            # Where the stride is the kernel, a voxel of a transposed convolution has one tap of each channel.
+            taps = 1 if isinstance(layer, nn.ConvTranspose3d) else math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (layer.in_channels * taps)))
+            nn.init.zeros_(layer.bias)
 
 
 def quiet(layer: nn.Module, deviation: float = 1e-5) -> nn.Module:

@@ -41,6 +41,22 @@ class Batch:
     def __len__(self) -> int:
         return len(self.fixed)
 
+    def in_both_orders(self) -> Batch:
+        """All pairs, and then all with their images exchanged."""
+        t = self.truth
+        turned = Prediction(t.to_moving, t.to_fixed, t.moving_to_fixed, t.fixed_to_moving)
+        return Batch(
+            torch.cat([self.fixed, self.moving]),
+            torch.cat([self.moving, self.fixed]),
+            torch.cat([self.fixed_mask, self.moving_mask]),
+            torch.cat([self.moving_mask, self.fixed_mask]),
+            self.spacing.repeat(2, 1),
+            Prediction(**{name: torch.cat([getattr(t, name), getattr(turned, name)]) for name in MAPS}),
+            self.known.repeat(2),
+            self.labels + [None if one is None else one.flip(0) for one in self.labels],
+            self.points + [one.flip(0) for one in self.points],
+        )
+
 
 def make_batch(
     patches: Sequence[Patch],
@@ -74,8 +90,9 @@ def make_batch(
         labels.append(None if classes is None else torch.stack(classes))
         points.append(as_tensor(patch.points, device))
     both, seen, truth = torch.stack(images), torch.stack(masks), torch.stack(truths)
-    return Batch(
+    batch = Batch(
         both[:, :1], both[:, 1:], seen[:, :1], seen[:, 1:], torch.stack(spacing),
         Prediction(**{name: truth[:, i] for i, name in enumerate(MAPS)}),
         torch.tensor(known, device=device), labels, points,
     )  # fmt: skip
+    return batch.in_both_orders() if augment is not None and augment.both_orders else batch

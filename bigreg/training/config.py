@@ -136,10 +136,15 @@ class Contrast(_Section):
 
 
 class Augment(_Section):
-    """Geometry: mirror along every axis, exchange axes of equal spacing and size; contrast."""
+    """Geometry: mirror along every axis, exchange axes of equal spacing and size; contrast.
+
+    both_orders   each pair counts twice, the second time with its images exchanged: a network that is not symmetric by
+                  itself then does not learn which way the pairs of one batch happened to move
+    """
 
     flips: bool = True
     permutations: bool = True
+    both_orders: bool = False
     contrast: Contrast | None = Contrast()
 
 

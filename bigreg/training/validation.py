@@ -35,7 +35,7 @@ class Validation:
         self.pair = self._batch(whole, stream(config.seed, Purpose.SEAM), 0)
 
     def _batch(self, sampler: Sampler, rng: np.random.Generator, source: int) -> Batch:
-        augment = self.config.augment.model_copy(update={"flips": False, "permutations": False})
+        augment = self.config.augment.model_copy(update={"flips": False, "permutations": False, "both_orders": False})
         patch = sampler.draw(rng, source)
         return make_batch([patch], [rng], deformation=self.config.deformation, augment=augment, device=self.device)
 
