@@ -41,7 +41,9 @@ def contrast(image: torch.Tensor, settings: Contrast, rng: np.random.Generator) 
     """An image (z, y, x) of about 0 .. 1 with another exponent, gain, offset, shading, sharpness and noise."""
     low, high = settings.gamma
     gamma = math.exp(rng.uniform(math.log(low), math.log(high)))
-    gain, offset, noise, blur = (float(rng.uniform(*r)) for r in (settings.gain, settings.offset, settings.noise, settings.blur))
+    gain, offset, noise, blur = (
+        float(rng.uniform(*r)) for r in (settings.gain, settings.offset, settings.noise, settings.blur)
+    )
     out = torch.sign(image) * image.abs().pow(gamma) * gain + offset
     if settings.bias > 0:
         knots = torch.as_tensor(rng.uniform(-1, 1, (1, 6, 6, 6)).astype(np.float32), device=image.device)

@@ -41,11 +41,15 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CorruptDataError(f"'{path}' is no checkpoint of a training: {error}; remove it to begin anew") from error
     if about.get("format") != FORMAT:
-        raise ConfigError(f"'{path}' has format {about.get('format')}, this bigreg reads {FORMAT}; remove it to begin anew")
+        raise ConfigError(
+            f"'{path}' has format {about.get('format')}, this bigreg reads {FORMAT}; remove it to begin anew"
+        )
     return state, about
 
 
-def flatten(modules: Mapping[str, nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def flatten(
+    modules: Mapping[str, nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
     """All tensors of modules and optimisers under names of their own."""
     out = {f"{name}.{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimiser in optimisers.items():

@@ -56,6 +56,8 @@ class Source(_Section):
             raise ValueError("affine and run both say how the pair lies; give one")
         if self.after is not None and self.run is None:
             raise ValueError("after is a level of a run; give run")
+        if self.after is not None and self.landmarks is not None:
+            raise ValueError("landmarks are placed by the affine alone; leave out after, or them")
         if (self.fixed_labels is None) != (self.moving_labels is None):
             raise ValueError("labels are needed of both images")
         return self

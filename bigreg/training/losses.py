@@ -17,7 +17,7 @@ from ..similarity.loss import loss as dissimilarity
 from . import regularity
 from .batch import MAPS
 from .config import Adversarial, FieldLoss, Loss, SimilarityLoss
-from .scene import Scene, grid_positions
+from .scene import Scene
 
 LABELS = 16  # the largest labels of a patch that Dice looks at
 _TINY = 1e-12

@@ -68,7 +68,9 @@ def joined(wanted: str) -> Iterator[Processes]:
     try:
         rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     except ValueError as error:
-        raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK are set by torchrun and must be numbers: {error}") from error
+        raise ConfigError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK are set by torchrun and must be numbers: {error}"
+        ) from error
     device = chosen_device(wanted, local)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -145,11 +145,10 @@ class Opened:
             table = [[[float(r[f"{w}_{a}"]) for a in "zyx"] for r in rows] for w in ("fixed", "moving")]
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise InputError(
-                f"landmarks '{path}' need columns fixed_z, fixed_y, fixed_x, moving_z, moving_y, moving_x in um: {error}"
+                f"landmarks '{path}' need columns fixed_z, fixed_y, fixed_x, moving_z, moving_y, moving_x (um): {error}"
             ) from error
-        return np.stack(
-            [apply_affine(self.frames.to_mid(w), np.reshape(p, (-1, 3))) for w, p in zip(("fixed", "moving"), table)]
-        )
+        places = zip(("fixed", "moving"), table, strict=True)
+        return np.stack([apply_affine(self.frames.to_mid(w), np.reshape(p, (-1, 3))) for w, p in places])
 
     def spacing(self, downsampling: int) -> np.ndarray:
         """Voxel size (um) in mid-space of a level, as the pipeline has it."""

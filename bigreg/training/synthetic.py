@@ -61,7 +61,7 @@ def velocity(
 def deformed(
     patch: Patch, settings: Deformation, rng: np.random.Generator, device: torch.device
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor] | None, Known]:
-    """Images, masks and labels (or None) of both sides, (z, y, x) each without the margin, and the maps between them."""
+    """Images, masks and labels (or None) of both sides, (z, y, x) each without the margin, and the maps between."""
     edge = margin(settings)
     inner = (slice(None), *[slice(edge, -edge)] * 3)
     v, steps = velocity(patch.images.shape[1:], settings, rng, device)

@@ -67,8 +67,8 @@ class Learner:
         for what, factor in factors.items():
             if any(n % factor for n in config.data.shape):
                 raise ConfigError(
-                    f"data.patch {config.data.shape} must be multiples of {factor} voxels for {what}; change it, or the "
-                    "settings (each layer that halves the patch doubles that number)"
+                    f"data.patch {config.data.shape} must be multiples of {factor} voxels for {what}; change it, or "
+                    "the settings (each layer that halves the patch doubles that number)"
                 )
         self.average = copy.deepcopy(self.network) if config.schedule.ema is not None else None
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.schedule.rate)
@@ -160,8 +160,8 @@ def train(
 ) -> Path | None:
     """Train a network as configured and return the path of its weights; goes on where an earlier call stopped.
 
-    Among several processes started by torchrun this is one of them; but the first they return None, and are silent. Raises ConfigError where the folder holds a
-    training of another configuration, DivergedError where it diverges.
+    Among several processes started by torchrun this is one of them; but the first they return None, and are silent.
+    Raises ConfigError where the folder holds a training of another configuration, DivergedError where it diverges.
     """
     with joined(config.device) as processes:
         return _train(config, processes, progress or (lambda *_: None), say or (lambda _: None))
@@ -272,12 +272,13 @@ class _Book:
         if last or step % self.config.output.checkpoint == 0:
             state = checkpoint.flatten(self.learner.modules(), self.learner.optimisers())
             checkpoint.write(self.folder / CHECKPOINT, state, {"step": step, "config": self.config.result_part()})
-            plot(self.folder / "curves.png", self.losses.rows, self.validations.rows)
 
     def _validate(self, step: int) -> None:
         figures = self.validation.figures(self.learner.best)
         self.validations.add(step, figures)
         self.board.add("validation", step, figures)
+        if step:
+            plot(self.folder / "curves.png", self.losses.rows, self.validations.rows)
         self.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
 
     def finish(self, path: Path) -> None:

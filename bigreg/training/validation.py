@@ -87,7 +87,10 @@ class Validation:
         both = batch.fixed_mask * batch.moving_mask
         cut = [t[0, 0][inner].contiguous() for t in (batch.fixed, batch.moving, both)]
         after = [t[0, 0][inner].contiguous() for t in (batch.fixed, scene.moving_on_fixed, scene.at_fixed)]
-        out = {"similarity": float(dissimilarity(measure, *after)), "start_similarity": float(dissimilarity(measure, *cut))}
+        out = {
+            "similarity": float(dissimilarity(measure, *after)),
+            "start_similarity": float(dissimilarity(measure, *cut)),
+        }
         distances = landmark_distances(batch.points[0], scene.maps.fixed_to_moving[0])
         return out | ({"landmarks_voxels": float(distances.mean())} if len(distances) else {})
 

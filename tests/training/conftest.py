@@ -39,7 +39,7 @@ def settings(volume, tmp_path):
         "deformation": {"cells": [8, 16], "largest": 1.5},
         "losses": [{"name": "supervised"}],
         "schedule": {"steps": 6, "batch": 2, "rate": 1e-3, "ema": 0.9},
-        "validation": {"every": 3, "patches": 2, "border": 2},
+        "validation": {"every": 50, "patches": 2, "border": 2},
         "output": {"folder": str(tmp_path / "out"), "checkpoint": 2},
         "readers": 1,
     }

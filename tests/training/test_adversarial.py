@@ -25,7 +25,9 @@ def scene(flow=0.0):
     maps = Prediction(*[(still + flow).requires_grad_() for _ in range(4)])
     truth = Prediction(still, still, still, still)
     return Scene(
-        Batch(fixed, moving, ones, ones, torch.ones(2, 3), truth, torch.ones(2), [None] * 2, [torch.zeros(2, 0, 3)] * 2),
+        Batch(
+            fixed, moving, ones, ones, torch.ones(2, 3), truth, torch.ones(2), [None] * 2, [torch.zeros(2, 0, 3)] * 2
+        ),
         maps,
     )
 

@@ -39,6 +39,7 @@ def test_the_examples_are_valid_and_commented(path):
         ("data.sources=[{image: {path: a}, run: b}]", "run does not go with image"),
         ("data.sources=[{fixed: {path: a}, moving: {path: b}, affine: [[1]], run: c}]", "four rows"),
         ("data.sources=[{fixed: {path: a}, moving: {path: b}, after: 1}]", "give run"),
+        ("data.sources=[{fixed: {path: a}, moving: {path: b}, run: c, after: 1, landmarks: d}]", "by the affine alone"),
         ("schedule.stepz=3", "stepz"),
     ],
 )
@@ -57,6 +58,8 @@ def test_a_file_and_overrides(settings, tmp_path):
 
 def test_where_and_on_what_it_runs_does_not_decide_the_weights(settings, tmp_path):
     one = load_training(settings).result_part()
-    other = load_training(settings, overrides=[f"output.folder={tmp_path / 'b'}", "readers=5", "device=cpu"]).result_part()
+    other = load_training(
+        settings, overrides=[f"output.folder={tmp_path / 'b'}", "readers=5", "device=cpu"]
+    ).result_part()
     assert one == other
     assert one != load_training(settings, overrides=["seed=5"]).result_part()

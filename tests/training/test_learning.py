@@ -55,7 +55,9 @@ def test_a_short_training_halves_the_error_on_what_was_held_out(data_folder, tmp
     begin = time.perf_counter()
     path = train(load_training(settings(data_folder, tmp_path, name, more, steps)))
     first, last = (read(tmp_path / "validation.csv")[i] for i in (0, -1))
-    print(f"{name}: {time.perf_counter() - begin:.0f} s, {first['error_voxels']:.2f} to {last['error_voxels']:.2f} voxels")
+    print(
+        f"{name}: {time.perf_counter() - begin:.0f} s, {first['error_voxels']:.2f} to {last['error_voxels']:.2f} voxels"
+    )
     assert first["error_voxels"] == pytest.approx(first["start_voxels"], rel=0.02)
     assert last["error_voxels"] < 0.5 * last["start_voxels"]
     assert last["folds"] == 0

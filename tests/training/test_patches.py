@@ -127,7 +127,9 @@ def test_labels_and_landmarks_go_with_a_pair(settings, tmp_path, volume):
     table = tmp_path / "points.csv"
     table.write_text("fixed_z,fixed_y,fixed_x,moving_z,moving_y,moving_x\n30,20,40,33,20,44\n")
     more = {"fixed_labels": label, "moving_labels": label, "landmarks": str(table)}
-    opened = Opened(load_training(pair(settings, spec, spec, **more)).data.sources[0], sampler(settings).data.intensity, 0)
+    opened = Opened(
+        load_training(pair(settings, spec, spec, **more)).data.sources[0], sampler(settings).data.intensity, 0
+    )
     patch = opened.read(Grid.from_spacing((12, 12, 12), SPACING, (15.0, 10.0, 20.0)))
     assert np.array_equal(patch.labels[0], labels[5:17, 5:17, 10:22])
     assert np.allclose(patch.points, [[[5, 5, 10]], [[6, 5, 12]]])
@@ -150,7 +152,9 @@ def test_mirrored_and_exchanged_axes_take_their_landmarks_along():
         points = rng.integers(0, 10, (2, 1, 3))
         for image, point in zip(images, points[:, 0], strict=True):
             image[tuple(point)] = 1
-        out = turned(Patch(images, images.copy(), np.array([4.0, 2.0, 2.0]), points=points.astype(float)), Augment(), rng)
+        out = turned(
+            Patch(images, images.copy(), np.array([4.0, 2.0, 2.0]), points=points.astype(float)), Augment(), rng
+        )
         assert out.images.shape == images.shape and out.spacing.tolist() == [4.0, 2.0, 2.0]
         assert all(out.images[side][tuple(out.points[side, 0].astype(int))] == 1 for side in (0, 1))
 

@@ -97,7 +97,12 @@ def test_contrast_without_ranges_does_nothing():
 
 @pytest.mark.parametrize(
     ("change", "bound"),
-    [({"gamma": (0.5, 2.0)}, 0.26), ({"gain": (0.8, 1.2)}, 0.21), ({"offset": (-0.1, 0.1)}, 0.101), ({"bias": 0.3}, 0.36)],
+    [
+        ({"gamma": (0.5, 2.0)}, 0.26),
+        ({"gain": (0.8, 1.2)}, 0.21),
+        ({"offset": (-0.1, 0.1)}, 0.101),
+        ({"bias": 0.3}, 0.36),
+    ],
 )
 def test_each_contrast_changes_the_image_within_its_range(change, bound):
     image = torch.rand(8, 9, 10)
