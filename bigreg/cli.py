@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from .cli_networks import models, train
 from .errors import BigregError
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
@@ -391,24 +392,8 @@ def points(
     out.print(f"{target}: {count} points, {outside} outside the frame", soft_wrap=True)
 
 
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
-    set_: Set = None,
-) -> None:
-    """Train a network on patches of chunked images; the same command again goes on after any interruption.
-
-    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
-    """
-    from .display import bar
-    from .training.config import load_training
-    from .training.trainer import train as start
-
-    progress, step = bar(out, "train")
-    with progress:
-        weights = start(load_training(config, overrides=set_), progress=step, say=out.print)
-    if weights is not None:
-        out.print(f"weights: {weights}", soft_wrap=True)
+app.command()(models)
+app.command()(train)
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 # No deadline: the first call of a compiled operation may be slow on a busy machine. In CI the same examples each time.
 hypothesis.settings.register_profile("bigreg", deadline=None, max_examples=25)
@@ -28,6 +29,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real volumes at {folder}; set BIGREG_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """What is small is quicker on one thread, and on a busy machine by far."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass

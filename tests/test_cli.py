@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 def test_help_names_every_verb():
     text = bigreg("--help").stdout
-    for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points"):
+    for verb in ("demo", "convert", "plan", "register", "resume", "status", "report", "warp", "points", "models"):
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0
 

@@ -90,16 +90,25 @@ class NetworkEngine:
         like = {"dtype": velocity.dtype, "device": velocity.device}
         cell = torch.tensor(samples, **like).reshape(3, 1, 1, 1)
         c = soft_bound(fit(velocity, samples), BOUND_CELLS * cell)
+        confidence, quality = self.judged(pair, c)
+        voxel = torch.tensor(pair.lattice.spacing, **like).reshape(3, 1, 1, 1) / cell
+        return VelocityPatch((c * voxel).clone(), confidence.clone(), quality)
+
+    def judged(self, pair: PatchPair, c: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Confidence and figures of control points in voxels."""
+        # Which image comes first is decided by their content, so that exchanging them does not change a bit: the blend
+        # of patches would make rounding visible, and a network makes it larger at every finer level.
+        if float(pair.fixed.sum()) > float(pair.moving.sum()):
+            pair, c = pair.swapped(), -c
         images = [
             torch.cat([self.similarity.features(channel, mask) for channel in image])
             for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
         ]
+        samples = pair.lattice.samples
         images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         before, after = images(None, curvature=False), images(c, curvature=True)
-        confidence = texture_confidence(after.matrix, samples, STIFFNESS)
         quality = {"similarity_before": 1.0 - before.mean, "similarity_after": 1.0 - after.mean}
-        voxel = torch.tensor(pair.lattice.spacing, **like).reshape(3, 1, 1, 1) / cell
-        return VelocityPatch((c * voxel).clone(), confidence.clone(), quality)
+        return texture_confidence(after.matrix, samples, STIFFNESS), quality
 
     def velocity(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """(3, z, y, x) voxels, of images (1, z, y, x)."""

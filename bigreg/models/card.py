@@ -59,6 +59,26 @@ class Card(_Part):
     versions: dict[str, str] = Field(default_factory=dict)
     digest: str = ""
 
+    def rows(self, size: int) -> list[tuple[str, str]]:
+        """(what, value) for people, of weights of so many bytes."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
+        spacing = "any"
+        if self.spacing is not None:
+            low, high = (" x ".join(f"{v:.3g}" for v in end) for end in (self.spacing.low, self.spacing.high))
+            spacing = f"{low} um" if low == high else f"{low} to {high} um"
+        return [
+            ("architecture", self.architecture),
+            ("settings", settings),
+            ("trained on", self.data or "not said"),
+            ("voxels (z y x)", spacing),
+            ("contrast", self.contrast or "not said"),
+            *((f"figure: {key}", f"{value:g}") for key, value in self.figures.items()),
+            ("size", f"{size * 1e-6:.2f} MB"),
+            ("licence", self.licence or "not said"),
+            ("made with", ", ".join(f"{key} {value}" for key, value in self.versions.items())),
+            ("digest", self.digest),
+        ]
+
 
 def read_card(path: Path, what: str) -> Card:
     """The card in a JSON file. Raises ConfigError that names `what` for a missing, broken or foreign one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def save(path: str | Path, network: Network, card: Card, *, half: bool = False) 
         part.write_text(card.model_dump_json(indent=1) + "\n")
         part.replace(path.with_suffix(".json"))
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise OutputError(f"weights cannot be written to '{path}': {error}") from error
     return card
 
@@ -92,6 +94,11 @@ def load(source: str | Path, architecture: str) -> tuple[Network, Card]:
 def card_of(source: str | Path) -> Card:
     """The card of weights, without reading them."""
     return read_card(find(source).with_suffix(".json"), f"weights '{source}'")
+
+
+def weight_bytes(source: str | Path) -> int:
+    """Size of weights on disk."""
+    return find(source).stat().st_size
 
 
 def packaged_names() -> list[str]:

@@ -51,7 +51,7 @@ class InvGAN(Network):
         features = []
         for number, layer in enumerate(self.encoder):
             seen = torch.cat([x, more[number - 1]], 1) if more and number else x
-            x = F.leaky_relu(layer(seen), 0.2)
+            x = F.leaky_relu(layer(seen), 0.2, inplace=True)
             features.append(x)
         there, back = self.there(features), self.back(features)
         half = (back - there) * 0.25
@@ -73,11 +73,11 @@ class Decoder(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         levels = features[::-1]
-        x = F.leaky_relu(self.first(levels[0]), 0.2) + self.sign * levels[0]
+        x = F.leaky_relu(self.first(levels[0]), 0.2, inplace=True) + self.sign * levels[0]
         x = torch.cat([x, levels[0]], 1)
         for up, conv, feature in zip(self.up, self.convs, levels[1:], strict=False):
-            x = F.leaky_relu(conv(F.leaky_relu(up(x), 0.2)), 0.2) + self.sign * feature
+            x = F.leaky_relu(conv(F.leaky_relu(up(x), 0.2, inplace=True)), 0.2, inplace=True) + self.sign * feature
             x = torch.cat([x, feature], 1)
-        x = F.leaky_relu(self.narrow(F.leaky_relu(self.up[-1](x), 0.2)), 0.2)
+        x = F.leaky_relu(self.narrow(F.leaky_relu(self.up[-1](x), 0.2, inplace=True)), 0.2, inplace=True)
         flow = self.flow(x)
         return flow.to(torch.promote_types(flow.dtype, torch.float32))

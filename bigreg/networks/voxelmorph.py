@@ -74,13 +74,13 @@ class VoxelMorph(Network):
         features = []
         for number, layer in enumerate(self.encoder):
             seen = torch.cat([x, more[number - 1]], 1) if more and number else x
-            x = F.leaky_relu(layer(seen), 0.2)
+            x = F.leaky_relu(layer(seen), 0.2, inplace=True)
             features.append(x)
         for layer, feature in zip(self.decoder, features[-2::-1], strict=True):
             x = torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), feature], 1)
-            x = F.leaky_relu(layer(x), 0.2)
+            x = F.leaky_relu(layer(x), 0.2, inplace=True)
         for layer in self.last:
-            x = F.leaky_relu(layer(x), 0.2)
+            x = F.leaky_relu(layer(x), 0.2, inplace=True)
         velocity = self.flow(x)
         velocity = velocity.to(torch.promote_types(velocity.dtype, torch.float32))
         both = torch.cat([velocity, -velocity])

@@ -13,40 +13,10 @@ from bigreg.networks.maps import compose, exponential, finer, warp
 from bigreg.networks.spline import BOUND, bounded
 from bigreg.transforms import bspline, field
 
-SMALL = {
-    "sitreg": {"encoder": [4, 6, 8], "update": [4, 6, 8]},
-    "invgan": {"width": 6, "last": 4},
-    "voxelmorph": {"encoder": [4, 6, 6], "decoder": [6, 6], "last": 4},
-}
-VARIANTS = [
-    ("sitreg", {"finest": 1}), ("sitreg", {"correlation": True, "convs": 1}), ("invgan", {"correlation": True}),
-    ("voxelmorph", {"correlation": True}),
-]  # fmt: skip
+from ..small_networks import SHIFT, SMALL, at_the_spot, fitted, images, loud, shifted
+
+VARIANTS = [("sitreg", {"finest": 1}), ("sitreg", {"correlation": True, "convs": 1})]
 ALL = [(name, {}) for name in SMALL] + VARIANTS
-
-
-def made(name: str, more: dict | None = None, *, largest: float = 2.0, seed: int = 0):
-    """A small network with random weights, scaled up until it moves things by about `largest` voxels."""
-    torch.manual_seed(seed)
-    network = build(name, **{**SMALL[name], **(more or {})}).eval()
-    last = [
-        m for n, m in network.named_modules() if isinstance(m, nn.Conv3d) and n.rpartition(".")[2] in ("flow", "last")
-    ]
-    for layer in last:
-        nn.init.normal_(layer.weight, std=0.3)
-    with torch.no_grad():
-        moves = network(*images(0)).to_fixed.abs().max()
-        for layer in last:
-            layer.weight *= largest / moves
-            if name == "sitreg":  # its bound bends what is large
-                layer.weight *= 3
-    return network
-
-
-def images(seed: int, shape=(16, 32, 16), count: int = 1):
-    g = torch.Generator().manual_seed(seed)
-    smooth = nn.AvgPool3d(5, 1, 2)
-    return [smooth(torch.rand(count, 1, *shape, generator=g)) for _ in range(2)]
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -64,7 +34,7 @@ def test_invgan_has_the_size_of_the_authors():
 
 @pytest.mark.parametrize(("name", "more"), ALL)
 def test_settings_make_the_same_network_again(name, more):
-    network = made(name, more)
+    network = loud(name, more)
     again = build(name, **network.settings).eval()
     again.load_state_dict(network.state_dict())
     a, b = images(1)
@@ -73,7 +43,7 @@ def test_settings_make_the_same_network_again(name, more):
 
 @pytest.mark.parametrize(("name", "more"), [("sitreg", {}), *VARIANTS])
 def test_sitreg_exchanges_the_maps_with_the_images(name, more):
-    network = made(name, more)
+    network = loud(name, more)
     a, b = images(1)
     with torch.inference_mode():
         one, other = network(a, b), network(b, a)
@@ -84,7 +54,7 @@ def test_sitreg_exchanges_the_maps_with_the_images(name, more):
 
 
 def test_sitreg_stays_within_its_reach_whatever_its_weights_are():
-    network = made("sitreg")
+    network = loud("sitreg")
     for update in network.updates.values():
         update.last.weight.data *= 1e3
     with torch.inference_mode():
@@ -95,10 +65,9 @@ def test_sitreg_stays_within_its_reach_whatever_its_weights_are():
 
 def test_sitreg_wholes_are_each_others_inverse():
     with torch.inference_mode():
-        # Rough maps lose more by being sampled at voxels: so these move little.
-        found = made("sitreg", largest=0.07)(*images(3))
+        found = loud("sitreg")(*images(3))
     error = compose(found.fixed_to_moving, found.moving_to_fixed)[:, :, 4:-4, 8:-8, 4:-4]
-    assert float(found.fixed_to_moving.abs().max()) > 0.5
+    assert float(found.fixed_to_moving.abs().max()) > 1.5
     assert float(error.abs().quantile(0.999)) < 0.1
 
 
@@ -106,7 +75,7 @@ def test_sitreg_wholes_are_each_others_inverse():
 def test_halves_and_wholes_say_the_same(name):
     """F o (id + to_fixed) and M o (id + to_moving) match, so f2m o (id + to_fixed) is to_moving, for small motion."""
     with torch.inference_mode():
-        found = made(name, largest=0.07 if name == "sitreg" else 0.3)(*images(4))
+        found = loud(name, largest=0.3)(*images(4))
     if name == "invgan":  # its two flows agree only once it is trained
         assert torch.equal(found.to_fixed, (found.moving_to_fixed - found.fixed_to_moving) / 4)
         assert torch.equal(found.to_moving, -found.to_fixed)
@@ -118,7 +87,7 @@ def test_halves_and_wholes_say_the_same(name):
 @pytest.mark.parametrize(("name", "more"), ALL)
 def test_what_is_said_of_a_voxel_does_not_depend_on_the_patch(name, more):
     """Two overlapping patches, of other surroundings elsewhere, agree where neither sees its border."""
-    network = made(name, more, largest=1.0)
+    network = loud(name, more, largest=1.0)
     if name == "sitreg":
         network.tolerance = 1e-4
     step = network.factor
@@ -134,7 +103,7 @@ def test_what_is_said_of_a_voxel_does_not_depend_on_the_patch(name, more):
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_patch_of_the_wrong_size_is_refused(name):
-    network = made(name)
+    network = loud(name)
     with pytest.raises(ValueError, match="multiples of"):
         network(*images(0, (16, 31, 16)))
     with pytest.raises(ValueError, match="patches must be"):
@@ -198,38 +167,17 @@ def test_a_warp_looks_where_it_is_told():
 # ---------------------------------------------------------------------------------------------- which way is which
 
 
-CENTRE = (7.0, 16.0, 7.0)
-
-
-def blob(place, shape=(16, 32, 16)):
-    axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in shape], indexing="ij")
-    return torch.exp(-sum((a - p) ** 2 for a, p in zip(axes, place, strict=True)) / 8)[None, None]
-
-
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_network_fitted_to_a_known_shift_moves_the_right_way(name):
     """moving shows at x + s what fixed shows at x: fixed_to_moving is s, to_fixed -s / 2 and to_moving s / 2."""
-    torch.manual_seed(1)
-    network = build(name, **SMALL[name])
-    shift = (1.5, -1.0, 2.0)
-    fixed, moving = blob(CENTRE), blob([p + s for p, s in zip(CENTRE, shift, strict=True)])
-    adam = torch.optim.Adam(network.parameters(), 3e-3)
-    for _ in range(80):
+    fixed, moving = shifted()
+    network = fitted(name)
+    with torch.inference_mode():
         found = network(fixed, moving)
-        loss = (warp(moving, found.fixed_to_moving) - fixed).square().mean()
-        loss = loss + (warp(fixed, found.moving_to_fixed) - moving).square().mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    with torch.no_grad():
-        found = network(fixed, moving)
-    before = (warp(fixed, 0 * found.to_fixed) - moving).square().mean()
-    matched = (warp(fixed, found.to_fixed) - warp(moving, found.to_moving)).square().mean()
-    assert float(matched) < 0.1 * float(before)
-    weight = blob(CENTRE).square()[0]
-    mean = lambda d: ((d[0] * weight).sum((1, 2, 3)) / weight.sum()).tolist()  # noqa: E731
+        matched = (warp(fixed, found.to_fixed) - warp(moving, found.to_moving)).square().mean()
+    assert float(matched) < 0.1 * float((fixed - moving).square().mean())
     for part, share in (("fixed_to_moving", 1), ("moving_to_fixed", -1), ("to_fixed", -0.5), ("to_moving", 0.5)):
-        assert mean(getattr(found, part)) == pytest.approx([share * s for s in shift], abs=0.2)
+        assert at_the_spot(getattr(found, part)) == pytest.approx([share * s for s in SHIFT], abs=0.25)
 
 
 def test_discriminators_return_a_logit_a_patch():

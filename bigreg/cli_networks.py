@@ -1,0 +1,55 @@
+"""The verbs of the command line that are about networks; no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Weights to describe.")] = None,
+) -> None:
+    """List the trained networks that come with bigreg, or describe one of them or a file of your own."""
+    from rich.table import Table
+
+    from .cli import out
+    from .display import pairs
+    from .models import card_of, packaged_names, weight_bytes
+
+    if name is not None:
+        out.print(pairs(card_of(name).rows(weight_bytes(name))), soft_wrap=True)
+        return
+    names = packaged_names()
+    if not names:
+        out.print("no weights are packaged with this bigreg; give an engine a file, or `random` to try it out")
+        return
+    table = Table("name", "architecture", "data", "MB", "figures", box=None)
+    for each in names:
+        card = card_of(each)
+        figures = ", ".join(f"{key} {value:g}" for key, value in card.figures.items())
+        table.add_row(each, card.architecture, card.data, f"{weight_bytes(each) * 1e-6:.1f}", figures)
+    out.print(table)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as schedule.steps=5000.")
+    ] = None,
+) -> None:
+    """Train a network on patches of chunked images; the same command again goes on after any interruption.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
+    """
+    from .cli import out
+    from .display import bar
+    from .training.config import load_training
+    from .training.trainer import train as start
+
+    progress, step = bar(out, "train")
+    with progress:
+        weights = start(load_training(config, overrides=set_), progress=step, say=out.print)
+    if weights is not None:
+        out.print(f"weights: {weights}", soft_wrap=True)
