@@ -28,8 +28,8 @@ def settings(data_folder, out, name, more, steps):
     return {
         "network": {"name": name, "settings": NETWORKS[name]},
         "data": {"sources": [{"image": image}], "patch": 32},
-        # Half-way: whole maps move up to four voxels, of which the networks must say a mean of about two.
-        "deformation": {"cells": [32], "largest": 2.0, "least": 0.3},
+        # Half-way: whole maps move up to three voxels, and 1.3 in the mean.
+        "deformation": {"cells": [32], "largest": 1.5, "least": 0.3},
         "augment": {"both_orders": name != "sitreg"},
         "losses": [{"name": "supervised"}, {"name": "lncc", "weight": 0.5}, *more],
         "schedule": {"steps": steps, "batch": 1, "rate": 2e-3, "warmup": 10, "ema": 0.97},
@@ -43,11 +43,11 @@ def settings(data_folder, out, name, more, steps):
 @pytest.mark.parametrize(
     ("name", "more", "steps"),
     [
-        ("sitreg", [], 100),
-        ("voxelmorph", [], 350),
-        ("invgan", [], 350),
-        ("invgan", [PAIR], 350),
-        ("invgan", [FLOW], 350),
+        ("sitreg", [], 80),
+        ("voxelmorph", [], 250),
+        ("invgan", [], 250),
+        ("invgan", [PAIR], 250),
+        ("invgan", [FLOW], 250),
     ],
     ids=["sitreg", "voxelmorph", "invgan", "invgan-pairs", "invgan-flows"],
 )

@@ -125,7 +125,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(settings, tmp_path)
         for i in range(2)
     ]  # fmt: skip
     for process in started:
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=500)
         assert process.returncode == 0, err.decode()
     together = weights(tmp_path / "two")
     assert alone.keys() == together.keys()
