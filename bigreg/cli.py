@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from .cli_networks import models
+from .cli_networks import models, train
 from .errors import BigregError
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
@@ -481,6 +481,7 @@ def export(
 
 
 app.command()(models)
+app.command()(train)
 
 
 def _version(wanted: bool) -> None:

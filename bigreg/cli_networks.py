@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,3 +31,25 @@ def models(
         figures = ", ".join(f"{key} {value:g}" for key, value in card.figures.items())
         table.add_row(each, card.architecture, card.data, f"{weight_bytes(each) * 1e-6:.1f}", figures)
     out.print(table)
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as schedule.steps=5000.")
+    ] = None,
+) -> None:
+    """Train a network on patches of chunked images; the same command again goes on after any interruption.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
+    """
+    from .cli import out
+    from .display import bar
+    from .training.config import load_training
+    from .training.trainer import train as start
+
+    progress, step = bar(out, "train")
+    with progress:
+        weights = start(load_training(config, overrides=set_), progress=step, say=out.print)
+    if weights is not None:
+        out.print(f"weights: {weights}", soft_wrap=True)

@@ -13,14 +13,15 @@ inverses of d1, d2. What differs from the paper: normalisation is of the channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import Network, Prediction, channels_last, quiet
+from .base import Network, Prediction, awake, channels_last, quiet
+from .correlation import NEIGHBOURS, local_contrast, local_correlation
 from .inverse import invert
 from .maps import compose, finer, warp
 from .spline import BOUND, bounded
@@ -77,7 +78,8 @@ class SITReg(Network):
         self.check(fixed, moving)
         count = len(fixed)
         # Both images, and later both orders, are one batch: the first half is of fixed, the second of moving.
-        features = self.encoder(*channels_last(torch.cat([fixed, moving])))
+        images = local_contrast(torch.cat([fixed, moving]), 3)
+        features = self.encoder(*channels_last(images))
         there = back = None  # d and e: cat(d1, d2), cat(e1, e2)
         for level in range(len(features) - 1, self.finest - 1, -1):
             seen = features[level]
@@ -128,6 +130,7 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList([convolutions(n, n, convs) for n in widths])
         self.down = nn.ModuleList([nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths)])
         self.skip = nn.ModuleList([nn.Conv3d(a, b, 1) for a, b in pairwise(widths)])
+        awake(self)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = self.first(image)
@@ -145,19 +148,13 @@ class Update(nn.Module):
     def __init__(self, channels: int, hidden: int, convs: int, correlation: bool) -> None:
         super().__init__()
         self.correlation = correlation
-        self.hidden = convolutions(2 * channels + 27 * correlation, hidden, convs)
+        self.hidden = convolutions(2 * channels + NEIGHBOURS * correlation, hidden, convs)
+        awake(self)
         self.last = quiet(nn.Conv3d(hidden, 3, 3, padding=1))
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         parts = [a - b, a + b]
         if self.correlation:
-            parts.append(local_correlation(a, b))
+            # Of features as they are, the part that both have everywhere would hide all that tells a shift.
+            parts.append(local_correlation(local_contrast(a, 2), local_contrast(b, 2)))
         return self.last(self.hidden(torch.cat(parts, 1)))
-
-
-def local_correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(N, 27, z, y, x) mean over the channels of a(x) b(x + s) for every s of -1 .. 1; border values repeated."""
-    padded = F.pad(b, (1,) * 6, mode="replicate")
-    z, y, x = a.shape[2:]
-    shifted = (padded[:, :, i : i + z, j : j + y, k : k + x] for i, j, k in product(range(3), repeat=3))
-    return torch.stack([(a * s).mean(1) for s in shifted], 1)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import Network, Prediction, channels_last, quiet
+from .base import Network, Prediction, awake, channels_last, quiet
+from .correlation import NEIGHBOURS, correlations, local_contrast
 from .maps import exponential, finer
 
 
@@ -24,6 +25,7 @@ class VoxelMorph(Network):
     decoder     channels of the levels from the coarsest up to half the resolution, one fewer than of the encoder
     last        channels of the two convolutions before the velocity
     squarings   of the exponentials
+    correlation   the encoder also sees, from its second layer on, the correlation of both images over 27 neighbours
     """
 
     architecture: ClassVar[str] = "voxelmorph"
@@ -36,6 +38,7 @@ class VoxelMorph(Network):
         decoder: Sequence[int] = (32, 32, 32),
         last: int = 16,
         squarings: int = 7,
+        correlation: bool = False,
     ) -> None:
         super().__init__()
         encoder, decoder = [int(n) for n in encoder], [int(n) for n in decoder]
@@ -43,25 +46,35 @@ class VoxelMorph(Network):
             raise ValueError(f"decoder {decoder} must have one width fewer than encoder {encoder}")
         if min(*encoder, *decoder, last) < 1 or squarings < 0:
             raise ValueError(f"encoder {encoder}, decoder {decoder} and last {last} must be at least 1")
-        self.settings = {"encoder": encoder, "decoder": decoder, "last": last, "squarings": squarings}
+        self.settings = {
+            "encoder": encoder, "decoder": decoder, "last": last, "squarings": squarings, "correlation": correlation,
+        }  # fmt: skip
+        self.correlation = correlation
         self.factor, self.reach, self.squarings = 2 ** len(encoder), float("inf"), squarings
         self.encoder = nn.ModuleList(
             # Four taps are centred on the coarser voxel, as an even number must be; three would lie half a voxel off.
-            [nn.Conv3d(a, b, 4, stride=2, padding=1) for a, b in zip([2, *encoder], encoder, strict=False)]
+            [
+                nn.Conv3d(a + NEIGHBOURS * (correlation and k > 0), b, 4, stride=2, padding=1)
+                for k, (a, b) in enumerate(zip([2, *encoder], encoder, strict=False))
+            ]
         )
         widths = [encoder[-1], *decoder]
         self.decoder = nn.ModuleList(
             [nn.Conv3d(a + s, b, 3, padding=1) for a, s, b in zip(widths, encoder[-2::-1], decoder, strict=False)]
         )
         self.last = nn.ModuleList([nn.Conv3d(a, last, 3, padding=1) for a in (widths[-1], last)])
+        awake(self)
         self.flow = quiet(nn.Conv3d(last, 3, 3, padding=1))
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> Prediction:
         self.check(fixed, moving)
-        (x,) = channels_last(torch.cat([fixed, moving], 1))
+        images = local_contrast(fixed, 3), local_contrast(moving, 3)
+        (x,) = channels_last(torch.cat(images, 1))
+        more = correlations(*images, len(self.encoder) - 1) if self.correlation else []
         features = []
-        for layer in self.encoder:
-            x = F.leaky_relu(layer(x), 0.2, inplace=True)
+        for number, layer in enumerate(self.encoder):
+            seen = torch.cat([x, more[number - 1]], 1) if more and number else x
+            x = F.leaky_relu(layer(seen), 0.2, inplace=True)
             features.append(x)
         for layer, feature in zip(self.decoder, features[-2::-1], strict=True):
             x = torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), feature], 1)
