@@ -1,4 +1,4 @@
-"""The verbs of the command line that are about networks; no logic."""
+"""The verbs about networks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .app import app, out
 
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Weights to describe.")] = None,
 ) -> None:
     """List the trained networks that come with bigreg, or describe one of them or a file of your own."""
     from rich.table import Table
 
-    from .cli import out
-    from .display import pairs
-    from .models import card_of, packaged_names, weight_bytes
+    from ..display import pairs
+    from ..models import card_of, packaged_names, weight_bytes
 
     if name is not None:
         out.print(pairs(card_of(name).rows(weight_bytes(name))), soft_wrap=True)
@@ -33,6 +35,7 @@ def models(
     out.print(table)
 
 
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
     set_: Annotated[
@@ -43,10 +46,9 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
     """
-    from .cli import out
-    from .display import bar
-    from .training.config import load_training
-    from .training.trainer import train as start
+    from ..display import bar
+    from ..training.config import load_training
+    from ..training.trainer import train as start
 
     progress, step = bar(out, "train")
     with progress:

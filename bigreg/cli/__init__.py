@@ -1,0 +1,7 @@
+"""The command line: one verb each, no logic."""
+
+from .app import app, main
+
+from . import registering, using, networks  # isort: skip - the order of the verbs in the help
+
+__all__ = ["app", "main", "networks", "registering", "using"]

@@ -1,0 +1,5 @@
+"""python -m bigreg.cli, for launchers such as torchrun."""
+
+from . import main
+
+main()

@@ -1,0 +1,61 @@
+"""The command itself: its verbs' errors, its version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from ..errors import BigregError
+
+# Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
+out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) for to_err in (False, True))
+
+
+class _Verbs(TyperGroup):
+    """Errors that bigreg raises on purpose are a message and an exit status of their own kind; Ctrl-C is 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BigregError as error:
+            err.print(f"error: {error}", style="red", soft_wrap=True)
+            raise typer.Exit(error.exit_status) from error
+        except KeyboardInterrupt as stop:
+            err.print("stopped")
+            raise typer.Exit(130) from stop
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
+    epilog="Exit status: 0 all was done, 2 wrong usage, 3 input, 4 configuration, 5 output, 6 corrupt data, "
+    "7 machine too small, 8 blocks failed, 9 scheduler gone, 130 stopped by Ctrl-C, 1 anything else.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point."""
+    app()

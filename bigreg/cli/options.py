@@ -1,0 +1,87 @@
+"""What several verbs take: images, configuration, workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Triple = tuple[float, float, float]
+Fixed = Annotated[str, typer.Argument(metavar="FIXED", help="The image whose frame results are in: path or URL.")]
+Moving = Annotated[str, typer.Argument(metavar="MOVING", help="The image to bring onto it: path or URL.")]
+RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
+Direction = Annotated[
+    str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
+]
+Preset = Annotated[str | None, typer.Option(help="rounds (default), brain-to-atlas or demo.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
+ClusterName = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="Who works: local (default), cuda, slurm, lsf, pbs, sge, kubernetes, address, or a YAML file.",
+    ),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on this machine by default one a core.")]
+AcceptFailed = Annotated[
+    bool, typer.Option("--accept-failed", help="Treat blocks that fail as blank, rather than end incomplete.")
+]
+Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
+
+
+def image_option(which: str, what: str, text: str) -> Any:
+    metavar = "Z Y X" if what in ("spacing", "origin") else None
+    return typer.Option(f"--{which}-{what}", help=text, metavar=metavar, rich_help_panel=f"{which.capitalize()} image")
+
+
+DATASET = "Path inside a container (N5, Zarr, HDF5)."
+SPACING = "Voxel size Z Y X in um, where the file does not say or is wrong."
+ORIENTATION = "Sides at which the z, y, x axes start, such as psl (brainglobe)."
+ORIGIN = "World place Z Y X (um) of the first voxel's centre."
+Dataset = Annotated[str | None, typer.Option(help=DATASET)]
+Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
+Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
+Origin = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=ORIGIN)]
+Orientation = Annotated[str | None, typer.Option(help=ORIENTATION)]
+FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]
+FixedChannel = Annotated[int | None, image_option("fixed", "channel", "Channel, from 0.")]
+FixedTime = Annotated[int | None, image_option("fixed", "time", "Time point, from 0.")]
+FixedSpacing = Annotated[Triple | None, image_option("fixed", "spacing", SPACING)]
+FixedOrigin = Annotated[Triple | None, image_option("fixed", "origin", ORIGIN)]
+FixedOrientation = Annotated[str | None, image_option("fixed", "orientation", ORIENTATION)]
+MovingDataset = Annotated[str | None, image_option("moving", "dataset", DATASET)]
+MovingChannel = Annotated[int | None, image_option("moving", "channel", "Channel, from 0.")]
+MovingTime = Annotated[int | None, image_option("moving", "time", "Time point, from 0.")]
+MovingSpacing = Annotated[Triple | None, image_option("moving", "spacing", SPACING)]
+MovingOrigin = Annotated[Triple | None, image_option("moving", "origin", ORIGIN)]
+MovingOrientation = Annotated[str | None, image_option("moving", "orientation", ORIENTATION)]
+
+
+def config_of(
+    preset: str | None,
+    file: Path | None,
+    cluster: str | None,
+    overrides: list[str] | None,
+    workers: int | None,
+    memory: str | None,
+) -> Any:
+    from ..config import load_config
+
+    extra = [f"cluster.workers={workers}"] if workers else []
+    extra += [f"cluster.memory_limit={json.dumps(memory)}"] if memory else []  # quoted: bytes stay text too
+    return load_config(file, preset=preset, cluster=cluster, overrides=[*(overrides or []), *extra])
+
+
+def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
+    """Both images, with the --fixed-... and --moving-... options among the verb's arguments."""
+    from ..volumes import open_volume
+
+    names = ("dataset", "channel", "time", "spacing", "origin", "orientation")
+    return [
+        open_volume(path, name=which, **{n: given[f"{which}_{n}"] for n in names})
+        for which, path in (("fixed", fixed), ("moving", moving))
+    ]

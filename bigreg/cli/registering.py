@@ -1,0 +1,281 @@
+"""The verbs that make a run: from an image to a finished one, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import app, err, out
+from .options import (
+    AcceptFailed,
+    ClusterName,
+    ConfigFile,
+    Dataset,
+    Fixed,
+    FixedChannel,
+    FixedDataset,
+    FixedOrientation,
+    FixedOrigin,
+    FixedSpacing,
+    FixedTime,
+    Memory,
+    Moving,
+    MovingChannel,
+    MovingDataset,
+    MovingOrientation,
+    MovingOrigin,
+    MovingSpacing,
+    MovingTime,
+    Orientation,
+    Origin,
+    Preset,
+    RunStore,
+    Set,
+    Spacing,
+    Time,
+    Triple,
+    Workers,
+    config_of,
+    images_of,
+)
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("bigreg-demo"),
+) -> None:
+    """Register a made-up cleared brain whose deformation is known, and say how well it went."""
+    from ..demo import run_demo
+    from ..display import Display, pairs
+
+    with Display(out) as display:
+        result = run_demo(str(out_dir), progress=display)
+    out.print(pairs(result.rows), soft_wrap=True)
+    if not result.ok:
+        err.print("the demo ended worse than it should; please report it with the figures above", style="red")
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Any readable image: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    dataset: Dataset = None,
+    channel: Annotated[int | None, typer.Option(help="Only this channel, from 0; default all.")] = None,
+    time: Time = None,
+    spacing: Spacing = None,
+    origin: Origin = None,
+    orientation: Orientation = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a chunk.")] = 64,
+    shard: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a shard (a file).")] = 256,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Write any readable image as OME-Zarr 0.5, sharded, with a pyramid, out of core."""
+    if shard % chunk:
+        raise typer.BadParameter(f"--shard {shard} is no multiple of --chunk {chunk}")
+    from ..display import bar
+    from ..volumes import convert as run
+
+    progress, step = bar(out, "convert")
+    with progress:
+        written = run(
+            source, target, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin,
+            orientation=orientation, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
+        )  # fmt: skip
+    out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
+
+
+Shape = tuple[int, int, int]
+PlanFixed = Annotated[
+    str | None, typer.Argument(metavar="[FIXED]", help="The image whose frame results are in: path or URL.")
+]
+PlanMoving = Annotated[str | None, typer.Argument(metavar="[MOVING]", help="The image to bring onto it: path or URL.")]
+
+
+def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Images that need not exist")
+
+
+@app.command()
+def plan(
+    fixed: PlanFixed = None, moving: PlanMoving = None,
+    preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
+    spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in um.", "Z Y X")] = None,
+    dtype: Annotated[str | None, unmade("--dtype", "Type of a voxel; default uint16.")] = None,
+    moving_shape: Annotated[Shape | None, unmade("--moving-shape", "As --shape if not given.", "Z Y X")] = None,
+    pyramid: Annotated[bool, unmade("--pyramid", "They bring coarser levels, as of `bigreg convert`.")] = False,
+    output: Annotated[
+        str | None, typer.Option("--out", metavar="RUN", help="Where the run is to be: its disk is looked at.")
+    ] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine first, and keep that.")] = False,
+    rates: Annotated[
+        list[str] | None, typer.Option(metavar="FILE|KEY=VALUE", help="Rates of another machine, such as step=0.002.")
+    ] = None,
+    save_rates: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rates that were used.")] = None,
+    simulate: Annotated[
+        list[str] | None, typer.Option(metavar="N[,N...]", help="Follow every block on N workers.")
+    ] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Show every stage, however small.")] = False,
+    cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
+    fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
+    moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
+    moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
+    moving_orientation: MovingOrientation = None,
+) -> None:  # fmt: skip
+    """Say what a registration would do and cost: stages, memory, bytes, disk, files, time; also of images to come.
+
+    Times come from rates: of this machine if it was calibrated, given by --rates, or built-in.
+    """
+    from ..pipeline import plan as planning
+
+    settings = config_of(preset, config, cluster, set_, workers, memory_limit)
+    numbers = planning.numbers_of_workers(simulate or [])
+    images = _plannedimages_of(locals())
+    known = planning.chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
+    _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
+    if save_rates is not None:
+        known[0].save(save_rates)
+
+
+def _say(text: str) -> None:
+    err.print(f"measuring: {text}")
+
+
+def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
+    """Both images of a plan: opened, or described."""
+    from ..errors import InputError
+    from ..pipeline.plan import described
+
+    own = {name: given[name] for name in ("shape", "spacing", "dtype", "moving_shape")}
+    own["pyramid"] = given["pyramid"] or None
+    used = ", ".join(f"--{k.replace('_', '-')}" for k, v in own.items() if v is not None)
+    if given["fixed"] is None:
+        wrong = [
+            f"--{k.replace('_', '-')}" for k, v in given.items()
+            if k.startswith(("fixed_", "moving_")) and k not in ("moving_shape", "moving_spacing") and v is not None
+        ]  # fmt: skip
+        if wrong:
+            raise InputError(f"{', '.join(wrong)} is said of images, and there are none; give FIXED and MOVING")
+        return described(**own, moving_spacing=given["moving_spacing"])
+    if given["moving"] is None:
+        number = "; write numbers of workers as --simulate 8,64" if given["fixed"].isdigit() else ""
+        raise InputError(f"only one image is given ('{given['fixed']}'); give FIXED and MOVING{number}")
+    if used:
+        raise InputError(
+            f"{used} is given together with FIXED '{given['fixed']}'; leave it out, or leave the images out"
+            + (" (an image's own spacing is --fixed-spacing)" if own["spacing"] is not None else "")
+        )
+    return images_of(given["fixed"], given["moving"], given)
+
+
+def _show_plan(
+    fixed: Any, moving: Any, config: Any, known: Any = None, *, output: str | None = None, numbers: Any = (),
+    stages: bool = False,
+) -> None:  # fmt: skip
+    from ..display import pairs, simulation_table, stages_table
+    from ..pipeline import plan as planning
+
+    rates, remark = known or planning.known_rates(config)
+    made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
+    out.print(stages_table(made, everything=stages))
+    out.print(pairs([*made.rows(), *made.place_rows(output)]), soft_wrap=True)
+    if numbers:
+        out.print(simulation_table([made.simulate(n) for n in numbers]))
+
+
+@app.command()
+def register(
+    fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN",
+            help="In place of the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
+            "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
+            "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
+    cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    accept_failed: AcceptFailed = False,
+    fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
+    fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
+    moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
+    moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
+    moving_orientation: MovingOrientation = None,
+) -> None:  # fmt: skip
+    """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
+    images = images_of(fixed, moving, locals())
+    if start is not None:
+        set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
+    settings = config_of(preset, config, cluster, set_, workers, memory_limit)
+    if dry_run:
+        _show_plan(*images, settings)
+        return
+    from ..display import Display
+    from ..pipeline.run import register as begin
+
+    with Display(out) as display:
+        done = begin(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
+    _show_summary(done)
+
+
+def _show_summary(run: Any) -> None:
+    from ..display import figure, pairs
+
+    rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
+    out.print(pairs([*rows, ("report", run.store.path("report", "index.html"))]), soft_wrap=True)
+
+
+@app.command()
+def resume(
+    run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    accept_failed: AcceptFailed = False,
+) -> None:  # fmt: skip
+    """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
+    from ..display import Display
+    from ..pipeline.run import open_run
+
+    with Display(out) as display:
+        done = open_run(run).resume(
+            cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed
+        )
+    _show_summary(done)
+
+
+@app.command()
+def status(
+    run: RunStore,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
+) -> None:
+    """Show how far a run is, from any terminal that sees its files."""
+    import time
+
+    from rich.live import Live
+
+    from ..display import status_table
+    from ..pipeline.run import open_run
+
+    opened = open_run(run)
+    state = opened.status()
+    with Live(console=out, transient=True) as live:
+        while watch and state.state in ("planned", "running"):
+            live.update(status_table(state))
+            time.sleep(1.0)
+            state = opened.status()
+    out.print(status_table(state))
+    for error in state.errors:
+        err.print(error, style="red", soft_wrap=True)
+
+
+@app.command()
+def report(run: RunStore) -> None:
+    """Write the report of a run anew and say where it is."""
+    from ..pipeline.run import open_run
+
+    out.print(open_run(run).report(), soft_wrap=True)

@@ -1,0 +1,139 @@
+"""The verbs that use a map: on images, on points, for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app, out
+from .options import (
+    Dataset,
+    Direction,
+    Orientation,
+    Origin,
+    Spacing,
+    Time,
+)
+
+Through = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
+]
+Then = Annotated[
+    list[str] | None,
+    typer.Option(metavar="RUN", help="Another run or file after it: its fixed frame is RUN's moving one. Repeatable."),
+]
+Unit = Annotated[str, typer.Option(help="What ITK's numbers mean: mm (NIfTI) or um.")]
+Axes = Annotated[str, typer.Option(help="Of ITK's files: lps, by the images' orientation, or xyz as they are.")]
+CHAIN = (
+    "RUN:inverse goes backwards. With --then, RUN may bring a brain to an atlas and the next a round of imaging to the "
+    "brain: all of it is one map, and an image is interpolated once."
+)
+
+
+@app.command(epilog=CHAIN)
+def warp(
+    run: Through,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    then: Then = None,
+    direction: Direction = "fixed_to_moving",
+    interpolation: Annotated[str, typer.Option(help="linear, nearest (labels) or cubic.")] = "linear",
+    onto: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
+    ] = None,
+    dataset: Dataset = None,
+    channel: Annotated[int | None, typer.Option(help="Channel, from 0.")] = None,
+    time: Time = None,
+    spacing: Spacing = None,
+    origin: Origin = None,
+    orientation: Orientation = None,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
+) -> None:
+    """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
+
+    What was said of the registered image (--moving-orientation psl, say) has to be said of IMAGE too.
+    """
+    from ..display import bar
+    from ..pipeline.transform import chain
+    from ..volumes import open_volume
+
+    source = open_volume(
+        image, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
+    )
+    grid = None if onto is None else open_volume(onto, name="onto")
+    fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
+    through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
+    progress, step = bar(out, "warp")
+    with progress:
+        through.warp(source, out=target, direction=direction, interpolation=interpolation, onto=grid, progress=step)
+
+
+@app.command(epilog=CHAIN)
+def points(
+    run: Through,
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".csv .tsv .parquet .txt (elastix) .swc .obj .ply .stl")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="New file of the same format.")],
+    then: Then = None,
+    direction: Direction = "fixed_to_moving",
+    columns: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="A table's columns, names or numbers from 0; default z,y,x.")
+    ] = None,
+    units: Annotated[str | None, typer.Option(help="Of IN: um (default), mm or voxel.")] = None,
+    to: Annotated[str | None, typer.Option(help="Units of OUT; by default those of IN.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Whose voxels IN means; by default the run's image there.")
+    ] = None,
+    onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="The same for OUT.")] = None,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
+) -> None:
+    """Map points, neurons or meshes; other columns are kept, points outside the frame become nan.
+
+    Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
+    """
+    from ..pipeline.transform import chain
+    from ..volumes import open_volume
+
+    ends = [None if path is None else open_volume(path, name=n) for n, path in (("image", image), ("onto", onto))]
+    fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
+    counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
+        source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
+        to=to, image=ends[0], onto=ends[1],
+    )  # fmt: skip
+    out.print(f"{target}: {counts.points} points, {counts.outside} outside the frame", soft_wrap=True)
+
+
+@app.command(epilog=CHAIN)
+def export(
+    run: Through,
+    target: Annotated[
+        str, typer.Argument(metavar="OUT", help=".h5 composite; .nii.gz .nrrd field; .txt .mat affine; .csv")
+    ],
+    then: Then = None,
+    format: Annotated[
+        str | None, typer.Option(help="composite, field, affine, matrix or bigwarp, if OUT does not say it.")
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="fixed_to_moving resamples moving onto fixed, in ITK too; or moving_to_fixed.")
+    ] = "fixed_to_moving",
+    fixed: Annotated[str | None, typer.Option(metavar="IMAGE", help="Fixed image, where RUN is a file.")] = None,
+    moving: Annotated[str | None, typer.Option(metavar="IMAGE", help="Moving image, where the last is one.")] = None,
+    pairs: Annotated[int, typer.Option(min=8, help="About how many landmarks (bigwarp).")] = 200,
+    unit: Unit = "mm",
+    axes: Axes = "lps",
+) -> None:
+    """Write a map for ANTs, SimpleITK, elastix or BigWarp.
+
+    composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, um) the affine alone.
+    """
+    from ..pipeline.transform import chain
+    from ..volumes import open_volume
+
+    ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}
+    written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(
+        target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
+    )
+    out.print(f"{target}: {written}, {direction}", soft_wrap=True)
