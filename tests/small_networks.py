@@ -18,7 +18,7 @@ SMALL = {
 SHIFT = (1.5, -1.0, 2.0)
 CENTRE = (7.0, 8.0, 6.5)
 SMOOTH = 3e-3
-FITTING = {"sitreg": (3e-3, 50, 1), "invgan": (5e-3, 180, 2), "voxelmorph": (3e-3, 80, 2)}  # rate, steps, seed
+FITTING = {"sitreg": (3e-3, 50, 1), "invgan": (5e-3, 180, 3), "voxelmorph": (3e-3, 80, 2)}  # rate, steps, seed
 
 
 def images(seed: int, shape=(16, 32, 16), count: int = 1) -> list[torch.Tensor]:
