@@ -7,6 +7,7 @@ import torch
 
 from bigreg import models
 from bigreg.engines import PatchPair, load_engine
+from bigreg.engines.network import calmed
 from bigreg.errors import ConfigError
 from bigreg.geometry import Lattice
 from bigreg.models import Card, Spacing
@@ -114,3 +115,13 @@ def test_voxels_that_the_network_was_not_trained_on_are_refused(tmp_path):
         trained.check_spacing((16, 8, 8))
     load_engine("sitreg", {"weights": str(path), "any_spacing": True}).check_spacing((16, 8, 8))
     load_engine("sitreg", {"weights": "random"}).check_spacing((16, 8, 8))
+
+
+def test_only_what_is_rough_is_calmed():
+    axes = torch.meshgrid(*[torch.arange(12.0)] * 3, indexing="ij")
+    smooth = 0.4 * torch.stack([torch.sin(2 * torch.pi * a / 10) for a in axes])
+    assert torch.equal(calmed(smooth), smooth)
+    rough = torch.randint(0, 2, (3, 12, 12, 12), generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    found = calmed(rough)
+    assert float(found.diff(dim=1).abs().max()) < 0.6 < float(rough.diff(dim=1).abs().max())
+    assert float(found.abs().max()) <= 0.8 and torch.equal(calmed(-rough), -found)

@@ -32,7 +32,7 @@ def weights(tmp_path_factory):
 
     def path(name: str, seed: int = 0):
         place = folder / f"{name}-{seed}.safetensors"
-        models.save(place, loud(name, largest=6.0, seed=seed), Card(licence="none"))
+        models.save(place, loud(name, largest=20.0, seed=seed), Card(licence="none"))
         return str(place)
 
     return path
@@ -107,24 +107,22 @@ def test_exchanging_the_images_exchanges_the_maps_of_sitreg(weights, run_with):
         assert np.abs((a - b) / voxel).max() < 1e-5
 
 
-def test_optimise_goes_on_from_what_a_network_says(tiny, weights, run_with):
-    """A chain ends about where optimise alone does, however wrong the network is."""
-    few = ["engine_options.optimise.iterations=12"]
-    chain = run_with("engine=[sitreg, optimise]", f"engine_options.sitreg.weights={weights('sitreg')}", *few)
-    alone = run_with("engine=optimise", *few)
+def test_optimise_goes_on_from_what_a_network_says(weights, run_with):
+    network = engine("sitreg", weights("sitreg"))
+    chain = run_with("engine=[sitreg, optimise]", network[1], "engine_options.optimise.iterations=12")
     local = "local correlation after the deformation"
-    assert figure(chain, local) > 0.95 * figure(alone, local) > figure(alone, "local correlation after the affine")
+    before = figure(chain, "local correlation after the affine")
+    assert figure(chain, local) - before > 0.1 > figure(run_with(*network), local) - before
     assert figure(chain, "99.9th percentile") < 0.1
 
 
-def test_one_worker_and_two_give_the_same_bits(tiny, weights, small_config, same_bits, tmp_path):
-    config = [*LEVELS, "output.warped=true", "ladder.finest=2", *engine("voxelmorph", weights("voxelmorph"))]
+def test_one_worker_and_two_give_the_same_bits(tiny, weights, small_config, run_with, tmp_path):
+    network = engine("voxelmorph", weights("voxelmorph"))
     pair = [(image, tiny.spacing) for image in (tiny.fixed, tiny.moving)]
-    runs = [
-        register(*pair, out=str(tmp_path / f"{n}.zarr"), config=small_config(*config, f"cluster.workers={n}"))
-        for n in (1, 2)
-    ]
-    assert same_bits(*runs)
+    config = small_config(*LEVELS, *network, "cluster.workers=2")
+    two, one = register(*pair, out=str(tmp_path / "two.zarr"), config=config), run_with(*network)
+    for place in (("levels", 0, "velocity"), ("transforms", "fixed_to_moving", 0)):
+        assert np.array_equal(one.store.array(*place)[...], two.store.array(*place)[...])
 
 
 # ---------------------------------------------------------------------------------------------- weights of a run
