@@ -179,7 +179,7 @@ def test_a_network_fitted_to_a_known_shift_moves_the_right_way(name):
         matched = (warp(fixed, found.to_fixed) - warp(moving, found.to_moving)).square().mean()
     assert float(matched) < 0.1 * float((fixed - moving).square().mean())
     for part, share in (("fixed_to_moving", 1), ("moving_to_fixed", -1), ("to_fixed", -0.5), ("to_moving", 0.5)):
-        assert at_the_spot(getattr(found, part)) == pytest.approx([share * s for s in SHIFT], abs=0.3)
+        assert at_the_spot(getattr(found, part)) == pytest.approx([share * s for s in SHIFT], abs=0.4)
 
 
 def test_discriminators_return_a_logit_a_patch():
