@@ -60,3 +60,9 @@ class ClusterError(BigregError):
     """The scheduler or the connection to it is gone; what is done is kept and `bigreg resume` goes on."""
 
     exit_status = 9
+
+
+class DivergedError(BigregError):
+    """The loss of a training is no number any more; the message says since when."""
+
+    exit_status = 10

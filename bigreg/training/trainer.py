@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import BigregError, ConfigError, OutputError
+from ..errors import ConfigError, DivergedError, OutputError
 from ..networks import build
 from . import checkpoint
 from .adversarial import Judges, examples, made
@@ -34,10 +34,6 @@ Progress = Callable[[int, int, str], None]
 """Called after each step with the steps done, the steps wanted, and a word on how it goes."""
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-class DivergedError(BigregError):
-    """The loss is no number any more; the message says since when."""
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

@@ -271,7 +271,7 @@ def rough(registered, thread_client, small_config, tmp_path_factory):
 def test_a_run_that_finds_nothing_new_keeps_the_map_it_starts_from(
     rough, registered, pair, thread_client, small_config, tmp_path
 ):
-    stiff = "engine_options.regularisation=1000000.0", "ladder.iterations=[1]"
+    stiff = "engine_options.optimise.regularisation=1000000.0", "ladder.iterations=[1]"
     config = small_config(f"affine.start={rough.url}", "ladder.coarsest=null", *stiff)
     out = str(tmp_path / "kept.zarr")
     kept = register(registered.fixed, registered.moving, out=out, config=config, client=thread_client)

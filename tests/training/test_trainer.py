@@ -14,11 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from bigreg.errors import ConfigError, CorruptDataError
+from bigreg.errors import ConfigError, CorruptDataError, DivergedError
 from bigreg.training import checkpoint
 from bigreg.training.config import Schedule, load_training
 from bigreg.training.log import Board, Table, read
-from bigreg.training.trainer import CHECKPOINT, DivergedError, learning_rate, train
+from bigreg.training.trainer import CHECKPOINT, learning_rate, train
 
 PAIR = {"name": "adversarial", "kind": "pair", "weight": 0.1, "rate": 1e-3, "settings": {"widths": [2, 4, 4]}}
 SMALL = {
