@@ -33,7 +33,7 @@ def settings(data_folder, out, name, more, steps):
         # Half-way: whole maps move up to three voxels, and 1.3 in the mean.
         "deformation": {"cells": [32], "largest": 1.5, "least": 0.3},
         "augment": {"both_orders": name != "sitreg"},
-        "losses": [{"name": "supervised"}, {"name": "lncc", "weight": 0.2}, *more],
+        "losses": [{"name": "supervised"}, {"name": "lncc", "weight": 0.5}, *more],
         "schedule": {"steps": steps, "batch": 1, "rate": 2e-3, "warmup": 10, "ema": 0.97},
         "validation": {"every": 1000, "patches": 6},
         "output": {"folder": str(out), "checkpoint": 1000, "licence": "BSD-3-Clause"},
@@ -46,9 +46,9 @@ def settings(data_folder, out, name, more, steps):
     ("name", "more", "steps"),
     [
         ("sitreg", [], 80),
-        ("invgan", [], 250),
-        ("invgan", [PAIR], 250),
-        ("invgan", [FLOW], 250),
+        ("invgan", [], 320),
+        ("invgan", [PAIR], 320),
+        ("invgan", [FLOW], 320),
     ],
     ids=["sitreg", "invgan", "invgan-pairs", "invgan-flows"],
 )
