@@ -12,7 +12,7 @@ _WHERE = {
     "Volume": "volumes",
     "VolumeDescription": "volumes.described",
     "Transform": "pipeline.transform",
-    "chain": "pipeline.transform",
+    "chain": "pipeline.chains",
     "convert": "volumes",
     "load_config": "config",
     "open_run": "pipeline.run",

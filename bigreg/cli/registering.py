@@ -132,11 +132,12 @@ def plan(
     Times come from rates: of this machine if it was calibrated, given by --rates, or built-in.
     """
     from ..pipeline import plan as planning
+    from ..pipeline.calibrate import chosen_rates
 
     settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     numbers = planning.numbers_of_workers(simulate or [])
     images = _plannedimages_of(locals())
-    known = planning.chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
+    known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
     _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
     if save_rates is not None:
         known[0].save(save_rates)

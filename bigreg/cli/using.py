@@ -57,7 +57,7 @@ def warp(
     What was said of the registered image (--moving-orientation psl, say) has to be said of IMAGE too.
     """
     from ..display import bar
-    from ..pipeline.transform import chain
+    from ..pipeline.chains import chain
     from ..volumes import open_volume
 
     source = open_volume(
@@ -94,7 +94,7 @@ def points(
 
     Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
     """
-    from ..pipeline.transform import chain
+    from ..pipeline.chains import chain
     from ..volumes import open_volume
 
     ends = [None if path is None else open_volume(path, name=n) for n, path in (("image", image), ("onto", onto))]
@@ -129,7 +129,7 @@ def export(
 
     composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, um) the affine alone.
     """
-    from ..pipeline.transform import chain
+    from ..pipeline.chains import chain
     from ..volumes import open_volume
 
     ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}

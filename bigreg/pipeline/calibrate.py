@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from ..volumes import Volume
 from .driver import Driver, new_stamp
 from .flow import Stage
 from .foresee import foresee
-from .rates import Rates, cache_file, engine_name, this_machine
+from .inputs import Image, as_volume
+from .rates import Rates, cache_file, engine_name, known_rates, this_machine
 from .store import RunStore, Status
 from .workload import Work
 
@@ -71,6 +72,22 @@ def calibrate(
     rates = Rates(**found, **this_machine(), engine=engine_name(config), measured=time.time())
     rates.save(cache_file(config))
     return rates
+
+
+def chosen_rates(
+    config: Config, items: Sequence[str], measure: bool, out: str | None, image: Image, say: Any = None
+) -> tuple[Rates, str]:
+    """Rates to plan with and a remark: measured now, or known of this machine; then as `items` change them."""
+    if measure:
+        path = None if out is None else storage.local_path(out)
+        place = None if path is None else str(next(p for p in path.parents if p.is_dir()))
+        rates, remark = calibrate(config, place=place, image=image if isinstance(image, Volume) else None, say=say), ""
+    else:
+        rates, remark = known_rates(config)
+    if items:
+        given = ", ".join(item for item in items if "=" in item)
+        rates, remark = rates.changed(items), f"with {given}" if given else ""
+    return rates, remark
 
 
 def _ready() -> bool:
@@ -234,7 +251,6 @@ class _Stopwatch:
 
 def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, float]:
     """Rates of everything that a small registration does, of two blocks at its finest level."""
-    from .plan import as_volume
     from .run import begin
 
     edge = _edge(config)

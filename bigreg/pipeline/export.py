@@ -11,11 +11,11 @@ from .. import storage
 from ..errors import ConfigError, InputError
 from ..geometry import Grid
 from ..transforms import itk, landmarks, ngff
+from ..transforms.files import axes_of, unit_um
 from ..transforms.itk_fields import SUFFIXES as FIELDS
 from ..transforms.itk_fields import write_field
 from ..transforms.maps import Field, Frame, Map
 from ..transforms.positions import Positions
-from .transform import axes_of, unit_um
 
 logger = logging.getLogger(__name__)
 FORMATS = {

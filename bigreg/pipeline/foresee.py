@@ -22,6 +22,7 @@ from .context import IMAGES
 from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
 from .frames import Frames
+from .inputs import Image
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress
 from .workload import Amount, Span, Stored, Work, Workload, box_spans, grown, of_blocks, seen, spans, whole_chunks
@@ -34,8 +35,6 @@ FEATURE_ARRAYS = 4
 SAMPLE_ARRAYS = 60
 """float32 arrays of a block's size while a field is inverted and verified, or an image resampled."""
 REPORT_FILES = 20
-
-Image = Volume | VolumeDescription
 
 
 def foresee(

@@ -15,12 +15,13 @@ from .. import storage
 from ..cluster import BASE_BYTES, worker_count, worker_memory
 from ..config import Config, load_config
 from ..errors import ConfigError, InputError
-from ..volumes import Volume, open_volume
 from ..volumes.described import VolumeDescription
+from .beginning import beginning
 from .engines import check_spacings
-from .foresee import Image, foresee
+from .foresee import foresee
 from .frames import Frames
-from .given import GivenStart, beginning
+from .given import GivenStart
+from .inputs import Image, as_image
 from .ladder import LevelPlan, ladder
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
@@ -282,38 +283,6 @@ def described(
         VolumeDescription(shape, spacing, name="fixed", **more),
         VolumeDescription(moving_shape or shape, moving_spacing or spacing, name="moving", **more),
     ]
-
-
-def chosen_rates(
-    config: Config, items: Sequence[str], measure: bool, out: str | None, image: Image, say: Any = None
-) -> tuple[Rates, str]:
-    """Rates to plan with and a remark: measured now, or known of this machine; then as `items` change them."""
-    if measure:
-        from .calibrate import calibrate
-
-        path = None if out is None else storage.local_path(out)
-        place = None if path is None else str(next(p for p in path.parents if p.is_dir()))
-        rates, remark = calibrate(config, place=place, image=image if isinstance(image, Volume) else None, say=say), ""
-    else:
-        rates, remark = known_rates(config)
-    if items:
-        given = ", ".join(item for item in items if "=" in item)
-        rates, remark = rates.changed(items), f"with {given}" if given else ""
-    return rates, remark
-
-
-def as_image(source: Any, name: str) -> Image:
-    """An image argument of a plan: what `as_volume` takes, or a VolumeDescription."""
-    if isinstance(source, VolumeDescription):
-        return dataclasses.replace(source, name=name)
-    return as_volume(source, name)
-
-
-def as_volume(source: Any, name: str) -> Volume:
-    """An image argument: path, URL, ImageSpec, Volume, or a pair (array, spacing in um)."""
-    if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "shape"):
-        return open_volume(source[0], spacing=source[1], name=name)
-    return open_volume(source, name=name)
 
 
 def free_bytes(out: str) -> int | None:

@@ -21,19 +21,20 @@ from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
+from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
 from .driver import Driver, new_stamp
 from .engines import check_spacings, settled_engines
-from .given import beginning
 from .identity import same_engines, same_run
+from .inputs import as_volume
 from .ladder import ladder
 from .lock import working_on
 from .masks import given_mask
-from .plan import as_volume, make_plan
+from .plan import make_plan
 from .stages import Stages
 from .start import provisional
-from .store import RunStore, Status
+from .store import RunStore, Status, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
 
@@ -168,13 +169,6 @@ def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
 def open_run(path: str) -> Run:
     """Open a run store. Raises InputError where there is none."""
     return Run(path)
-
-
-def is_run(path: str) -> bool:
-    """Whether a run store is there."""
-    local = storage.local_path(path)
-    node = None if local is not None and not local.is_dir() else storage.find_node(path)
-    return node is not None and "format" in node.attributes.get("bigreg", {})
 
 
 class Run(Transform):
@@ -313,12 +307,12 @@ class Run(Transform):
         """Write the report anew; returns the path of its index.html."""
         from . import report
 
-        self._require_fields()
+        require_fields(self.store)
         return report.write_report_of(self._context())
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         forth = checked(direction) == "fixed_to_moving"
-        self._require_fields()
+        require_fields(self.store)
         there, back = scene_maps(ngff.read_scene(self.store.path("transforms")), *self._orientations())
         return there if forth else back
 
@@ -344,8 +338,3 @@ class Run(Transform):
 
     def _context(self) -> Context:
         return Context(self.store.url, new_stamp())
-
-    def _require_fields(self) -> None:
-        status = next((s for s in self.status().stages if s.name == "stages/check"), None)
-        if status is None or status.done + status.blank < status.blocks:
-            raise InputError(f"'{self.url}' has no fields yet (it is {self.status().state}); `bigreg resume` it first")

@@ -128,3 +128,20 @@ class Progress:
                 self.arrays[name].write(start, self.values[name][box])
         self._dirty.clear()
         self._flushed = time.monotonic()
+
+
+def is_run(path: str) -> bool:
+    """Whether a run store is there."""
+    local = storage.local_path(path)
+    node = None if local is not None and not local.is_dir() else storage.find_node(path)
+    return node is not None and "format" in node.attributes.get("bigreg", {})
+
+
+def require_fields(store: RunStore) -> None:
+    """Raise InputError where a run has not come as far as its fields."""
+    checked = store.path("stages/check", "status")
+    status = store.array("stages/check", "status")[...] if storage.exists(checked) else np.zeros(1)
+    if not ((status == Status.DONE) | (status == Status.BLANK)).all():
+        raise InputError(
+            f"'{store.url}' has no fields yet (it is {store.attributes['state']}); `bigreg resume` it first"
+        )

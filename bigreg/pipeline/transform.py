@@ -15,16 +15,12 @@ from ..config import Config
 from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
 from ..points import Counts, map_points_file
-from ..transforms.files import open_maps
-from ..transforms.itk import MM
-from ..transforms.maps import Frame, Map
+from ..transforms.maps import Map
 from ..volumes import ImageWriter, Volume, open_volume
 from . import warp
+from .export import export
 from .fields import DIRECTIONS, ends
-from .plan import as_volume
-
-INVERSE = ":inverse"
-"""What stands after the path of a run or a file that is to be followed backwards."""
+from .inputs import as_volume
 
 
 def checked(direction: str) -> str:
@@ -146,8 +142,6 @@ class Transform(ABC):
         pairs    about how many landmarks (bigwarp)
         Raises ConfigError, InputError where the format cannot hold the map, OutputError.
         """
-        from .export import export
-
         return export(self.map(checked(direction)), out, format, unit, axes, pairs)
 
 
@@ -167,111 +161,3 @@ class Inverse(Transform):
     def map(self, direction: str = "fixed_to_moving") -> Map:
         there, back = DIRECTIONS
         return self.other.map(back if checked(direction) == there else there)
-
-
-class FileTransform(Transform):
-    """The map of a file: ITK's transforms and fields, a 4 x 4 or landmarks as CSV, an OME-Zarr scene.
-
-    fixed, moving   what is known of the two frames: their grids, and how LPS lies in them
-    unit            um that one of an ITK file's units is
-    """
-
-    def __init__(self, path: str, fixed: Frame | None = None, moving: Frame | None = None, unit: float = MM) -> None:
-        self.path = str(path)
-        self._there, self._back = open_maps(self.path, fixed, moving, unit)
-
-    def __repr__(self) -> str:
-        return f"FileTransform('{self.path}')"
-
-    def map(self, direction: str = "fixed_to_moving") -> Map:
-        if checked(direction) == "fixed_to_moving":
-            return self._there
-        if self._back is None:
-            raise InputError(f"'{self.path}' holds displacements without their inverse; give the file of the other way")
-        return self._back
-
-
-class Chain(Transform):
-    """Transforms one after another: the moving frame of each is the fixed frame of the next."""
-
-    def __init__(self, parts: tuple[Transform, ...]) -> None:
-        self.parts = parts
-
-    def __repr__(self) -> str:
-        return f"Chain({', '.join(map(repr, self.parts))})"
-
-    def map(self, direction: str = "fixed_to_moving") -> Map:
-        parts = self.parts if checked(direction) == "fixed_to_moving" else self.parts[::-1]
-        out = parts[0].map(direction)
-        for part in parts[1:]:
-            out = out.then(part.map(direction))
-        return out
-
-
-def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", axes: str = "lps") -> Transform:
-    """Join runs and transform files to one map from the fixed frame of the first to the moving frame of the last.
-
-    parts           runs, chains, paths of either or of a transform file; ":inverse" after a path goes backwards
-    fixed, moving   images at the two ends: where a file stands there, they say its grid and how its axes lie
-    unit, axes      of ITK's files, see `Transform.export`
-
-    A brain that was registered to an atlas (`atlas.zarr`: fixed = atlas), and a further round of imaging to the brain
-    (`round.zarr`: fixed = brain): `chain("atlas.zarr", "round.zarr").warp("round.ome.zarr", out=...)` brings the round
-    onto the atlas with one interpolation.
-    """
-    if not parts:
-        raise ConfigError("a chain needs at least one run or transform file")
-    given = [_frame(image, which) for image, which in ((fixed, "fixed"), (moving, "moving"))]
-    given_parts = [opened(part) for part in parts]
-    # A file takes its frames from its neighbours, or from the images at the ends.
-    last = len(given_parts) - 1
-    out: list[Transform] = []
-    for number, part in enumerate(given_parts):
-        if isinstance(part, Transform):
-            out.append(part)
-            continue
-        path, backwards = part
-        before = given[0] if number == 0 else out[-1].map().target
-        after = given[1] if number == last else Frame()
-        if number < last and isinstance(given_parts[number + 1], Transform):
-            after = given_parts[number + 1].map().source
-        if axes_of(axes) == "xyz":
-            before, after = Frame(before.grid), Frame(after.grid)
-        sides = (after, before) if backwards else (before, after)
-        one = FileTransform(path, *sides, unit_um(unit))
-        out.append(one.inverse if backwards else one)
-    return out[0] if len(out) == 1 else Chain(tuple(out))
-
-
-def unit_um(unit: str) -> float:
-    units = {"mm": MM, "um": 1.0}
-    if unit not in units:
-        raise ConfigError(f"unit {unit!r} is unknown; use mm (ITK's of NIfTI images) or um")
-    return units[unit]
-
-
-def axes_of(axes: str) -> str:
-    if axes not in ("lps", "xyz"):
-        raise ConfigError(f"axes {axes!r} are unknown; use lps or xyz")
-    return axes
-
-
-def _frame(image: Any, which: str) -> Frame:
-    if image is None:
-        return Frame()
-    volume = as_volume(image, which)
-    return Frame(volume.grid(), volume.orientation)
-
-
-def opened(part: Any) -> Transform | tuple[str, bool]:
-    """A transform, or the path of a file and whether it goes backwards."""
-    if isinstance(part, Transform):
-        return part
-    from .run import Run, is_run
-
-    text = str(part)
-    backwards = text.endswith(INVERSE)
-    path = text.removesuffix(INVERSE)
-    if is_run(path):
-        return Run(path).inverse if backwards else Run(path)
-    return path, backwards

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import storage
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from . import landmarks, ngff
 from .itk import MM, from_lps, read_transforms
 from .itk_fields import SUFFIXES as FIELDS
@@ -17,6 +17,21 @@ from .maps import Affine, Field, Frame, Map, stored_field
 
 MATRICES = (".txt", ".tfm", ".mat")
 COMPOSITES = (".h5", ".hdf5")
+
+
+def unit_um(unit: str) -> float:
+    """um of one unit of an ITK file: mm or um. Raises ConfigError."""
+    units = {"mm": MM, "um": 1.0}
+    if unit not in units:
+        raise ConfigError(f"unit {unit!r} is unknown; use mm (ITK's of NIfTI images) or um")
+    return units[unit]
+
+
+def axes_of(axes: str) -> str:
+    """How an ITK file's axes lie: lps or xyz. Raises ConfigError."""
+    if axes not in ("lps", "xyz"):
+        raise ConfigError(f"axes {axes!r} are unknown; use lps or xyz")
+    return axes
 
 
 def open_maps(

@@ -8,8 +8,8 @@ import pytest
 from bigreg import chain, open_volume, plan, register
 from bigreg.errors import ConfigError, InputError, OutputError
 from bigreg.geometry import Grid
+from bigreg.pipeline.beginning import given_start
 from bigreg.pipeline.export import export
-from bigreg.pipeline.given import given_start
 from bigreg.quality.metrics import target_registration_error
 from bigreg.transforms import landmarks
 from bigreg.transforms.affine import about, apply_affine
