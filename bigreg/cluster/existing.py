@@ -39,12 +39,18 @@ def address_client(settings: Cluster) -> Iterator[Client]:
 
 
 def workers_there(settings: Cluster) -> list[dict[str, Any]]:
-    """What a running scheduler says of each of its workers. Raises ResourceError where it has none."""
+    """What a running scheduler says of each of its workers: those that are starting are given CONNECT_SECONDS.
+
+    Raises ResourceError where none is there by then.
+    """
     with address_client(settings) as client:
-        found = list(client.scheduler_info(n_workers=-1)["workers"].values())
-    if not found:
-        raise ResourceError("the scheduler of cluster kind 'address' has no workers; start some first")
-    return found
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise ResourceError(
+                "the scheduler of cluster kind 'address' has no workers; start some first with dask worker"
+            ) from error
+        return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 def security(settings: Cluster) -> Security | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from distributed import LocalCluster
@@ -82,12 +83,17 @@ def test_nobody_at_the_address_is_an_error_that_says_so(monkeypatch):
         pass
 
 
-def test_the_smallest_worker_there_decides_what_a_block_may_need():
+def test_the_smallest_worker_there_decides_what_a_block_may_need(monkeypatch):
     with running() as cluster:
         settings = Cluster(kind="address", scheduler_address=cluster.scheduler_address)
         assert worker_memory(settings) == 1_000_000_000
         with pytest.raises(ResourceError, match="start its workers with more memory"):
             require_memory(2_000_000_000, settings)
+    with running(n_workers=0) as cluster:
+        settings = Cluster(kind="address", scheduler_address=cluster.scheduler_address)
+        threading.Timer(1.0, cluster.scale, (1,)).start()
+        assert worker_memory(settings) == 1_000_000_000, "a worker that is starting was not waited for"
+    monkeypatch.setattr("bigreg.cluster.existing.CONNECT_SECONDS", 1)
     with running(n_workers=0) as cluster:
         settings = Cluster(kind="address", scheduler_address=cluster.scheduler_address)
         with pytest.raises(ResourceError, match="no workers"):
