@@ -25,7 +25,8 @@ class VoxelMorph(Network):
     decoder     channels of the levels from the coarsest up to half the resolution, one fewer than of the encoder
     last        channels of the two convolutions before the velocity
     squarings   of the exponentials
-    correlation   the encoder also sees, from its second layer on, the correlation of both images over 27 neighbours
+    correlation   encoder and decoder also see, from half the resolution on, the correlation of both images over 27
+                  neighbours
     """
 
     architecture: ClassVar[str] = "voxelmorph"
@@ -60,7 +61,10 @@ class VoxelMorph(Network):
         )
         widths = [encoder[-1], *decoder]
         self.decoder = nn.ModuleList(
-            [nn.Conv3d(a + s, b, 3, padding=1) for a, s, b in zip(widths, encoder[-2::-1], decoder, strict=False)]
+            [
+                nn.Conv3d(a + s + NEIGHBOURS * correlation, b, 3, padding=1)
+                for a, s, b in zip(widths, encoder[-2::-1], decoder, strict=False)
+            ]
         )
         self.last = nn.ModuleList([nn.Conv3d(a, last, 3, padding=1) for a in (widths[-1], last)])
         awake(self)
@@ -73,8 +77,9 @@ class VoxelMorph(Network):
         more = correlations(*images, len(self.encoder) - 1) if self.correlation else []
         features = []
         for number, layer in enumerate(self.encoder):
-            seen = torch.cat([x, more[number - 1]], 1) if more and number else x
-            x = F.leaky_relu(layer(seen), 0.2, inplace=True)
+            x = F.leaky_relu(layer(x), 0.2, inplace=True)
+            if number < len(more):
+                x = torch.cat([x, more[number]], 1)
             features.append(x)
         for layer, feature in zip(self.decoder, features[-2::-1], strict=True):
             x = torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), feature], 1)

@@ -51,6 +51,9 @@ class Learner:
 
     def __init__(self, config: Training, processes: Processes) -> None:
         self.config, self.device = config, processes.device
+        # Never on a CPU: without instructions for bfloat16 its convolutions are slow there, and gradients of the same
+        # patch differ from call to call, now and then by an infinity (torch 2.13).
+        self.half = config.schedule.amp and self.device.type == "cuda"
         seed = int(stream(config.seed, Purpose.WEIGHTS).integers(2**62))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -96,12 +99,12 @@ class Learner:
         schedule = self.config.schedule
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(schedule, number)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             prediction = self.shared(batch.fixed, batch.moving)
         scene = Scene(batch, _float(prediction))
         loss, figures = evaluate(self.config.losses, scene)
         if self.judges is not None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=schedule.amp):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 pull = self.judges.pull(made(scene, self.adversarial))
             loss = loss + self.adversarial.weight * pull
             figures["adversarial"] = pull.detach()
@@ -123,7 +126,7 @@ class Learner:
 
     def _teach(self, scene: Scene, streams: list[np.random.Generator]) -> torch.Tensor:
         good, bad = examples(scene, self.adversarial, self.config.deformation, streams)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss = self.shared_judges(good, bad)
         self.judges_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -169,6 +172,8 @@ def _train(config: Training, processes: Processes, progress: Progress, say: Call
     begun = _resume(config, learner)
     if processes.first:
         _prepare(folder, config)
+        if config.schedule.amp and not learner.half:
+            say("schedule.amp: bfloat16 is for GPUs; this training is in float32")
         if begun:
             say(f"goes on after step {begun} of {steps}")
     processes.wait()

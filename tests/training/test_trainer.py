@@ -136,6 +136,17 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(settings, tmp_path)
     assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-3)
 
 
+def test_bfloat16_is_for_gpus_and_a_cpu_says_so(settings, tmp_path):
+    train(load_training(small(settings, device="cpu")))
+    other = small(settings, output={"folder": str(tmp_path / "amp")}, device="cpu")
+    said = []
+    train(load_training(other, overrides=["schedule.amp=true"]), say=said.append)
+    assert "bfloat16 is for GPUs" in said[0]
+    plain, amp = (weights(tmp_path / d) for d in ("out", "amp"))
+    assert all(torch.equal(plain[name], amp[name]) for name in plain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_bfloat16_stays_near_and_maps_stay_in_float32(settings, tmp_path):
     train(load_training(small(settings)))
     other = small(settings, output={"folder": str(tmp_path / "amp")})
