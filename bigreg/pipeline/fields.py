@@ -8,6 +8,10 @@ disk each is a residual in its own frame, after which the affine A follows:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from itertools import product
+
 import numpy as np
 import torch
 
@@ -15,6 +19,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid, Lattice, Shape
 from ..quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ..transforms import ngff
+from ..transforms.affine import apply_affine
 from ..transforms.field import min_determinant, sample
 from ..transforms.positions import Positions
 from .compose import store_failing
@@ -35,6 +40,7 @@ METRICS = (
 )
 CHECK_METRICS = ("inverse_error", "inside")
 FLOOR = 0.01  # of a composite of two half maps, each above the configured floor
+PIECE = 128  # samples along an axis of what is solved at once: it takes some twenty times the memory of its field
 
 
 def ends(direction: str) -> tuple[str, str]:
@@ -148,17 +154,15 @@ def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float)
     return e
 
 
-def fill(context: Context, direction: str, attempt: int, reach: float, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Compute, verify and store one block of a field. `reach`: largest displacement of the half-way maps, um."""
-    frame, other = ends(direction)
-    grid = field_grids(context, direction)[0]
-    blocks = field_blocks(grid, context.config)
-    block = blocks[index]
-    stop = tuple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
-    part = grid.cropped(block.start, stop)
-    y = Positions.of_grid(part, context.device).through(context.frames.to_mid(frame))
-    array, half_grid = context.half_map(0, frame)
+def _boxes(start: Shape, stop: Shape) -> Iterator[tuple[Shape, Shape]]:
+    """Boxes of at most PIECE samples an axis that tile start .. stop."""
+    ranges = (range(a, b, PIECE) for a, b in zip(start, stop, strict=True))
+    return ((low, tuple(min(a + PIECE, b) for a, b in zip(low, stop, strict=True))) for low in product(*ranges))
 
+
+def _undone(context: Context, frame: str, y: Positions, reach: float) -> tuple[torch.Tensor, float]:
+    """What the inverse of a half-way map adds to mid-space positions y: (um, largest residual in samples)."""
+    array, half_grid = context.half_map(0, frame)
     # d moves no point further than `reach`, so its inverse at y is found within that distance of y.
     low, high = y.bounds()
     last = np.asarray(half_grid.shape) - 1
@@ -166,18 +170,36 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
     first = np.clip(np.floor((low - reach - half_grid.origin) / step).astype(int) - 1, 0, last)
     end = np.clip(np.ceil((high + reach - half_grid.origin) / step).astype(int) + 1, first, last) + 1
     displacement = torch.as_tensor(array.read((0, *first), (3, *end)), device=context.device)
-    tolerance = context.config.guarantee.inverse_tolerance
-    inverse, residual = solve(y, displacement, half_grid.cropped(first, end), tolerance)
-    mid = y.moved(inverse)
-    out_array, out_grid = context.half_map(0, other)
-    delta = inverse + mid.sample(field_reader(out_array), out_grid)
+    return solve(y, displacement, half_grid.cropped(first, end), context.config.guarantee.inverse_tolerance)
 
+
+def fill(context: Context, direction: str, attempt: int, reach: float, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute, verify and store one block of a field. `reach`: largest displacement of the half-way maps, um."""
+    frame, other = ends(direction)
+    grid = field_grids(context, direction)[0]
+    block = field_blocks(grid, context.config)[index]
+    stop = tuple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
+    to_mid = context.frames.to_mid(frame)
+    out_array, out_grid = context.half_map(0, other)
+    field = torch.empty(3, *np.subtract(stop, block.start), device=context.device)
     # A residual lies in the frame it starts from, before the affine: mid-space motion carried back through the half.
-    linear = torch.as_tensor(context.frames.mid_to(frame)[:3, :3], dtype=delta.dtype, device=delta.device)
-    field = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
+    linear = torch.as_tensor(context.frames.mid_to(frame)[:3, :3], dtype=field.dtype, device=field.device)
+    residual = 0.0
+    for low, high in _boxes(block.start, stop):
+        y = Positions.of_grid(grid.cropped(low, high), context.device).through(to_mid)
+        inverse, left = _undone(context, frame, y, reach)
+        delta = inverse + y.moved(inverse).sample(field_reader(out_array), out_grid)
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, block.start, strict=True))
+        field[(slice(None), *box)] = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
+        residual = max(residual, left)
     smallest = min_determinant(field, grid.spacing) if min(field.shape[1:]) > 1 else torch.ones(1, 1, 1)
     bad = torch.nonzero(smallest < FLOOR).cpu().numpy()
-    _report_failing(context, direction, attempt, index, mid, bad)
+    if len(bad):
+        y = Positions.of_points(apply_affine(grid.affine, bad + np.asarray(block.start)), context.device).through(
+            to_mid
+        )
+        mid = y.moved(_undone(context, frame, y, reach)[0])
+        _report_failing(context, direction, attempt, index, mid.points())
 
     own = tuple(slice(0, n) for n in block.shape)
     values = field[(slice(None), *own)].contiguous()
@@ -198,13 +220,8 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
     return Status.DONE, metrics
 
 
-def _report_failing(
-    context: Context, direction: str, attempt: int, index: Shape, mid: Positions, bad: np.ndarray
-) -> None:
-    """Write down the cells, of every level, in which the stored field comes near to folding."""
-    if not len(bad):
-        return
-    points = mid.offset[:, *torch.as_tensor(bad.T)].T.double().cpu().numpy() + mid.anchor
+def _report_failing(context: Context, direction: str, attempt: int, index: Shape, points: np.ndarray) -> None:
+    """Write down the cells, of every level, in which the stored field comes near to folding: at mid-space `points`."""
     for level in context.levels.values():
         lattice = level.lattice
         cells = np.floor((points - lattice.origin) / lattice.spacing).astype(int)
@@ -229,18 +246,8 @@ def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Round trip fixed -> moving -> fixed with the stored fields, between their samples, where they err most."""
     grid = field_grids(context, "fixed_to_moving")[0]
     block = field_blocks(grid, context.config)[index]
-    part = grid.cropped(block.start, block.stop)
-    here = Positions.of_grid(part, context.device)
-    half = torch.as_tensor(grid.spacing, dtype=torch.float32, device=context.device).reshape(3, 1, 1, 1) / 2
-    here = here.moved(half)
-    there = follow(context, here, "fixed_to_moving")
-    inside = there.inside(context.frames.moving) & here.inside(context.frames.fixed)
-    back = follow(context, there, "moving_to_fixed")
-    shift = torch.as_tensor(back.anchor - here.anchor, dtype=torch.float32, device=context.device).reshape(3, 1, 1, 1)
-    error = (back.offset - here.offset + shift) / torch.as_tensor(
-        context.frames.fixed.spacing, dtype=torch.float32, device=context.device
-    ).reshape(3, 1, 1, 1)
-    length = error.square().sum(0).sqrt()[inside].cpu().numpy()
+    lengths = [_round_trip(context, grid.cropped(low, high)) for low, high in _boxes(block.start, block.stop)]
+    length = np.concatenate(lengths)
     histogram = ErrorHistogram.of(length)
     counts = np.asarray(histogram.counts, dtype=np.float64)
     storage.create_array(
@@ -251,8 +258,22 @@ def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         exist_ok=True,
     ).write((0,), np.concatenate([counts, [histogram.total, histogram.maximum]]))
     worst = float(length.max()) if length.size else 0.0
-    metrics = {"inverse_error": worst, "inside": float(inside.float().mean())}
+    metrics = {"inverse_error": worst, "inside": length.size / math.prod(block.shape)}
     return (Status.DONE if length.size else Status.BLANK), metrics
+
+
+def _round_trip(context: Context, part: Grid) -> np.ndarray:
+    """(N,) voxels of fixed: by how much there and back errs at the samples of `part`, half a sample on, inside both."""
+    like = {"dtype": torch.float32, "device": context.device}
+    half = torch.as_tensor(part.spacing, **like).reshape(3, 1, 1, 1) / 2
+    here = Positions.of_grid(part, context.device).moved(half)
+    there = follow(context, here, "fixed_to_moving")
+    inside = there.inside(context.frames.moving) & here.inside(context.frames.fixed)
+    back = follow(context, there, "moving_to_fixed")
+    shift = torch.as_tensor(back.anchor - here.anchor, **like).reshape(3, 1, 1, 1)
+    voxel = torch.as_tensor(context.frames.fixed.spacing, **like).reshape(3, 1, 1, 1)
+    error = (back.offset - here.offset + shift) / voxel
+    return error.square().sum(0).sqrt()[inside].cpu().numpy()
 
 
 def follow(context: Context, positions: Positions, direction: str) -> Positions:

@@ -21,7 +21,7 @@ import torch
 Array = np.ndarray | torch.Tensor
 
 LOG_JACOBIAN_FLOOR = 1e-3  # a logarithm needs a positive determinant; what is clipped to this is counted
-_SLAB_SAMPLES = 1 << 20  # determinants are made in slabs of z this large, so that the temporaries stay small
+_SLAB_SAMPLES = 1 << 17  # determinants are made in slabs of z this large, so that the temporaries stay small
 
 
 # ------------------------------------------------------------------------------------------------------ Jacobians
