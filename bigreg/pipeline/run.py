@@ -19,8 +19,9 @@ from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..transforms import ngff
 from ..transforms.files import scene_maps
+from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
-from ..volumes import Volume, convert
+from ..volumes import ImageSpec, Volume, convert, open_volume
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -42,6 +43,7 @@ from .viewing import Viewed
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
+LANDMARKS, PAIRS = "landmarks", "pairs.csv"
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,29 @@ class Run(Viewed, Transform):
         if "frames" not in self.store.attributes:
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
+
+    def image(self, which: str) -> Volume:
+        """The image "fixed" or "moving" that the run is of. Raises InputError where it is gone or not kept yet."""
+        spec = self.store.attributes["images"].get(which)
+        if spec is None:
+            raise InputError(f"'{self.url}' has no image '{which}'; it is fixed or moving, and kept once the run began")
+        return open_volume(ImageSpec.model_validate(spec), name=which)
+
+    def landmarks(self) -> Landmarks:
+        """The pairs of landmarks that are kept in the run; empty where none were saved."""
+        content = storage.read_file(self.store.path(LANDMARKS), PAIRS)
+        if not content:
+            return landmarks(np.empty((0, 3)), np.empty((0, 3)))
+        return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, PAIRS))
+
+    def save_landmarks(self, pairs: Landmarks) -> str:
+        """Keep pairs in the run, in place of those there: landmarks/pairs.csv, as BigWarp reads it. Returns its path.
+
+        Raises OutputError where the run cannot be written.
+        """
+        self.store.groups(LANDMARKS)
+        storage.write_file(self.store.path(LANDMARKS), PAIRS, bigwarp_text(pairs).encode())
+        return self.store.path(LANDMARKS, PAIRS)
 
     def resume(
         self,
