@@ -261,7 +261,7 @@ class MonitorPanel(QWidget):
             report(0, 0, f"block {index}")
             return stage, index, model.describe(stage, index), model.patches(stage, index)
 
-        self._work.start(look, "Block", done=self._show_block)
+        self._work.start(look, "Block", done=self._show_block, bar=False)
 
     def _refresh_block(self, snapshot: Snapshot) -> None:
         """Tell anew about the block that is shown once its status has changed."""

@@ -127,15 +127,12 @@ class RunView:
 
     def moving(self) -> LayerData:
         """After the affine alone, if there is one yet; hidden once there is something better to look at."""
-        pyramid = self.run.pyramid("moving")
-        where, name = pyramid[0].grid, "moving"
-        if self.run.blocks():
-            where, name = where.transformed(np.linalg.inv(self.run.affine)), "moving after the affine"
         seen = not self._has("warped")
-        data, settings, kind = self._image("moving", pyramid, name=name, colormap=MOVING, visible=seen)
-        for key in ("scale", "translate", "affine"):
-            settings.pop(key, None)
-        return data, {**settings, **placed(where)}, kind
+        if self._has("affine"):
+            # Resampled rather than placed by its affine: napari shows a slice of a turned image as if it were not.
+            pyramid, name = self.run.pyramid("affine"), "moving after the affine"
+            return self._image("affine", pyramid, name=name, colormap=MOVING, visible=seen)
+        return self._image("moving", self.run.pyramid("moving"), name="moving", colormap=MOVING, visible=seen)
 
     def jacobian(self) -> LayerData:
         """Volume ratio: blue shrinks, red grows, yellow folds."""
@@ -219,7 +216,7 @@ def block_layer(blocks: Any, labels: np.ndarray, url: str, **settings: Any) -> L
         "name": f"blocks: {blocks.title}",
         "metadata": {"bigreg": {"run": url, "what": "blocks", "stage": blocks.stage}},
         "colormap": block_colours(),
-        "opacity": 0.35,
+        "opacity": 0.3,
         "blending": "translucent",
         "features": {"status": ["", *STATUS]},
         **placed(blocks.grid),
