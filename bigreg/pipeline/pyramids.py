@@ -23,8 +23,9 @@ from .context import IMAGES, Context, field_reader
 from .store import complete, require_fields
 
 PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian")
-"""The images; the moving one after the affine alone, and after all, on the fixed grid; the displacements (3, z, y, x)
-in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight stencils says that a cell folds."""
+"""The images; the moving one after the affine alone and after all, on the fixed grid; the displacements (3, z, y, x)
+in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight
+stencils says that a cell folds."""
 
 Read = Callable[[Shape, Shape], np.ndarray]
 

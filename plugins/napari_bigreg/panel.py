@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from napari.layers import Layer
 from qtpy.compat import isalive
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
 from . import threads
+from .open_model import RunView
 
 
 def pixmap(picture: np.ndarray) -> QPixmap:
@@ -117,6 +119,16 @@ def runs_of(viewer: Any) -> list[str]:
     """The runs whose layers a viewer shows, the newest first."""
     urls = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
     return list(dict.fromkeys(reversed(urls)))
+
+
+def show_layers(viewer: Any, url: str) -> None:
+    """Put the layers of a run into a viewer that shows none of it."""
+    if url in runs_of(viewer):
+        return
+    for layer in RunView(url).layers():
+        viewer.add_layer(Layer.create(*layer))
+    viewer.scale_bar.visible = True
+    viewer.reset_view()
 
 
 def layer_of(viewer: Any, url: str, what: str) -> Any | None:
