@@ -53,10 +53,9 @@ class Drawn:
         if "picture" in found:
             self._picture(plane, *found["picture"])
         if "arrows" in found:
-            vectors, length = found["arrows"]
-            self._vectors("arrows", plane, vectors, length, longer)
+            self._vectors("arrows", plane, found["arrows"], longer)
         if "grid" in found:
-            self._vectors("grid", plane, found["grid"], None, 1.0)
+            self._vectors("grid", plane, found["grid"], 1.0)
         self.follow(plane)
 
     def _settings(self, what: str) -> dict[str, Any]:
@@ -83,27 +82,21 @@ class Drawn:
         if above and min(above) < place:
             layers.move(place, min(above))
 
-    def _vectors(self, what: str, plane: Plane, vectors: np.ndarray, length: np.ndarray | None, longer: float) -> None:
+    def _vectors(self, what: str, plane: Plane, vectors: np.ndarray, longer: float) -> None:
         vectors = vectors.copy()
         vectors[:, 0, plane.axis] = 0.0  # the layer's own place says where the slice is
         width = 1.6 * plane.pixel
         layer = self.layer(what)
         if layer is None:
-            colours: dict[str, Any] = {"edge_color": ARROW}
-            if length is not None:
-                colours = {"features": {"um": length}, "edge_color": "um", "edge_colormap": "viridis"}
             active = self.viewer.layers.selection.active
             style = "arrow" if what == "arrows" else "line"
             layer = self.viewer.add_vectors(
-                vectors, length=longer, edge_width=width, vector_style=style, **colours, **self._settings(what)
+                vectors, length=longer, edge_width=width, vector_style=style, edge_color=ARROW, **self._settings(what)
             )
             self.viewer.layers.selection.active = active
             return
         layer.data = vectors
         layer.edge_width, layer.length = width, longer
-        if length is not None:
-            layer.features = {"um": length}
-            layer.refresh_colors(update_color_mapping=True)
 
     def folds(self, points: np.ndarray, spacing: float) -> None:
         """Every fold as a point."""

@@ -122,11 +122,10 @@ class InspectModel:
 
     # ---------------------------------------------------------------------------------------------------- deformation
 
-    def arrows(self, plane: Plane, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Arrows of fixed_to_moving on a plane, `count` along its longer edge: (N, 2, 3) start and move um, (N,) um."""
+    def arrows(self, plane: Plane, count: int) -> np.ndarray:
+        """Arrows of fixed_to_moving on a plane, `count` along its longer edge: (N, 2, 3) start and move, um."""
         starts, moves = self._moves(plane, count, 1)
-        starts, moves = starts.reshape(-1, 3), moves.reshape(-1, 3)
-        return np.stack([starts, moves], axis=1), np.linalg.norm(moves, axis=1)
+        return np.stack([starts.reshape(-1, 3), moves.reshape(-1, 3)], axis=1)
 
     def deformed_grid(self, plane: Plane, count: int, longer: float = 1.0) -> np.ndarray:
         """Lines of the fixed frame, `count` along the longer edge, moved within the plane: (N, 2, 3) start and move um.
@@ -199,6 +198,13 @@ class InspectModel:
         order = np.argsort(values[compared] * (1 if MAPS[name][3] else -1), kind="stable")[:MOST_WORST]
         return [(tuple(int(i) for i in index[n]), float(values[tuple(index[n])])) for n in order]
 
+    def box(self, name: str, index: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper corner (um) of what a block of a map has of the fixed image."""
+        grid = self.blocks[MAPS[name][0]].grid
+        low, high = Grid((1, 1, 1), grid.cropped(index, np.add(index, 1)).matrix).bounds(faces=True)
+        first, last = self.fixed[0].grid.bounds(faces=True)
+        return np.clip(low, first, last), np.clip(high, first, last)
+
     # ---------------------------------------------------------------------------------------------------- a figure
 
     def export_figure(self, path: str, plane: Plane, report: Callable[[int, int, str], None]) -> str:
@@ -228,7 +234,7 @@ def swipe(fixed: np.ndarray, moving: np.ndarray, curtain: float) -> np.ndarray:
     edge = round(curtain * fixed.shape[1])
     picture = np.repeat(fixed[..., None], 3, axis=-1) * (1.0, 0.8, 1.0)
     picture[:, edge:] = moving[:, edge:, None] * (0.8, 1.0, 0.8)
-    picture[:, max(edge - 1, 0) : edge + 1] = 1.0
+    picture[:, max(edge - 1, 0) : edge] = 1.0
     return picture
 
 

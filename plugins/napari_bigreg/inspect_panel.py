@@ -28,13 +28,15 @@ from .colours import FOLD
 from .inspect_layers import Drawn
 from .inspect_model import BLEND, CHECKER, COMPUTED, FLICKER, OVERLAYS, SWIPE, InspectModel
 from .open_model import enlargement
-from .panel import RunChoice, Work, layer_of, show_layers
+from .panel import RunChoice, Work, camera_of, layer_of, show_layers
 from .planes import Plane
 from .threads import later
 
 FLICKER_MS = 500
 SETTLE_MS = 120
 """After the last move of the viewer before the slice is computed."""
+BLOCK_PIXELS = 300
+"""Of the canvas, that the block is to take to which one goes."""
 NO_MAP = "none"
 
 
@@ -56,8 +58,8 @@ class InspectPanel(QWidget):
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.timeout.connect(self._flick)
         viewer.dims.events.connect(self._moved)
-        viewer.camera.events.zoom.connect(self._moved)
-        viewer.camera.events.center.connect(self._moved)
+        camera_of(viewer).events.zoom.connect(self._moved)
+        camera_of(viewer).events.center.connect(self._moved)
         self._enable()
         if self.choice.url:
             self.set_run(self.choice.url)
@@ -117,7 +119,7 @@ class InspectPanel(QWidget):
 
         self.rank = QComboBox()
         self.rank.currentTextChanged.connect(self._rank)
-        self.previous, self.next = QPushButton("◀ better"), QPushButton("worse first ▶")
+        self.previous, self.next = QPushButton("◀ Back"), QPushButton("Next worst ▶")
         self.previous.clicked.connect(lambda: self.go(-1))
         self.next.clicked.connect(lambda: self.go(1))
         self.where = QLabel()
@@ -197,8 +199,9 @@ class InspectPanel(QWidget):
         """The slice that is seen."""
         axis = int(self.viewer.dims.order[-3]) if len(self.viewer.dims.order) >= 3 else 0
         point = self.viewer.dims.point[-3:]
-        centre = [float(c) for c in self.viewer.camera.center][-3:]
-        return Plane(axis, float(point[axis]), tuple(centre), 1.0 / max(float(self.viewer.camera.zoom), 1e-9))
+        camera = camera_of(self.viewer)
+        centre = tuple(float(c) for c in camera.center)[-3:]
+        return Plane(axis, float(point[axis]), centre, 1.0 / max(float(camera.zoom), 1e-9))
 
     def _moved(self, event: Any = None) -> None:
         if self.model is None or (event is not None and event.type not in MOVES):
@@ -320,12 +323,13 @@ class InspectPanel(QWidget):
         index, value = self.ranked[self.place]
         name = self.rank.currentText()
         _, blocks, _ = self.model.block_map(name)
-        centre = blocks.grid.index_to_world(np.asarray(index, dtype=float)[None])[0]
+        low, high = self.model.box(name, index)
+        centre, size = (low + high) / 2, high - low
         self.where.setText(f"{self.place + 1} of {len(self.ranked)}: block {index}, {name} {value:.3g}")
         self.viewer.dims.set_point(range(3), centre)
-        self.viewer.camera.center = tuple(centre)
+        camera_of(self.viewer).center = tuple(centre)
         down, right = self.plane().shown
-        self.viewer.camera.zoom = 220.0 / max(blocks.grid.spacing[down], blocks.grid.spacing[right])
+        camera_of(self.viewer).zoom = BLOCK_PIXELS / max(size[down], size[right], 1e-6)
         self.drawn.mark(blocks.grid, index, self.plane())
 
     # ------------------------------------------------------------------------------------------------ pictures to keep
@@ -360,8 +364,8 @@ class InspectPanel(QWidget):
         self._settle.stop()
         self._work.cancel()
         self.viewer.dims.events.disconnect(self._moved)
-        self.viewer.camera.events.zoom.disconnect(self._moved)
-        self.viewer.camera.events.center.disconnect(self._moved)
+        camera_of(self.viewer).events.zoom.disconnect(self._moved)
+        camera_of(self.viewer).events.center.disconnect(self._moved)
         super().closeEvent(event)
 
 

@@ -28,7 +28,7 @@ from .colours import STATUS
 from .inspect_layers import Drawn
 from .monitor_model import MonitorModel, Snapshot
 from .open_model import block_layer
-from .panel import RunChoice, Work, layer_of, pixmap
+from .panel import RunChoice, Work, camera_of, layer_of, pixmap
 from .pictures import patch_tiles
 from .planes import Plane
 from .processes import log_of, start_process
@@ -246,7 +246,7 @@ class MonitorPanel(QWidget):
         index = failed[(failed.index(shown) + 1) % len(failed)] if shown in failed else failed[0]
         centre = self.model.centre_of(index, self.snapshot)
         self.viewer.dims.set_point(range(3), centre)
-        self.viewer.camera.center = centre
+        camera_of(self.viewer).center = tuple(centre)
         self.show_block(self.snapshot.stage, index)
 
     # ------------------------------------------------------------------------------------------------ one block

@@ -115,6 +115,11 @@ class RunChoice(QWidget):
         self.box.blockSignals(False)
 
 
+def camera_of(viewer: Any) -> Any:
+    """The camera; napari 0.9 has moved it."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
 def runs_of(viewer: Any) -> list[str]:
     """The runs whose layers a viewer shows, the newest first."""
     urls = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
@@ -125,10 +130,11 @@ def show_layers(viewer: Any, url: str) -> None:
     """Put the layers of a run into a viewer that shows none of it."""
     if url in runs_of(viewer):
         return
+    first = not len(viewer.layers)
     for layer in RunView(url).layers():
         viewer.add_layer(Layer.create(*layer))
-    viewer.scale_bar.visible = True
-    viewer.reset_view()
+    if first:
+        viewer.reset_view()
 
 
 def layer_of(viewer: Any, url: str, what: str) -> Any | None:
