@@ -143,7 +143,7 @@ def _jacobian(displacement: Samples) -> Samples:
         if min(b - a for a, b in zip(low, high, strict=True)) < 2 or min(np.subtract(stop, start)) < 1:
             return np.ones(tuple(np.subtract(stop, start)), np.float32)
         values = torch.as_tensor(displacement.read(low, high).astype(np.float32))
-        found = np.array(central_jacobian(values, grid.spacing), dtype=np.float32)
+        found = torch.as_tensor(central_jacobian(values, grid.spacing)).numpy()
         cells = min_determinant(values, grid.spacing).numpy()
         for corner in np.ndindex(2, 2, 2):  # a cell that folds shows at each of its samples
             part = found[tuple(slice(c, c + n) for c, n in zip(corner, cells.shape, strict=True))]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import napari
 from napari.layers import Layer
 
-from .inspect_panel import InspectPanel
-from .monitor_panel import MonitorPanel
 from .open_model import RunView
 
-PANELS = {"monitor": MonitorPanel, "inspect": InspectPanel}
+PANELS = {name: (f"{name}_panel", f"{name.capitalize()}Panel") for name in ("monitor", "inspect", "landmarks", "launch")}
+"""Module and class of each."""
 
 
 def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
@@ -26,7 +26,9 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
         viewer.add_layer(Layer.create(*layer))
     viewer.scale_bar.visible = True
     for name in panels:
-        viewer.window.add_dock_widget(PANELS[name](viewer), name=f"{name.capitalize()} (bigreg)", area="right")
+        module, kind = PANELS[name]
+        panel = getattr(import_module(f".{module}", __package__), kind)(viewer)
+        viewer.window.add_dock_widget(panel, name=f"{name.capitalize()} (bigreg)", area="right")
     viewer.reset_view()
     return viewer
 
