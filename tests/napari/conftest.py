@@ -115,16 +115,20 @@ def failed_run(run_copy) -> Path:
 
 
 @pytest.fixture
-def plugin():
-    """The plugin as napari knows it, installed or not."""
-    import napari_bigreg
-    from npe2 import PluginManager, PluginManifest
+def register_plugin() -> Callable[[], object]:
+    """Make napari know the plugin, installed or not; to be called once there is a viewer. Returns its manifest."""
 
-    manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
-    manager = PluginManager.instance()
-    if manifest.name not in manager:
-        manager.register(manifest)
-    return manifest
+    def register():
+        from npe2 import PluginManager, PluginManifest
+
+        import napari_bigreg
+
+        manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
+        if manifest.name not in PluginManager.instance():
+            PluginManager.instance().register(manifest)
+        return manifest
+
+    return register
 
 
 @pytest.fixture

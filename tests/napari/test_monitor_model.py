@@ -78,10 +78,9 @@ def test_patches_are_alike_after_the_deformation(finished):
     patches = MonitorModel(str(finished)).patches("levels/0", (0, 1, 1))
     assert patches.frame == "fixed" and patches.fixed.shape == patches.moving.shape == patches.grid.shape
 
-    def correlation(a, b):
-        return np.corrcoef(a.ravel(), b.ravel())[0, 1]
-
-    assert correlation(patches.fixed, patches.warped) > max(0.9, correlation(patches.fixed, patches.moving))
+    seen = (patches.moving > 0) & (patches.warped > 0)  # both images are there
+    before, after = (np.corrcoef(patches.fixed[seen], p[seen])[0, 1] for p in (patches.moving, patches.warped))
+    assert seen.mean() > 0.5 and after > max(0.9, before)
 
 
 def test_before_there_are_fields_patches_are_those_of_the_half_way_space(failed_run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -179,10 +180,9 @@ def test_a_damaged_chunk_is_named_once_and_the_rest_is_shown(run_copy):
     told = []
     warped = layers_of(run_copy, told.append)["warped"]
     first = warped.data[0] if warped.multiscale else warped.data
-    told.clear()
-    assert not first[2].any() or told
-    first[2]
-    assert len(told) == 1 and "warped" in told[0] and "decoded" in told[0]
+    for _ in range(2):
+        assert first[...].shape == first.shape
+    assert "warped" in told[0] and "decoded" in told[0] and len(told) == len(set(told))
 
 
 def test_a_run_of_a_newer_version_says_so(run_copy):
@@ -214,8 +214,15 @@ def test_landmarks_of_the_run_are_points(run_copy):
     assert np.allclose(layers_of(run_copy)["landmarks"].data, fixed)
 
 
-def test_napari_opens_a_run_by_its_plugin(make_napari_viewer, plugin, finished):
+def test_napari_opens_a_run_by_its_plugin(make_napari_viewer, register_plugin, finished):
     viewer = make_napari_viewer()
+    plugin = register_plugin()
     viewer.open(str(finished), plugin=plugin.name)
     assert {"fixed", "warped"} <= {layer.name for layer in viewer.layers}
     assert all(command.python_name.count(":") == 1 for command in plugin.contributions.commands)
+
+
+def test_every_command_of_the_manifest_exists(register_plugin):
+    for command in register_plugin().contributions.commands:
+        module, _, name = command.python_name.partition(":")
+        assert callable(getattr(importlib.import_module(module), name)), command.id
