@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +22,8 @@ from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
-from ..volumes import ImageSpec, Volume, convert, open_volume
+from ..volumes import Volume, convert
+from . import viewing
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -30,14 +32,16 @@ from .engines import check_spacings, settled_engines
 from .identity import same_engines, same_run
 from .inputs import as_volume
 from .ladder import ladder
-from .lock import working_on
+from .lock import at_work, working_on
 from .masks import given_mask
 from .plan import make_plan
 from .stages import Stages
 from .start import provisional
+from .stopping import forget_request, request_stop
 from .store import RunStore, Status, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
+from .viewing import BlockReport, Blocks, Patches, Samples
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
@@ -59,12 +63,16 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds."""
+    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
+
+    `workers`: processes that are connected while it is running.
+    """
 
     state: str
     stages: tuple[StageStatus, ...]
     errors: tuple[str, ...]
     updated: float
+    workers: int = 0
 
     @property
     def blocks(self) -> int:
@@ -198,13 +206,6 @@ class Run(Transform):
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
 
-    def image(self, which: str) -> Volume:
-        """The image "fixed" or "moving" that the run is of. Raises InputError where it is gone or not kept yet."""
-        spec = self.store.attributes["images"].get(which)
-        if spec is None:
-            raise InputError(f"'{self.url}' has no image '{which}'; it is fixed or moving, and kept once the run began")
-        return open_volume(ImageSpec.model_validate(spec), name=which)
-
     def landmarks(self) -> Landmarks:
         """The pairs of landmarks that are kept in the run; empty where none were saved."""
         content = storage.read_file(self.store.path(LANDMARKS), PAIRS)
@@ -254,6 +255,7 @@ class Run(Transform):
             if attributes["images"][which] is None:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
+        forget_request(self.url)
         self.store.update(state="running", errors=[], updated=time.time())
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:
@@ -310,7 +312,42 @@ class Run(Transform):
             f"{e['stage']} block {tuple(e['block'])}: {e['message']}" + " (treated as blank)" * e.get("accepted", False)
             for e in attributes.get("errors", [])
         )
-        return RunStatus(attributes["state"], tuple(stages), errors, attributes["updated"])
+        state = attributes["state"]
+        workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
+        return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+
+    def held_by(self) -> dict[str, Any] | None:
+        """Who works on the run at this moment, from any machine: host, process, seen; None where nobody does."""
+        return at_work(self.url)
+
+    def request_stop(self) -> dict[str, Any]:
+        """Ask whoever works on the run, on whatever machine, to stop; it does within seconds. Returns who that is.
+
+        What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
+        """
+        return request_stop(self.url)
+
+    # ------------------------------------------------------------------------------------------------ to look at
+
+    def pyramid(self, what: str) -> tuple[Samples, ...]:
+        """Something of the run at several resolutions, finest first, read box by box; see `viewing.PYRAMIDS`."""
+        return viewing.pyramid(self._context(), what)
+
+    def blocks(self) -> dict[str, Blocks]:
+        """For each stage that is foreseen, how its blocks lie in the fixed world; empty before the affine is known."""
+        return viewing.blocks(self._context())
+
+    def block_status(self, stage: str) -> np.ndarray:
+        """uint8 (z, y, x) of `store.Status`, one element a block; all todo where the stage has not begun."""
+        return viewing.block_status(self._context(), stage)
+
+    def block(self, stage: str, index: Sequence[int]) -> BlockReport:
+        """What is known of one block: status, metrics, worker, error."""
+        return viewing.block_report(self._context(), stage, tuple(int(i) for i in index))
+
+    def patches(self, stage: str, index: Sequence[int]) -> Patches:
+        """Both images on a block of a stage, moving before and after the deformation as far as it is known."""
+        return viewing.patches(self._context(), stage, tuple(int(i) for i in index))
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""

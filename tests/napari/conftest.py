@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 
 def _screen() -> str | None:
     """Why there is no screen; None where there is one, DISPLAY is set then."""
