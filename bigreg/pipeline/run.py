@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +22,6 @@ from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import viewing
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -41,7 +39,7 @@ from .stopping import forget_request, request_stop
 from .store import RunStore, Status, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
-from .viewing import BlockReport, Blocks, Patches, Samples
+from .viewing import Viewed
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
@@ -181,7 +179,7 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run(Transform):
+class Run(Viewed, Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -326,28 +324,6 @@ class Run(Transform):
         What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
         """
         return request_stop(self.url)
-
-    # ------------------------------------------------------------------------------------------------ to look at
-
-    def pyramid(self, what: str) -> tuple[Samples, ...]:
-        """Something of the run at several resolutions, finest first, read box by box; see `viewing.PYRAMIDS`."""
-        return viewing.pyramid(self._context(), what)
-
-    def blocks(self) -> dict[str, Blocks]:
-        """For each stage that is foreseen, how its blocks lie in the fixed world; empty before the affine is known."""
-        return viewing.blocks(self._context())
-
-    def block_status(self, stage: str) -> np.ndarray:
-        """uint8 (z, y, x) of `store.Status`, one element a block; all todo where the stage has not begun."""
-        return viewing.block_status(self._context(), stage)
-
-    def block(self, stage: str, index: Sequence[int]) -> BlockReport:
-        """What is known of one block: status, metrics, worker, error."""
-        return viewing.block_report(self._context(), stage, tuple(int(i) for i in index))
-
-    def patches(self, stage: str, index: Sequence[int]) -> Patches:
-        """Both images on a block of a stage, moving before and after the deformation as far as it is known."""
-        return viewing.patches(self._context(), stage, tuple(int(i) for i in index))
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""

@@ -139,11 +139,17 @@ def is_run(path: str) -> bool:
     return node is not None and "format" in node.attributes.get("bigreg", {})
 
 
+def complete(status_url: str) -> bool:
+    """Whether a stage's status array is there and says of all blocks that they are done or blank."""
+    if not storage.exists(status_url):
+        return False
+    status = storage.open_array(status_url)[...]
+    return bool(((status == Status.DONE) | (status == Status.BLANK)).all())
+
+
 def require_fields(store: RunStore) -> None:
     """Raise InputError where a run has not come as far as its fields."""
-    checked = store.path("stages/check", "status")
-    status = store.array("stages/check", "status")[...] if storage.exists(checked) else np.zeros(1)
-    if not ((status == Status.DONE) | (status == Status.BLANK)).all():
+    if not complete(store.path("stages/check", "status")):
         raise InputError(
             f"'{store.url}' has no fields yet (it is {store.attributes['state']}); `bigreg resume` it first"
         )
