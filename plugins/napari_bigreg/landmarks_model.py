@@ -25,19 +25,30 @@ UNSET = (float("nan"),) * 3
 
 @dataclass
 class Pair:
-    """One landmark: world points, um (z, y, x), NaN where not set yet."""
+    """One landmark: world points, um (z, y, x), NaN where not set yet.
+
+    `proposal`: where the map puts the point that is missing. It is no measurement, so it counts for nothing until a
+    person moves it, snaps it or accepts it.
+    """
 
     name: str
     fixed: np.ndarray = field(default_factory=lambda: np.array(UNSET))
     moving: np.ndarray = field(default_factory=lambda: np.array(UNSET))
     active: bool = True
+    proposal: np.ndarray | None = None
 
     def at(self, side: str) -> np.ndarray:
         return self.fixed if side == "fixed" else self.moving
 
+    def shown(self, side: str) -> np.ndarray | None:
+        """Where to show its point of a side: set, proposed or (None) nowhere."""
+        point = self.at(side)
+        return point if np.isfinite(point).all() else self.proposal
+
     @property
-    def complete(self) -> bool:
-        return bool(np.isfinite([self.fixed, self.moving]).all())
+    def lacks(self) -> str | None:
+        """The side whose point is not set."""
+        return next((side for side in SIDES if not np.isfinite(self.at(side)).all()), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +119,21 @@ class LandmarksModel:
     def place(self, pair: Pair, side: str, point: np.ndarray) -> None:
         """Set or move one point of a pair."""
         pair.at(side)[:] = point
+        if pair.lacks is None:
+            pair.proposal = None
         self._touched()
+
+    def propose(self, pair: Pair, point: np.ndarray) -> None:
+        """Show where the missing point of a pair may be."""
+        if pair.lacks is not None:
+            pair.proposal = np.asarray(point, float)
+            self.changed.emit()
+
+    def accept(self, pairs: Iterable[Pair]) -> None:
+        """Take proposals as they are."""
+        for pair in pairs:
+            if pair.lacks is not None and pair.proposal is not None:
+                self.place(pair, pair.lacks, pair.proposal)
 
     def rename(self, pair: Pair, name: str) -> None:
         """Raises InputError for an empty name and one that another pair has."""

@@ -36,7 +36,11 @@ def image(shape, spacing, origin=(0, 0, 0), linear=1.0, shift=(0, 0, 0)):
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
     world = index * spacing + np.asarray(origin)
     volume = open_volume(
-        (1000 * scene(world @ (linear * np.eye(3) if np.isscalar(linear) else linear).T + shift)).reshape(shape).astype("float32"), spacing=spacing, origin=origin
+        (1000 * scene(world @ (linear * np.eye(3) if np.isscalar(linear) else linear).T + shift))
+        .reshape(shape)
+        .astype("float32"),
+        spacing=spacing,
+        origin=origin,
     )
     return levels(volume)
 
