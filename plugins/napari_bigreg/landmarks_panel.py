@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QPushButton,
     QSplitter,
     QTableWidget,
@@ -32,16 +31,11 @@ from .landmarks_layers import PairLayers
 from .landmarks_model import SIDES, Errors, LandmarksModel, Pair
 from .linked_views import LinkedViews
 from .open_model import RunView, placed
-from .threads import later, start
+from .panel import RunChoice, Work, runs_of
+from .threads import later
 
 USE, NAME, BEFORE, AFTER = range(4)
 HEADER = ("use", "name", "affine, um", "deformation, um")
-
-
-def run_in(viewer: Any) -> str | None:
-    """The run whose layers a viewer shows."""
-    shown = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
-    return shown[-1] if shown else None
 
 
 class LandmarksPanel(QWidget):
@@ -54,24 +48,20 @@ class LandmarksPanel(QWidget):
         self.views: LinkedViews | None = None
         self.layers: PairLayers | None = None
         self.canvas: QtViewer | None = None
-        self._jobs: list[Any] = []
+        self._work = Work(self)
         self._measuring = False
         self._measure_again = False
         self._measure = later(60, self._start_measuring)
         self._filling = False
         self._build()
-        url = run_in(napari_viewer)
-        if url is not None:
-            self.path.setText(url)
-            self.open()
+        if self.choice.url:
+            self.open(self.choice.url)
 
     # ------------------------------------------------------------------------------------------------------ controls
 
     def _build(self) -> None:
-        self.path = QLineEdit()
-        self.path.setPlaceholderText("run.zarr: path or URL")
-        self.path.returnPressed.connect(self.open)
-        self.open_button = _button("Open", "Open the run and show its moving image below", self.open)
+        self.choice = RunChoice(self.viewer)
+        self.choice.chosen.connect(self.open)
         self.link = QCheckBox("Link the views")
         self.link.setChecked(True)
         self.link.setToolTip("Each view follows the other through the current map")
@@ -123,7 +113,7 @@ class LandmarksPanel(QWidget):
         split.setStretchFactor(0, 3)
         split.setStretchFactor(1, 2)
         whole = QVBoxLayout(self)
-        whole.addLayout(_row(self.path, self.open_button, self.link))
+        whole.addLayout(_row(self.choice, self.link))
         whole.addWidget(split)
         self.setMinimumWidth(520)
         self._enable()
@@ -141,21 +131,14 @@ class LandmarksPanel(QWidget):
         self.say(str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}", wrong=True)
 
     def _start(self, work: Any, title: str, done: Any, **more: Any) -> Any:
-        job = start(work, title, done=done, failed=self._failed, **more)
-        self._jobs = [j for j in self._jobs if j.running] + [job]
-        return job
+        return self._work.start(work, title, done=done, failed=self._failed, **more)
 
     # ---------------------------------------------------------------------------------------------------------- open
 
-    def open(self) -> None:
-        """Open the run that is named, in a thread."""
-        url = self.path.text().strip()
-        if not url:
-            self.say("name a run first", wrong=True)
-            return
-        shown = run_in(self.viewer)
+    def open(self, url: str) -> None:
+        """Open a run, in a thread."""
         self.say(f"opening {url} ...")
-        self.open_button.setEnabled(False)
+        shown = runs_of(self.viewer)
 
         def work(report: Any) -> tuple:
             problems: list[str] = []
@@ -165,9 +148,9 @@ class LandmarksPanel(QWidget):
             for key in ("scale", "translate", "affine"):
                 settings.pop(key, None)
             settings |= {"name": "moving", "visible": True, **placed(model.images["moving"][0].grid)}
-            return model, [] if shown == view.url else view.layers(), (data, settings, kind), problems
+            return model, [] if view.url in shown else view.layers(), (data, settings, kind), problems
 
-        self._start(work, "Opening the run", self._opened, ended=lambda: self.open_button.setEnabled(True))
+        self._start(work, "Opening the run", self._opened)
 
     def _opened(self, found: tuple) -> None:
         model, layers, moving, problems = found
@@ -202,8 +185,7 @@ class LandmarksPanel(QWidget):
         self.model = self.layers = self.views = None
 
     def closeEvent(self, event: Any) -> None:
-        for job in self._jobs:
-            job.cancel()
+        self._work.cancel()
         self._measure.stop()
         self._forget()
         super().closeEvent(event)

@@ -145,11 +145,11 @@ def panel(run, make_napari_viewer, qtbot):
     viewer = make_napari_viewer()
     panel = LandmarksPanel(viewer)
     viewer.window.add_dock_widget(panel, name="Landmarks")
-    qtbot.keyClicks(panel.path, run.url)
-    qtbot.keyClick(panel.path, Qt.Key.Key_Return)
+    qtbot.keyClicks(panel.choice.box.lineEdit(), run.url)
+    qtbot.keyClick(panel.choice.box.lineEdit(), Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: panel.model is not None, timeout=60000)
     yield panel
-    qtbot.waitUntil(lambda: not any(job.running for job in panel._jobs), timeout=60000)
+    qtbot.waitUntil(lambda: not panel._work._jobs, timeout=60000)
     panel.close()
 
 
@@ -201,7 +201,7 @@ def test_a_click_in_the_view_places_a_point_and_the_map_proposes_the_other(panel
     # What is dragged is set.
     other = panel.layers.layers["moving"]
     other.selected_data = {0}
-    other._move([0], pair.proposal + (0, 3.0, 2.0))
+    other._move([0], pair.proposal + np.array((0, 3.0, 2.0)))
     wait(qtbot, lambda: pair.lacks is None)
     wait(qtbot, lambda: panel.table.item(0, AFTER).text() not in ("", "proposed", "-"))
     assert "1 pairs" in panel.figures.text()
@@ -237,7 +237,7 @@ def test_the_table_names_leaves_out_removes_and_leads_to_pairs(panel, qtbot, cel
 
 
 def test_snap_moves_the_chosen_points_and_says_how_far(panel, qtbot, cells):
-    complete(panel, (cells[0][:2], cells[1][:2] + (3.0, -5.0, 4.0)))
+    complete(panel, (cells[0][:2], cells[1][:2] + np.array((3.0, -5.0, 4.0))))
     press(qtbot, panel.snap)
     assert "choose the rows" in panel.message.text()
     panel.table.selectAll()
@@ -272,8 +272,6 @@ def test_what_is_no_run_is_said_in_the_panel(make_napari_viewer, qtbot, tmp_path
     panel = LandmarksPanel(make_napari_viewer())
     qtbot.addWidget(panel)
     assert not panel.add.isEnabled()
-    press(qtbot, panel.open_button)
-    assert "name a run" in panel.message.text()
-    qtbot.keyClicks(panel.path, str(tmp_path))
-    press(qtbot, panel.open_button)
+    qtbot.keyClicks(panel.choice.box.lineEdit(), str(tmp_path))
+    qtbot.keyClick(panel.choice.box.lineEdit(), Qt.Key.Key_Return)
     wait(qtbot, lambda: "is not a bigreg run" in panel.message.text())
