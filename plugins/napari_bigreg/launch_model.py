@@ -236,6 +236,14 @@ class Started:
         """Its exit status; None while it works."""
         return self.process.poll()
 
+    @property
+    def works(self) -> bool:
+        """Whether it has the run in hand, or is done with it: from then on the run itself tells how it goes."""
+        if not bigreg.is_run(self.run):
+            return False
+        holder = bigreg.open_run(self.run).held_by()
+        return self.ended == 0 or (holder is not None and holder.get("process") == self.process.pid)
+
     def tail(self, lines: int = 12) -> str:
         """The last lines of what it said."""
         with open(self.log, "rb") as file:

@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-import bigreg
 from bigreg.errors import BigregError
 
 from .launch_form import WRONG, LaunchForm
@@ -191,8 +190,7 @@ class LaunchPanel(QWidget):
         self._looking = True
 
         def work(report: Any) -> tuple[bool, int | None]:
-            ended = started.ended  # before the run is looked for: it may have come and gone in between
-            return bigreg.is_run(started.run), ended
+            return started.works, started.ended
 
         def ended() -> None:
             self._looking = False

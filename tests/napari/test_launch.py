@@ -286,4 +286,4 @@ def test_a_process_that_ends_at_once_says_why(panel, qtbot, launch):
     RunStore(launch.run).create({"state": "incomplete", "updated": 0.0, "config": {}, "images": {}})
     press(qtbot, panel.go)
     wait(qtbot, lambda: "ended with status" in panel.message.text() or panel.monitor is not None)
-    assert "ended with status" in panel.message.text() and "error" in panel.message.text()
+    assert "ended with status" in panel.message.text() and "error" in panel.message.text().lower()
