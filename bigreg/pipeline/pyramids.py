@@ -16,14 +16,15 @@ from ..errors import InputError
 from ..geometry import Grid, Shape
 from ..quality.metrics import central_jacobian
 from ..transforms.field import min_determinant
+from ..transforms.positions import Positions
 from ..volumes import open_volume
 from . import fields
 from .context import IMAGES, Context, field_reader
 from .store import complete, require_fields
 
-PYRAMIDS = ("fixed", "moving", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian")
-"""The images; the displacements (3, z, y, x) in um, without the affine; the determinant of fixed_to_moving, without
-the affine, and below 0 wherever one of the eight stencils says that a cell folds."""
+PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian")
+"""The images; the moving one after the affine alone, and after all, on the fixed grid; the displacements (3, z, y, x)
+in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight stencils says that a cell folds."""
 
 Read = Callable[[Shape, Shape], np.ndarray]
 
@@ -49,6 +50,8 @@ def pyramid(context: Context, what: str) -> tuple[Samples, ...]:
     """See `PYRAMIDS`. Raises InputError where the run has not come so far."""
     if what in IMAGES:
         return _image(context, what)
+    if what == "affine":
+        return _affine(context)
     if what == "warped":
         return _warped(context)
     if what in fields.DIRECTIONS:
@@ -78,6 +81,31 @@ def _image(context: Context, which: str) -> tuple[Samples, ...]:
         array = context.store.array("images", which, "x".join(map(str, factors)), constant=True)
         levels.append(Samples(grid, array.dtype, array.read))
     return tuple(levels)
+
+
+def _affine(context: Context) -> tuple[Samples, ...]:
+    """The moving image through the affine alone, on the fixed image's grids; interpolated when it is read."""
+    if "frames" not in context.attributes:
+        raise InputError(f"'{context.store.url}' has no affine yet; `bigreg resume` it first")
+    moving = _image(context, "moving")
+    affine = context.frames.affine
+
+    def level(grid: Grid) -> Samples:
+        # The coarsest moving level that is as fine as this one, so that no more is read than is seen.
+        wanted = float(np.prod(grid.spacing)) * abs(np.linalg.det(affine[:3, :3])) * 1.01
+        source = [m for m in moving if float(np.prod(m.grid.spacing)) <= wanted or m is moving[0]][-1]
+
+        def read(start: Shape, stop: Shape) -> np.ndarray:
+            positions = Positions.of_grid(grid.cropped(start, stop)).through(affine)
+            inside = positions.inside(source.grid)
+            if not bool(inside.any()):
+                return np.zeros(tuple(inside.shape), source.dtype)
+            values = (positions.sample(source.read, source.grid)[0] * inside).numpy()
+            return (np.rint(values) if source.dtype.kind in "iu" else values).astype(source.dtype)
+
+        return Samples(grid, source.dtype, read)
+
+    return tuple(level(fixed.grid) for fixed in _image(context, "fixed"))
 
 
 def _warped(context: Context) -> tuple[Samples, ...]:

@@ -22,7 +22,8 @@ class Viewed:
     def pyramid(self, what: str) -> tuple[Samples, ...]:
         """Something of the run at several resolutions, finest first, read box by box.
 
-        what   fixed, moving, warped; fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
+        what   fixed, moving; affine, warped: moving on the fixed grid, after the affine and after all;
+               fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
                jacobian: the determinant of the former, below 0 wherever one of eight stencils says that a cell folds
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """

@@ -2,7 +2,7 @@
 
 napari takes the factor between the levels of a multiscale layer from their shapes. Levels of block means leave out a
 remainder, so shapes of odd sizes would say 2.01 where the factor is 2, and a level would lie half a voxel wrong at its
-far side. So all levels are padded with zeros to what the coarsest one covers.
+far side. So all levels are padded to what the coarsest one covers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ def warn(message: str) -> None:
 
 
 class LazyArray:
-    """One level, (z, y, x): basic slicing with integers and slices reads a box of `samples`, 0 beyond its edges.
+    """One level, (z, y, x): basic slicing with integers and slices reads a box of `samples`, `fill` beyond its edges.
 
-    What cannot be read is 0 too, and said once by `tell`.
+    What cannot be read is `fill` too, and said once by `tell`.
     """
 
-    def __init__(self, samples: Any, shape: Sequence[int] | None = None, tell: Tell = warn) -> None:
+    def __init__(self, samples: Any, shape: Sequence[int] | None = None, tell: Tell = warn, fill: float = 0) -> None:
+        self.fill = fill
         self.samples = samples
         self.shape = tuple(int(n) for n in (samples.grid.shape if shape is None else shape))
         self.dtype = np.dtype(samples.dtype)
@@ -72,7 +73,7 @@ class LazyArray:
         return self._box(start, stop)[tuple(rest)]
 
     def _box(self, start: list[int], stop: list[int]) -> np.ndarray:
-        out = np.zeros(np.subtract(stop, start), self.dtype)
+        out = np.full(np.subtract(stop, start), self.fill, self.dtype)
         inner = [min(b, n) for b, n in zip(stop, self.samples.grid.shape, strict=True)]
         if out.size == 0 or any(a >= b for a, b in zip(start, inner, strict=True)):
             return out
@@ -87,7 +88,7 @@ class LazyArray:
         return out
 
 
-def levels_of(pyramid: Sequence[Any], tell: Tell = warn) -> list[LazyArray]:
+def levels_of(pyramid: Sequence[Any], tell: Tell = warn, fill: float = 0) -> list[LazyArray]:
     """The levels of a pyramid as napari wants them: factors between shapes are those between spacings."""
     finest = np.asarray(pyramid[0].grid.spacing)
     factors = [np.asarray(level.grid.spacing) / finest for level in pyramid]
@@ -98,7 +99,7 @@ def levels_of(pyramid: Sequence[Any], tell: Tell = warn) -> list[LazyArray]:
         if np.allclose(f, exact, rtol=1e-3) and not (whole[-1] % np.maximum(f, 1)).any()
     ]
     if len(kept) < len(pyramid):  # a foreign pyramid of uneven steps: its shapes are all that can be said
-        return [LazyArray(level, tell=tell) for level in pyramid]
+        return [LazyArray(level, tell=tell, fill=fill) for level in pyramid]
     last = kept[-1][1]
     covered = np.max([-(-np.multiply(level.grid.shape, f) // last) * last for level, f in kept], axis=0)
-    return [LazyArray(level, covered // f, tell) for level, f in kept]
+    return [LazyArray(level, covered // f, tell, fill) for level, f in kept]

@@ -94,8 +94,8 @@ class RunView:
             return False
         return True
 
-    def _image(self, what: str, pyramid: Any, **settings: Any) -> LayerData:
-        data = levels_of(pyramid, self.tell)
+    def _image(self, what: str, pyramid: Any, fill: float = 0, **settings: Any) -> LayerData:
+        data = levels_of(pyramid, self.tell, fill)
         settings = {
             "name": what,
             "metadata": {"bigreg": {"run": self.url, "what": what}},
@@ -127,15 +127,12 @@ class RunView:
 
     def moving(self) -> LayerData:
         """After the affine alone, if there is one yet; hidden once there is something better to look at."""
-        pyramid = self.run.pyramid("moving")
-        where, name = pyramid[0].grid, "moving"
-        if self.run.blocks():
-            where, name = where.transformed(np.linalg.inv(self.run.affine)), "moving after the affine"
         seen = not self._has("warped")
-        data, settings, kind = self._image("moving", pyramid, name=name, colormap=MOVING, visible=seen)
-        for key in ("scale", "translate", "affine"):
-            settings.pop(key, None)
-        return data, {**settings, **placed(where)}, kind
+        if self._has("affine"):
+            # Resampled rather than placed by its affine: napari shows a slice of a turned image as if it were not.
+            pyramid, name = self.run.pyramid("affine"), "moving after the affine"
+            return self._image("affine", pyramid, name=name, colormap=MOVING, visible=seen)
+        return self._image("moving", self.run.pyramid("moving"), name="moving", colormap=MOVING, visible=seen)
 
     def jacobian(self) -> LayerData:
         """Volume ratio: blue shrinks, red grows, yellow folds."""
@@ -143,6 +140,7 @@ class RunView:
         return self._image(
             "jacobian",
             pyramid,
+            fill=1,
             name="Jacobian determinant",
             colormap=jacobian_colours(pyramid[-1].read((0, 0, 0), pyramid[-1].grid.shape)),
             contrast_limits=(0.0, 2.0),
@@ -164,13 +162,16 @@ class RunView:
         matrix[:3, :3] *= step
         grid = Grid(values.shape[1:], matrix)
         moves = values.reshape(3, -1).T.astype(float)
+        length = np.linalg.norm(moves, axis=1)
+        longer = enlargement(length, float(np.mean(grid.spacing)))
         settings = {
-            "name": "displacement",
+            "name": f"displacement, {longer:g} x" if longer > 1 else "displacement",
             "metadata": {"bigreg": {"run": self.url, "what": "displacement"}},
-            "features": {"um": np.linalg.norm(moves, axis=1)},
+            "features": {"um": length},
+            "length": longer,
             "edge_color": "um",
             "edge_colormap": "viridis",
-            "edge_width": 0.08,
+            "edge_width": 0.06,
             "vector_style": "arrow",
             "visible": False,
             **placed(grid),
@@ -181,7 +182,8 @@ class RunView:
     def block_map(self) -> LayerData:
         """How the blocks of the finest level fared."""
         stage = next((s for s in self.run.blocks() if s == "levels/0"), next(iter(self.run.blocks())))
-        return block_layer(self.run, stage, visible=False)
+        labels = self.run.block_status(stage).astype(np.uint8) + 1
+        return block_layer(self.run.blocks()[stage], labels, self.url, visible=False)
 
     def landmarks(self) -> LayerData:
         """The fixed points of the pairs that are kept in the run."""
@@ -202,18 +204,22 @@ class RunView:
         return np.asarray(pairs.fixed)[kept], settings, "points"
 
 
-def block_layer(run: Any, stage: str, **settings: Any) -> LayerData:
-    """One voxel a block, by status."""
-    blocks = run.blocks()[stage]
-    data = run.block_status(stage).astype(np.uint8) + 1  # label 0 is nothing
+def enlargement(length: np.ndarray, step: float) -> float:
+    """By how much arrows of some lengths, `step` apart, are drawn longer to be seen: 1, 2, 5, 10, ..., 100."""
+    usual = float(np.percentile(length, 95)) if length.size else 0.0
+    return next((f for f in (100.0, 50.0, 20.0, 10.0, 5.0, 2.0) if f * usual <= step), 1.0)
+
+
+def block_layer(blocks: Any, labels: np.ndarray, url: str, **settings: Any) -> LayerData:
+    """The blocks of a stage of the run at `url`, a voxel each; `labels`: their status + 1, as label 0 is nothing."""
     settings = {
         "name": f"blocks: {blocks.title}",
-        "metadata": {"bigreg": {"run": run.url, "what": "blocks", "stage": stage}},
+        "metadata": {"bigreg": {"run": url, "what": "blocks", "stage": blocks.stage}},
         "colormap": block_colours(),
-        "opacity": 0.35,
+        "opacity": 0.3,
         "blending": "translucent",
         "features": {"status": ["", *STATUS]},
         **placed(blocks.grid),
         **settings,
     }
-    return data, settings, "labels"
+    return labels, settings, "labels"

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from napari.qt.threading import FunctionWorker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from superqt.utils import FunctionWorker
 
 from bigreg.errors import BigregError
 
@@ -38,9 +38,8 @@ class Job(QObject):
         self.running = True
         self._stop = threading.Event()
         self._bar: cancelable_progress | None = None
+        # Not napari's subclass of it, which shows every error as a crash: those of bigreg say what to do.
         self._worker = FunctionWorker(lambda: work(self._report))
-        # The worker relays every error as a crash of napari; those of bigreg say what to do, and have their own way.
-        self._worker.errored.disconnect()
 
     @property
     def cancelled(self) -> bool:
