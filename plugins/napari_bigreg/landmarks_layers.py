@@ -37,9 +37,14 @@ class PairLayers:
         self._busy = False
         self._rows: dict[str, list[Pair]] = {side: [] for side in SIDES}
         self.layers = {side: self._layer(side) for side in SIDES}
+        self._connections: list[tuple[Any, Callable[[Any], None]]] = []
         for side, layer in self.layers.items():
-            layer.events.data.connect(lambda event, side=side: self._changed(side, event))
-            layer.selected_data.events.items_changed.connect(lambda event=None, side=side: self._selected(side))
+            self._connections += [
+                (layer.events.data, lambda event, side=side: self._changed(side, event)),
+                (layer.selected_data.events.changed, lambda event, side=side: self._selected(side)),
+            ]
+        for emitter, call in self._connections:
+            emitter.connect(call)
 
     def _layer(self, side: str) -> Points:
         """The layer of a side: that which opening the run has made, or a new one."""
@@ -57,10 +62,10 @@ class PairLayers:
         return layer
 
     def close(self) -> None:
-        for side, layer in self.layers.items():
-            layer.events.data.disconnect()
-            if layer in self.views[side].layers:
-                self.views[side].layers.remove(layer)
+        """Leave the layers to themselves."""
+        for emitter, call in self._connections:
+            emitter.disconnect(call)
+        self._connections = []
 
     def adding(self, on: bool) -> None:
         """Whether a click in a view places a point."""

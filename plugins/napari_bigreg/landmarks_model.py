@@ -192,9 +192,9 @@ class LandmarksModel:
             derivative=self.derivative(pair.fixed), within=within,
         )  # fmt: skip
 
-    def errors(self) -> Errors:
-        """How far the affine, and the whole map, take each fixed point from its moving one."""
-        now = self.landmarks
+    def errors(self, pairs: Landmarks | None = None) -> Errors:
+        """How far the affine, and the whole map, take each fixed point from its moving one; default: as they are."""
+        now = self.landmarks if pairs is None else pairs
         affine = np.linalg.norm(apply_affine(self.affine, now.fixed) - now.moving, axis=1)
         through = self._through(now.fixed)
         mapped = np.full(len(now), np.nan) if self.missing else np.linalg.norm(through - now.moving, axis=1)

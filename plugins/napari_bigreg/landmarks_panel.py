@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 
 from bigreg.errors import BigregError
 
-from .landmarks_layers import PairLayers
+from .landmarks_layers import UNUSED, PairLayers
 from .landmarks_model import SIDES, Errors, LandmarksModel, Pair
 from .linked_views import LinkedViews
 from .open_model import RunView, placed
@@ -313,8 +313,8 @@ class LandmarksPanel(QWidget):
         if self.model is None:
             return
         self._measuring = True
-        model = self.model
-        self._start(lambda report: model.errors(), "TRE", self._measured, bar=False, ended=self._measuring_ended)
+        model, pairs = self.model, self.model.landmarks
+        self._start(lambda report: model.errors(pairs), "TRE", self._measured, bar=False, ended=self._measuring_ended)
 
     def _measuring_ended(self) -> None:
         self._measuring = False
@@ -330,7 +330,7 @@ class LandmarksPanel(QWidget):
             for column, value in ((BEFORE, errors.affine[row]), (AFTER, errors.mapped[row])):
                 item = self.table.item(row, column)
                 item.setText("proposed" if pair.lacks and column == AFTER else _text(value))
-                item.setForeground(QColor("#8a919c" if pair.lacks or not pair.active else "#f0f1f2"))
+                item.setForeground(QColor(UNUSED) if pair.lacks or not pair.active else self.table.palette().text())
         self._filling = False
         self.figures.setText(errors.text())
 

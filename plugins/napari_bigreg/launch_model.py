@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -104,11 +105,13 @@ class Launch:
         with _in("set"):
             load_config(self.config, overrides=list(self.overrides))
         overrides = list(self.overrides)
-        for place, value, key in (("cluster", None, ""), ("workers", self.workers, "cluster.workers"),
-                                  ("memory", self.memory, "cluster.memory_limit")):  # fmt: skip
-            overrides += [f"{key}={value}" if place == "workers" else f"{key}='{value}'"] if value else []
-            with _in(place):
-                config = load_config(self.config, cluster=self.cluster or None, overrides=overrides)
+        with _in("cluster"):
+            config = load_config(self.config, cluster=self.cluster or None, overrides=overrides)
+        for place, key, value in (("workers", "workers", self.workers), ("memory", "memory_limit", self.memory)):
+            if value:
+                overrides.append(f"cluster.{key}={json.dumps(value)}")
+                with _in(place):
+                    config = load_config(self.config, cluster=self.cluster or None, overrides=overrides)
         return config
 
 

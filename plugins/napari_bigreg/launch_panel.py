@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -317,7 +318,8 @@ class LaunchPanel(QWidget):
         self._watch.stop()
         self._again = False
         self._work.cancel()
-        self.previewer.close()
+        # Its worker takes a moment to end, for which the window does not wait.
+        threading.Thread(target=self.previewer.close, name="bigreg-preview-end", daemon=True).start()
         super().closeEvent(event)
 
 

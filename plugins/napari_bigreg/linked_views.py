@@ -51,8 +51,10 @@ class LinkedViews:
         self._connections = [
             (emitter, lambda event=None, side=side: self._moved(side))
             for side, view in self.views.items()
-            for emitter in (view.camera.events.center, view.camera.events.zoom, view.dims.events.point,
-                            view.dims.events.order, view.dims.events.ndisplay, view.camera.events.angles)
+            for emitter in (
+                view.camera.events.center, view.camera.events.zoom, view.camera.events.angles,
+                view.dims.events.point, view.dims.events.order, view.dims.events.ndisplay,
+            )
         ]  # fmt: skip
         for emitter, call in self._connections:
             emitter.connect(call)
@@ -84,6 +86,7 @@ class LinkedViews:
         for emitter, call in self._connections:
             emitter.disconnect(call)
         self._connections = []
+        self.enabled, self._wish = False, None
         self._timer.stop()
         if self._job is not None:
             self._job.cancel()

@@ -147,9 +147,9 @@ def panel(run, make_napari_viewer, qtbot):
     viewer.window.add_dock_widget(panel, name="Landmarks")
     qtbot.keyClicks(panel.choice.box.lineEdit(), run.url)
     qtbot.keyClick(panel.choice.box.lineEdit(), Qt.Key.Key_Return)
-    qtbot.waitUntil(lambda: panel.model is not None, timeout=60000)
+    qtbot.waitUntil(lambda: panel.model is not None, timeout=300000)
     yield panel
-    qtbot.waitUntil(lambda: not panel._work._jobs, timeout=60000)
+    qtbot.waitUntil(lambda: not panel._work._jobs, timeout=300000)
     panel.close()
 
 
@@ -158,7 +158,7 @@ def press(qtbot, button):
 
 
 def wait(qtbot, condition):
-    qtbot.waitUntil(condition, timeout=60000)
+    qtbot.waitUntil(condition, timeout=300000)
 
 
 def complete(panel, cells):

@@ -171,7 +171,7 @@ def press(qtbot, button):
 
 
 def wait(qtbot, condition):
-    qtbot.waitUntil(condition, timeout=120000)
+    qtbot.waitUntil(condition, timeout=400000)
 
 
 @pytest.fixture
