@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import yaml
 from psygnal import Signal
 
 import bigreg
@@ -17,6 +19,7 @@ from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import Landmarks, bigwarp_text, landmarks, read_landmarks
 from bigreg.transforms.maps import Affine, Map
 
+from .launch_model import Choice, Launch
 from .snapping import Levels, Snapped, snap
 
 SIDES = ("fixed", "moving")
@@ -243,3 +246,18 @@ class LandmarksModel:
         path = self.run.save_landmarks(self.landmarks)
         self.saved = True
         return path
+
+    def steered(self) -> Launch:
+        """Keep all pairs in the run, and what would register its images again with them. Raises OutputError."""
+        pairs = self.save()
+        folder = Path(tempfile.mkdtemp(prefix="bigreg-"))
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(self.run.config.model_dump(mode="json", exclude={"cluster"}), sort_keys=False))
+        images = self.run.store.attributes["images"]
+        stem = self.run.url.rstrip("/").removesuffix(".zarr")
+        return Launch(
+            *(Choice.of(images[side]) for side in SIDES),
+            f"{stem}-steered.zarr",
+            str(config),
+            (f"landmarks.path={pairs}",),
+        )

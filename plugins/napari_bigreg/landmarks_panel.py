@@ -14,10 +14,8 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
-    QPushButton,
     QSplitter,
     QTableWidget,
     QTableWidgetItem,
@@ -27,8 +25,11 @@ from qtpy.QtWidgets import (
 
 from bigreg.errors import BigregError
 
+from .controls import WRONG, make_button, make_row, make_text
 from .landmarks_layers import UNUSED, PairLayers
 from .landmarks_model import SIDES, Errors, LandmarksModel, Pair
+from .launch_model import Launch
+from .launch_panel import LaunchPanel
 from .linked_views import LinkedViews
 from .open_model import RunView, placed
 from .panel import RunChoice, Work, runs_of
@@ -48,6 +49,7 @@ class LandmarksPanel(QWidget):
         self.views: LinkedViews | None = None
         self.layers: PairLayers | None = None
         self.canvas: QtViewer | None = None
+        self.launch: LaunchPanel | None = None
         self._work = Work(self)
         self._measuring = False
         self._measure_again = False
@@ -66,21 +68,26 @@ class LandmarksPanel(QWidget):
         self.link.setChecked(True)
         self.link.setToolTip("Each view follows the other through the current map")
         self.link.toggled.connect(lambda on: self.views and self.views.enable(on))
-        self.add = _button("Add pairs", "Click in either view; the map proposes the other point", self._toggle_adding)
+        self.add = make_button(
+            "Add pairs", "Click in either view; the map proposes the other point", self._toggle_adding
+        )
         self.add.setCheckable(True)
         self.within = QDoubleSpinBox()
         self.within.setRange(0.1, 10000)
         self.within.setValue(15)
         self.within.setSuffix(" um")
         self.within.setToolTip("How far around the moving point is searched")
-        self.snap = _button("Snap", "Move the moving points of the chosen rows to where the images agree", self._snap)
-        self.accept = _button("Accept", "Take the proposed points of the chosen rows as they are", self._accept)
-        self.remove = _button("Remove", "Remove the chosen rows", self._remove)
-        self.load = _button("Import...", "Add the pairs of a BigWarp CSV", self._import)
-        self.export = _button("Export...", "Write a BigWarp CSV", self._export)
-        self.save = _button(
+        self.snap = make_button(
+            "Snap", "Move the moving points of the chosen rows to where the images agree", self._snap
+        )
+        self.accept = make_button("Accept", "Take the proposed points of the chosen rows as they are", self._accept)
+        self.remove = make_button("Remove", "Remove the chosen rows", self._remove)
+        self.load = make_button("Import...", "Add the pairs of a BigWarp CSV", self._import)
+        self.export = make_button("Export...", "Write a BigWarp CSV", self._export)
+        self.save = make_button(
             "Save in the run", "Keep the pairs in the run: they steer and judge registrations", self._save
         )
+        self.steer = make_button("Steer a run...", "Register the images again, led by these pairs", self._steer)
         self.table = QTableWidget(0, 4)
         self.table.setHorizontalHeaderLabels(HEADER)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -92,9 +99,7 @@ class LandmarksPanel(QWidget):
         self.table.itemSelectionChanged.connect(self._chosen)
         self.table.cellDoubleClicked.connect(lambda row, column: self._go_to(row))
         self.figures = QLabel()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message = make_text()
 
         self.place = QWidget()
         self.place.setMinimumHeight(260)
@@ -102,10 +107,10 @@ class LandmarksPanel(QWidget):
         below = QWidget()
         column = QVBoxLayout(below)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(_row(self.add, self.snap, QLabel("within"), self.within, self.accept, self.remove))
+        column.addLayout(make_row(self.add, self.snap, QLabel("within"), self.within, self.accept, self.remove))
         column.addWidget(self.table)
         column.addWidget(self.figures)
-        column.addLayout(_row(self.load, self.export, self.save))
+        column.addLayout(make_row(self.load, self.export, self.save, self.steer))
         column.addWidget(self.message)
         split = QSplitter(Qt.Orientation.Vertical)
         split.addWidget(self.place)
@@ -113,18 +118,21 @@ class LandmarksPanel(QWidget):
         split.setStretchFactor(0, 3)
         split.setStretchFactor(1, 2)
         whole = QVBoxLayout(self)
-        whole.addLayout(_row(self.choice, self.link))
+        whole.addLayout(make_row(self.choice, self.link))
         whole.addWidget(split)
         self.setMinimumWidth(520)
         self._enable()
 
     def _enable(self) -> None:
-        for control in (self.add, self.snap, self.accept, self.remove, self.load, self.export, self.save, self.link):
+        controls = (
+            self.add, self.snap, self.accept, self.remove, self.load, self.export, self.save, self.steer, self.link,
+        )  # fmt: skip
+        for control in controls:
             control.setEnabled(self.model is not None)
 
     def say(self, text: str, wrong: bool = False) -> None:
         """Show what happened, or what went wrong, below the table."""
-        self.message.setStyleSheet("color: #ff7b6b" if wrong else "")
+        self.message.setStyleSheet(WRONG if wrong else "")
         self.message.setText(text)
 
     def _failed(self, error: Exception) -> None:
@@ -360,19 +368,17 @@ class LandmarksPanel(QWidget):
         self.save.setText("Save in the run")
         self.say(f"kept in {path}")
 
+    def _steer(self) -> None:
+        model = self.model
+        self._start(lambda report: model.steered(), "Saving landmarks", self._launch)
 
-def _button(text: str, tip: str, call: Any) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda checked=False: call())
-    return button
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
+    def _launch(self, launch: Launch) -> None:
+        """The panel that starts runs, filled in: the plan is looked at, and a person says go."""
+        self.save.setText("Save in the run")
+        self.launch = LaunchPanel(self.viewer)
+        self.launch.form.fill(launch)
+        self.viewer.window.add_dock_widget(self.launch, name="Launch", area="right", tabify=True)
+        self.say("see Launch")
 
 
 def _number() -> QTableWidgetItem:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QCompleter,
     QFileDialog,
     QFormLayout,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -20,9 +21,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .controls import WRONG, make_button, make_line, make_number
 from .launch_model import SIDES, Choice, FieldError, Launch, clusters, keys, presets
-
-WRONG = "color: #ff7b6b"
 
 
 class Field(QWidget):
@@ -55,36 +55,42 @@ class ImageField(Field):
     changed = Signal()
 
     def __init__(self, side: str) -> None:
-        self.path = _line(f"{side}: path or URL")
+        self.path = make_line(f"{side}: path or URL")
         self.browse = _browse(self.path, f"Choose {side}")
         super().__init__(self.path, self.browse)
-        self.channel = QSpinBox()
-        self.channel.setRange(-1, 99)
-        self.channel.setValue(-1)
-        self.channel.setSpecialValueText("first")
-        self.channel.setToolTip("Channel, from 0")
-        self.dataset = _line("dataset, in N5, Zarr, HDF5")
-        self.dataset.setToolTip("Path inside of a container, where it holds more than one image")
-        self.spacing = _line("spacing z y x, um")
-        self.spacing.setToolTip("Voxel size, where the file does not say or is wrong")
-        more = QHBoxLayout()
+        self.channel, self.time = make_number("channel, from 0"), make_number("time point, from 0")
+        self.texts = {
+            "dataset": make_line(
+                "dataset", "Path inside of a container (N5, Zarr, HDF5) that holds more than one image"
+            ),
+            "orientation": make_line("orientation", "Sides at which the z, y, x axes start, such as psl (brainglobe)"),
+            "spacing": make_line("spacing z y x", "Voxel size, um, where the file does not say or is wrong"),
+            "origin": make_line("origin z y x", "World place of the first voxel's centre, um"),
+        }
+        more = QGridLayout()
         more.setContentsMargins(0, 0, 0, 0)
-        for widget in (QLabel("channel"), self.channel, self.dataset, self.spacing):
-            more.addWidget(widget)
+        widgets = (self.channel, self.texts["dataset"], self.texts["spacing"], self.time, self.texts["orientation"],
+                   self.texts["origin"])  # fmt: skip
+        for place, widget in enumerate(widgets):
+            more.addWidget(widget, *divmod(place, 3))
         self.layout().insertLayout(1, more)
-        for line in (self.path, self.dataset, self.spacing):
+        for line in (self.path, *self.texts.values()):
             line.textChanged.connect(lambda _: self.changed.emit())
-        self.channel.valueChanged.connect(lambda _: self.changed.emit())
+        for number in (self.channel, self.time):
+            number.valueChanged.connect(lambda _: self.changed.emit())
 
     @property
     def choice(self) -> Choice:
-        channel = self.channel.value()
-        return Choice(
-            self.path.text().strip(),
-            self.dataset.text().strip(),
-            None if channel < 0 else channel,
-            self.spacing.text().strip(),
-        )
+        channel, time = (None if n.value() < 0 else n.value() for n in (self.channel, self.time))
+        texts = {name: line.text().strip() for name, line in self.texts.items()}
+        return Choice(self.path.text().strip(), channel=channel, time=time, **texts)
+
+    def fill(self, choice: Choice) -> None:
+        self.path.setText(choice.path)
+        for number, value in ((self.channel, choice.channel), (self.time, choice.time)):
+            number.setValue(-1 if value is None else value)
+        for name, line in self.texts.items():
+            line.setText(getattr(choice, name))
 
 
 class Overrides(Field):
@@ -108,7 +114,7 @@ class Overrides(Field):
         box.completer().setFilterMode(Qt.MatchFlag.MatchContains)
         box.completer().setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
         box.setCurrentText(key)
-        line = _line("value")
+        line = make_line("value")
         line.setText(value)
         gone = QPushButton("x")
         gone.setMaximumWidth(26)
@@ -124,6 +130,14 @@ class Overrides(Field):
         gone.clicked.connect(lambda checked=False: self._remove(entry))
         box.currentTextChanged.connect(lambda _: self.changed.emit())
         line.textChanged.connect(lambda _: self.changed.emit())
+
+    def fill(self, items: tuple[str, ...]) -> None:
+        """These rows and no others."""
+        for entry in list(self.rows):
+            self._remove(entry)
+        for item in items:
+            key, _, value = item.partition("=")
+            self.append(key, value)
 
     def _remove(self, entry: tuple) -> None:
         self.rows.remove(entry)
@@ -153,7 +167,7 @@ class LaunchForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.images = {side: ImageField(side) for side in SIDES}
-        self.run = _line("new run: run.zarr")
+        self.run = make_line("new run: run.zarr")
         self.config = QComboBox()
         self.config.setEditable(True)
         self.config.addItems(presets())
@@ -169,7 +183,7 @@ class LaunchForm(QWidget):
         self.workers.setRange(0, 100000)
         self.workers.setSpecialValueText("as configured")
         self.workers.setToolTip("Worker processes")
-        self.memory = _line("such as 4GB")
+        self.memory = make_line("such as 4GB")
         self.fields: dict[str, Field] = {
             **self.images,
             "run": Field(self.run, _browse_new(self.run)),
@@ -206,25 +220,22 @@ class LaunchForm(QWidget):
             self.memory.text().strip(),
         )
 
+    def fill(self, launch: Launch) -> None:
+        """Fill in everything."""
+        for side, image in self.images.items():
+            image.fill(getattr(launch, side))
+        self.run.setText(launch.run)
+        self.config.setCurrentText(launch.config)
+        self.overrides.fill(launch.overrides)
+        self.cluster.setCurrentText(launch.cluster)
+        self.workers.setValue(launch.workers or 0)
+        self.memory.setText(launch.memory)
+
     def tell(self, error: FieldError | None) -> None:
         """Show an error where it belongs, or none."""
         for name, field in self.fields.items():
             field.tell(str(error) if error is not None and error.place == name else "")
         self.overrides.mark(None if error is None else error.row)
-
-
-def _line(hint: str) -> QLineEdit:
-    line = QLineEdit()
-    line.setPlaceholderText(hint)
-    return line
-
-
-def _button(tip: str, call: Callable[[], Any]) -> QPushButton:
-    button = QPushButton("...")
-    button.setMaximumWidth(30)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda checked=False: call())
-    return button
 
 
 def _browse(line: QLineEdit, title: str, file: bool = False) -> QPushButton:
@@ -237,7 +248,7 @@ def _browse(line: QLineEdit, title: str, file: bool = False) -> QPushButton:
         if found:
             line.setText(found)
 
-    return _button(title, look)
+    return _small(title, look)
 
 
 def _browse_new(line: QLineEdit) -> QPushButton:
@@ -246,4 +257,10 @@ def _browse_new(line: QLineEdit) -> QPushButton:
         if found:
             line.setText(found)
 
-    return _button("Where the run is to be", look)
+    return _small("Where the run is to be", look)
+
+
+def _small(tip: str, call: Callable[[], Any]) -> QPushButton:
+    made = make_button("...", tip, call)
+    made.setMaximumWidth(30)
+    return made

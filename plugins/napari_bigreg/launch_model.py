@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +37,50 @@ class FieldError(Exception):
 
 @dataclass(frozen=True)
 class Choice:
-    """One image: a path or URL, and what its file does not say. `spacing`: text "z y x", um."""
+    """One image: a path or URL, and what its file does not say or says wrongly (text as a person types it)."""
 
     path: str = ""
     dataset: str = ""
     channel: int | None = None
+    time: int | None = None
     spacing: str = ""
+    origin: str = ""
+    orientation: str = ""
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> Choice:
+        """From what a run keeps of its image."""
+        given = {f.name: spec.get(f.name) for f in fields(cls)}
+        texts = {k: " ".join(f"{v:g}" for v in given[k]) for k in ("spacing", "origin") if given[k] is not None}
+        return cls(**{k: v for k, v in {**given, **texts}.items() if v is not None})
+
+    def given(self, side: str) -> dict[str, Any]:
+        """What is said beside the path. Raises InputError."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "path" or value in ("", None):
+                continue
+            if f.name in ("spacing", "origin"):
+                try:
+                    value = tuple(float(v) for v in value.replace(",", " ").split())
+                except ValueError as error:
+                    raise InputError(f"{side} {f.name} '{value}' is not three numbers Z Y X in um") from error
+            out[f.name] = value
+        return out
 
     def options(self, side: str) -> list[str]:
-        out = ["--" + f"{side}-dataset", self.dataset] if self.dataset else []
-        out += [f"--{side}-channel", str(self.channel)] if self.channel is not None else []
-        return out + ([f"--{side}-spacing", *self.spacing.split()] if self.spacing.strip() else [])
+        """For the command line."""
+        out = []
+        for name, value in self.given(side).items():
+            out += [f"--{side}-{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+        return out
 
     def open(self, side: str) -> Volume:
         """Raises InputError."""
         if not self.path.strip():
             raise InputError(f"{side} is missing: give a path or URL")
-        spacing = None
-        if self.spacing.strip():
-            try:
-                spacing = tuple(float(v) for v in self.spacing.replace(",", " ").split())
-            except ValueError as error:
-                raise InputError(f"{side} spacing '{self.spacing}' is not three numbers Z Y X in um") from error
-        return bigreg.open_volume(
-            self.path, name=side, dataset=self.dataset or None, channel=self.channel, spacing=spacing
-        )
+        return bigreg.open_volume(self.path, name=side, **self.given(side))
 
 
 @dataclass(frozen=True)

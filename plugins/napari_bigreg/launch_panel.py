@@ -13,10 +13,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGroupBox,
-    QHBoxLayout,
-    QLabel,
     QProgressBar,
-    QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -24,7 +21,8 @@ from qtpy.QtWidgets import (
 
 from bigreg.errors import BigregError
 
-from .launch_form import WRONG, LaunchForm
+from .controls import WRONG, make_button, make_row, make_text
+from .launch_form import LaunchForm
 from .launch_model import Checked, FieldError, Started, begin, check, opened
 from .linked_views import centre_of
 from .open_model import FIXED, MOVING, placed
@@ -62,17 +60,17 @@ class LaunchPanel(QWidget):
     def _build(self) -> None:
         self.form = LaunchForm()
         self.form.changed.connect(self._changed)
-        self.plan = _button("Plan", "Check everything and say what it would cost; reads no voxel", self.make_plan)
-        self.go = _button("Start", "Start as a process of its own: closing napari does not stop it", self.start)
-        self.copy = _button("Copy the command", "For a terminal, or the login node of a cluster", self._copy)
-        self.rows = _text()
+        self.plan = make_button("Plan", "Check everything and say what it would cost; reads no voxel", self.make_plan)
+        self.go = make_button("Start", "Start as a process of its own: closing napari does not stop it", self.start)
+        self.copy = make_button("Copy the command", "For a terminal, or the login node of a cluster", self._copy)
+        self.rows = make_text()
         self.level = QComboBox()
         self.level.addItems([f"level {i}" for i in range(4)])
         self.level.setCurrentIndex(1)
         self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
         self.level.currentIndexChanged.connect(lambda _: self._changed())
-        self.try_it = _button("Preview here", "Register the block around the middle of the view", self.make_preview)
-        self.cancel = _button("Cancel", "Forget the preview that is being made", self._cancel)
+        self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
+        self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
         self.cancel.setEnabled(False)
         self.live = QCheckBox("live")
         self.live.setToolTip("Again after every change of a value")
@@ -82,17 +80,17 @@ class LaunchPanel(QWidget):
         self.after.toggled.connect(self._show_after)
         self.bar = QProgressBar()
         self.bar.hide()
-        self.figures = _text()
-        self.message = _text()
+        self.figures = make_text()
+        self.message = make_text()
         box = QGroupBox("Preview of one block")
         column = QVBoxLayout(box)
-        column.addLayout(_row(self.level, self.try_it, self.cancel, self.live, self.after))
+        column.addLayout(make_row(self.level, self.try_it, self.cancel, self.live, self.after))
         column.addWidget(self.bar)
         column.addWidget(self.figures)
         inside = QWidget()
         whole = QVBoxLayout(inside)
         whole.addWidget(self.form)
-        whole.addLayout(_row(self.plan, self.go, self.copy))
+        whole.addLayout(make_row(self.plan, self.go, self.copy))
         whole.addWidget(self.message)
         whole.addWidget(self.rows)
         whole.addWidget(box)
@@ -138,14 +136,14 @@ class LaunchPanel(QWidget):
             return
         self.form.tell(None)
         self.say(f"{title.lower()} ...")
-        for button in (self.plan, self.go):
-            button.setEnabled(False)
+        for control in (self.plan, self.go):
+            control.setEnabled(False)
         self._checking = self._work.start(work, title, done=done, failed=self._failed, ended=self._checked)
 
     def _checked(self) -> None:
         self._checking = None
-        for button in (self.plan, self.go):
-            button.setEnabled(True)
+        for control in (self.plan, self.go):
+            control.setEnabled(True)
 
     def _planned(self, found: Checked) -> None:
         self._list_levels(found.volumes["fixed"])
@@ -323,27 +321,6 @@ class LaunchPanel(QWidget):
         super().closeEvent(event)
 
 
-def _button(text: str, tip: str, call: Any) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda checked=False: call())
-    return button
-
-
 def _limits(data: np.ndarray) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(data, (1, 99.8)))
     return low, high if high > low else low + 1
-
-
-def _text() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

@@ -275,3 +275,15 @@ def test_what_is_no_run_is_said_in_the_panel(make_napari_viewer, qtbot, tmp_path
     qtbot.keyClicks(panel.choice.box.lineEdit(), str(tmp_path))
     qtbot.keyClick(panel.choice.box.lineEdit(), Qt.Key.Key_Return)
     wait(qtbot, lambda: "is not a bigreg run" in panel.message.text())
+
+
+def test_the_pairs_lead_to_another_run(panel, qtbot, cells):
+    complete(panel, cells)
+    press(qtbot, panel.steer)
+    wait(qtbot, lambda: panel.launch is not None)
+    run, launch = panel.model.run, panel.launch.form.launch
+    assert launch.overrides == (f"landmarks.path={run.store.path('landmarks', 'pairs.csv')}",)
+    assert launch.fixed.open("fixed").identity()["shape"] == [32, 44, 48]
+    assert bigreg.load_config(launch.config).result_part() == run.config.result_part()
+    assert launch.run.endswith("run-steered.zarr") and len(run.landmarks()) == 5
+    panel.launch.close()

@@ -229,8 +229,14 @@ def test_paths_can_be_looked_for(panel, qtbot, monkeypatch):
     press(qtbot, image.browse)
     assert image.path.text() == "/data/b.tif"
     image.channel.setValue(1)
-    qtbot.keyClicks(image.spacing, "2 1 1")
-    assert panel.form.launch.fixed == Choice("/data/b.tif", channel=1, spacing="2 1 1")
+    qtbot.keyClicks(image.texts["spacing"], "2 1 1")
+    qtbot.keyClicks(image.texts["orientation"], "psl")
+    assert panel.form.launch.fixed == Choice("/data/b.tif", channel=1, spacing="2 1 1", orientation="psl")
+    before = panel.form.launch
+    panel.form.fill(Launch())
+    assert panel.form.launch == Launch()
+    panel.form.fill(before)
+    assert panel.form.launch == before
     press(qtbot, panel.copy)
     assert QApplication.clipboard().text().startswith("bigreg register /data/b.tif")
 
