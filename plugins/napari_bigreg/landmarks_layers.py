@@ -37,11 +37,11 @@ class PairLayers:
         self._busy = False
         self._rows: dict[str, list[Pair]] = {side: [] for side in SIDES}
         self.layers = {side: self._layer(side) for side in SIDES}
-        self._connections: list[tuple[Any, Callable[[Any], None]]] = []
+        self._connections: list[tuple[Any, Callable[..., None]]] = []
         for side, layer in self.layers.items():
             self._connections += [
                 (layer.events.data, lambda event, side=side: self._changed(side, event)),
-                (layer.selected_data.events.changed, lambda event, side=side: self._selected(side)),
+                (layer.selected_data.events.items_changed, lambda *changes, side=side: self._selected(side)),
             ]
         for emitter, call in self._connections:
             emitter.connect(call)

@@ -286,14 +286,12 @@ class LandmarksPanel(QWidget):
         self._filling = True
         self.table.setRowCount(len(self.model.pairs))
         for row, pair in enumerate(self.model.pairs):
-            use = QTableWidgetItem()
-            use.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-            use.setCheckState(Qt.CheckState.Checked if pair.active else Qt.CheckState.Unchecked)
-            self.table.setItem(row, USE, use)
-            self.table.setItem(row, NAME, QTableWidgetItem(pair.name))
-            for column in (BEFORE, AFTER):
-                if self.table.item(row, column) is None:
-                    self.table.setItem(row, column, _number())
+            if self.table.item(row, USE) is None:
+                for column, item in enumerate((_tick(), QTableWidgetItem(), _number(), _number())):
+                    self.table.setItem(row, column, item)
+            state = Qt.CheckState.Checked if pair.active else Qt.CheckState.Unchecked
+            self.table.item(row, USE).setCheckState(state)
+            self.table.item(row, NAME).setText(pair.name)
         self._filling = False
         self._chosen_in_view(chosen)
         self.layers.refresh()
@@ -379,6 +377,12 @@ class LandmarksPanel(QWidget):
         self.launch.form.fill(launch)
         self.viewer.window.add_dock_widget(self.launch, name="Launch", area="right", tabify=True)
         self.say("see Launch")
+
+
+def _tick() -> QTableWidgetItem:
+    item = QTableWidgetItem()
+    item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+    return item
 
 
 def _number() -> QTableWidgetItem:

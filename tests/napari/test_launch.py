@@ -67,7 +67,7 @@ def test_a_good_form_has_a_plan(launch):
         ({"fixed": Choice("")}, "fixed", "is missing"),
         ({"moving": Choice("nowhere.tif")}, "moving", "nowhere.tif"),
         ({"config": "nothing"}, "config", "'nothing' is neither"),
-        ({"overrides": ("blocks.core=96", "blocks.halo=no")}, "set", "blocks.halo"),
+        ({"overrides": ("blocks.core=96", "blocks.halo=many")}, "set", "blocks.halo"),
         ({"overrides": ("blocks.core",)}, "set", "KEY=VALUE"),
         ({"cluster": "cloud"}, "cluster", "'cloud' is neither"),
         ({"memory": "much"}, "memory", "memory_limit"),
