@@ -23,8 +23,9 @@ from .context import IMAGES, Context, field_reader
 from .store import complete, require_fields
 
 PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian")
-"""The images; the moving one after the affine alone, and after all, on the fixed grid; the displacements (3, z, y, x)
-in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight stencils says that a cell folds."""
+"""The images; the moving one after the affine alone and after all, on the fixed grid; the displacements (3, z, y, x)
+in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight
+stencils says that a cell folds."""
 
 Read = Callable[[Shape, Shape], np.ndarray]
 
@@ -142,7 +143,7 @@ def _jacobian(displacement: Samples) -> Samples:
         if min(b - a for a, b in zip(low, high, strict=True)) < 2 or min(np.subtract(stop, start)) < 1:
             return np.ones(tuple(np.subtract(stop, start)), np.float32)
         values = torch.as_tensor(displacement.read(low, high).astype(np.float32))
-        found = np.array(central_jacobian(values, grid.spacing), dtype=np.float32)
+        found = torch.as_tensor(central_jacobian(values, grid.spacing)).numpy()
         cells = min_determinant(values, grid.spacing).numpy()
         for corner in np.ndindex(2, 2, 2):  # a cell that folds shows at each of its samples
             part = found[tuple(slice(c, c + n) for c, n in zip(corner, cells.shape, strict=True))]

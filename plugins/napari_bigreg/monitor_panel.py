@@ -25,10 +25,12 @@ from qtpy.QtWidgets import (
 from bigreg.errors import BigregError
 
 from .colours import STATUS
+from .inspect_layers import Drawn
 from .monitor_model import MonitorModel, Snapshot
-from .open_model import block_layer, placed
-from .panel import RunChoice, Work, layer_of, pixmap
+from .open_model import block_layer
+from .panel import RunChoice, Work, camera_of, layer_of, pixmap
 from .pictures import patch_tiles
+from .planes import Plane
 from .processes import log_of, start_process
 from .threads import tell
 
@@ -244,7 +246,7 @@ class MonitorPanel(QWidget):
         index = failed[(failed.index(shown) + 1) % len(failed)] if shown in failed else failed[0]
         centre = self.model.centre_of(index, self.snapshot)
         self.viewer.dims.set_point(range(3), centre)
-        self.viewer.camera.center = centre
+        camera_of(self.viewer).center = tuple(centre)
         self.show_block(self.snapshot.stage, index)
 
     # ------------------------------------------------------------------------------------------------ one block
@@ -308,28 +310,13 @@ class MonitorPanel(QWidget):
 
     def _mark(self, index: tuple[int, int, int]) -> None:
         """A frame around a block in the plane that is shown."""
-        shown = list(self.viewer.dims.displayed)[-2:]
-        grid = self.snapshot.blocks.grid
-        point = np.asarray(self.viewer.dims.point[-3:], dtype=float)[None]
-        here = grid.world_to_index(point)[0]
-        corners = np.tile(np.asarray(index, dtype=float), (4, 1))
-        for axis in set(range(3)) - set(shown):
-            corners[:, axis] = here[axis]
-        for corner, (a, b) in enumerate(((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))):
-            corners[corner, shown[0]] += a
-            corners[corner, shown[1]] += b
-        self._unmark()
-        self.viewer.add_shapes(
-            [corners], shape_type="polygon", name="block", face_color="transparent", edge_color="white",
-            edge_width=0.02, metadata={"bigreg": {"run": self.model.url, "what": "block"}}, **placed(grid),
-        )  # fmt: skip
-        if self.layer in self.viewer.layers:
-            self.viewer.layers.selection.active = self.layer
+        axis = int(self.viewer.dims.order[-3])
+        point = tuple(float(v) for v in self.viewer.dims.point[-3:])
+        Drawn(self.viewer, self.model.url).mark(self.snapshot.blocks.grid, index, Plane(axis, point[axis], point, 1.0))
 
     def _unmark(self) -> None:
-        mark = layer_of(self.viewer, self.model.url, "block") if self.model is not None else None
-        if mark is not None:
-            self.viewer.layers.remove(mark)
+        if self.model is not None:
+            Drawn(self.viewer, self.model.url).remove("block")
 
     def _forget_block(self) -> None:
         self.block = self.patches = None

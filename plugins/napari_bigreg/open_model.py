@@ -6,6 +6,7 @@ What a run does not have yet is left out; what is damaged is left out and named 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,9 @@ def placed(grid: Grid) -> dict[str, Any]:
     where: dict[str, Any] = {"units": UNITS, "axis_labels": AXES}
     if grid.is_axis_aligned:
         return {**where, "scale": grid.spacing, "translate": grid.origin}
-    # scale first, so that thickness and thumbnails know the voxels; the rest as an affine of micrometres.
+    # napari cannot turn a slice, and says so each time it slices: of blocks, which are turned by half the affine's
+    # few degrees, the nearest are shown.
+    warnings.filterwarnings("ignore", message="Non-orthogonal slicing")
     return {**where, "affine": grid.affine}
 
 
@@ -206,7 +209,7 @@ class RunView:
 
 def enlargement(length: np.ndarray, step: float) -> float:
     """By how much arrows of some lengths, `step` apart, are drawn longer to be seen: 1, 2, 5, 10, ..., 100."""
-    usual = float(np.percentile(length, 95)) if length.size else 0.0
+    usual = float(np.percentile(length, 70)) if length.size else 0.0
     return next((f for f in (100.0, 50.0, 20.0, 10.0, 5.0, 2.0) if f * usual <= step), 1.0)
 
 

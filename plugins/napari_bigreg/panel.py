@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from napari.layers import Layer
 from qtpy.compat import isalive
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
 from . import threads
+from .open_model import RunView
 
 
 def pixmap(picture: np.ndarray) -> QPixmap:
@@ -113,10 +115,26 @@ class RunChoice(QWidget):
         self.box.blockSignals(False)
 
 
+def camera_of(viewer: Any) -> Any:
+    """The camera; napari 0.9 has moved it."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
 def runs_of(viewer: Any) -> list[str]:
     """The runs whose layers a viewer shows, the newest first."""
     urls = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
     return list(dict.fromkeys(reversed(urls)))
+
+
+def show_layers(viewer: Any, url: str) -> None:
+    """Put the layers of a run into a viewer that shows none of it."""
+    if url in runs_of(viewer):
+        return
+    first = not len(viewer.layers)
+    for layer in RunView(url).layers():
+        viewer.add_layer(Layer.create(*layer))
+    if first:
+        viewer.reset_view()
 
 
 def layer_of(viewer: Any, url: str, what: str) -> Any | None:
