@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from bigreg.errors import InputError
-from bigreg.pipeline.viewing import Samples
+from bigreg.pipeline.pyramids import Samples
 
 RADIUS = 7
 """Voxels of the compared surroundings, of an axis whose spacing is the middle one."""

@@ -11,7 +11,9 @@ from napari.layers import Layer
 
 from .open_model import RunView
 
-PANELS = {name: (f"{name}_panel", f"{name.capitalize()}Panel") for name in ("monitor", "inspect", "landmarks", "launch")}
+PANELS = {
+    name: (f"{name}_panel", f"{name.capitalize()}Panel") for name in ("monitor", "inspect", "landmarks", "launch")
+}
 """Module and class of each."""
 
 

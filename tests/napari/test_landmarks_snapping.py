@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari_bigreg.snapping import snap
 from scipy.spatial.transform import Rotation
 
 from bigreg.errors import InputError
-from bigreg.pipeline.viewing import Samples
+from bigreg.pipeline.pyramids import Samples
 from bigreg.volumes import convert, open_volume
+
+pytest.importorskip("napari", reason="needs bigreg[napari]")
+from napari_bigreg.snapping import snap
 
 SHIFT = np.array((5.3, -7.1, 4.4))
 BLOBS = np.random.default_rng(1)
