@@ -287,7 +287,7 @@ def status(
 def view(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run stores: paths or URLs.")],
     panel: Annotated[
-        list[str] | None, typer.Option(help="Panel to begin with: inspect (default), monitor, landmarks, launch. Repeatable.")
+        list[str] | None, typer.Option(help="inspect (default), monitor, landmarks or launch. Repeatable.")
     ] = None,
 ) -> None:
     """Look at runs in napari: images, map, progress of the blocks; also while one goes on."""

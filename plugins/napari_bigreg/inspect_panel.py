@@ -27,8 +27,9 @@ from qtpy.QtWidgets import (
 from .colours import FOLD
 from .inspect_layers import Drawn
 from .inspect_model import BLEND, CHECKER, COMPUTED, FLICKER, OVERLAYS, SWIPE, InspectModel
-from .open_model import enlargement
-from .panel import RunChoice, Work, camera_of, layer_of, show_layers
+from .lazy import warn
+from .open_model import RunView, enlargement
+from .panel import RunChoice, Work, camera_of, layer_of, runs_of, show_layers
 from .planes import Plane
 from .threads import later
 
@@ -151,13 +152,22 @@ class InspectPanel(QWidget):
     def set_run(self, url: str) -> None:
         """Inspect a run from now on; its layers are opened if they are not yet."""
         self.text.setText(f"opening {url} …")
-        self._work.start(lambda report: InspectModel(url), "Open", done=self._opened, failed=self._failed, bar=False)
+        there = url in runs_of(self.viewer)
+
+        def work(report: Any) -> tuple[InspectModel, list, list[str]]:
+            model, problems = InspectModel(url), []
+            return model, [] if there else RunView(url, problems.append).layers(), problems
+
+        self._work.start(work, "Open", done=self._opened, failed=self._failed, bar=False)
 
     def _failed(self, error: Exception) -> None:
         self.text.setText(str(error))
 
-    def _opened(self, model: InspectModel) -> None:
-        show_layers(self.viewer, model.url)
+    def _opened(self, found: tuple[InspectModel, list, list[str]]) -> None:
+        model, layers, problems = found
+        show_layers(self.viewer, layers)
+        for problem in problems:
+            warn(problem)
         self.model, self.drawn = model, Drawn(self.viewer, model.url)
         self.choice.box.setEditText(model.url)
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"

@@ -13,7 +13,7 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
 from . import threads
-from .open_model import RunView
+from .open_model import LayerData
 
 
 def pixmap(picture: np.ndarray) -> QPixmap:
@@ -126,12 +126,10 @@ def runs_of(viewer: Any) -> list[str]:
     return list(dict.fromkeys(reversed(urls)))
 
 
-def show_layers(viewer: Any, url: str) -> None:
-    """Put the layers of a run into a viewer that shows none of it."""
-    if url in runs_of(viewer):
-        return
+def show_layers(viewer: Any, layers: list[LayerData]) -> None:
+    """Put the layers of a run into a viewer."""
     first = not len(viewer.layers)
-    for layer in RunView(url).layers():
+    for layer in layers:
         viewer.add_layer(Layer.create(*layer))
     if first:
         viewer.reset_view()

@@ -16,6 +16,7 @@ import bigreg
 from bigreg.errors import InputError
 
 from .monitor_panel import MonitorPanel
+from .open_model import RunView
 from .panel import show_layers
 from .processes import start_process
 from .threads import Report, start
@@ -62,15 +63,14 @@ def finished_run() -> list:
     folder = cache() / f"demo-{bigreg.__version__}"
     viewer, run = napari.current_viewer(), str(folder / "run.zarr")
     if bigreg.is_run(run) and bigreg.open_run(run).status().state == "finished":
-        show_layers(viewer, run)
-        return []
+        return RunView(run).layers()
     if folder.exists():  # a process that makes it goes on, or one was killed
         folder = Path(tempfile.mkdtemp(prefix="bigreg-")) / "demo"
     run, process = make_demo(folder)
     start(
         lambda report: wait_for(run, process, report, finished=True),
         "Making the sample",
-        done=lambda made: show_layers(viewer, made),
+        done=lambda made: show_layers(viewer, RunView(made).layers()),
     )
     return []
 
@@ -83,7 +83,7 @@ def live_run() -> list:
     def watch(made: str) -> None:
         panel: Any = MonitorPanel(viewer)
         viewer.window.add_dock_widget(panel, name="Monitor (bigreg)", area="right")
-        show_layers(viewer, made)
+        show_layers(viewer, RunView(made).layers())
         panel.choice.set(made)
 
     start(lambda report: wait_for(run, process, report, finished=False), "Beginning a run", done=watch)

@@ -28,8 +28,7 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
         viewer.add_layer(Layer.create(*layer))
     viewer.scale_bar.visible = True
     for name in panels:
-        module, kind = PANELS[name]
-        panel = getattr(import_module(f".{module}", __package__), kind)(viewer)
+        panel = getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")(viewer)
         viewer.window.add_dock_widget(panel, name=f"{name.capitalize()} (bigreg)", area="right")
     viewer.reset_view()
     return viewer

@@ -119,9 +119,8 @@ def register_plugin() -> Callable[[], object]:
     """Make napari know the plugin, installed or not; to be called once there is a viewer. Returns its manifest."""
 
     def register():
-        from npe2 import PluginManager, PluginManifest
-
         import napari_bigreg
+        from npe2 import PluginManager, PluginManifest
 
         manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
         if manifest.name not in PluginManager.instance():
