@@ -100,6 +100,7 @@ def test_a_click_in_the_view_places_a_point_and_the_map_proposes_the_other(opene
     # What is dragged is set.
     other = panel.layers.layers["moving"]
     other.selected_data = {0}
+    other._move([0], pair.proposal)  # where the mouse went down
     other._move([0], pair.proposal + np.array((0, 3.0, 2.0)))
     until(lambda: pair.lacks is None)
     until(lambda: panel.table.item(0, AFTER).text() not in ("", "proposed", "-"))
