@@ -21,7 +21,7 @@ from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
-from ..volumes import ImageSpec, Volume, convert, open_volume
+from ..volumes import Volume, convert
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -203,13 +203,6 @@ class Run(Viewed, Transform):
         if "frames" not in self.store.attributes:
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
-
-    def image(self, which: str) -> Volume:
-        """The image "fixed" or "moving" that the run is of. Raises InputError where it is gone or not kept yet."""
-        spec = self.store.attributes["images"].get(which)
-        if spec is None:
-            raise InputError(f"'{self.url}' has no image '{which}'; it is fixed or moving, and kept once the run began")
-        return open_volume(ImageSpec.model_validate(spec), name=which)
 
     def landmarks(self) -> Landmarks:
         """The pairs of landmarks that are kept in the run; empty where none were saved."""

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import bigreg
-from bigreg.errors import InputError
 from bigreg.pipeline.store import RunStore
 from bigreg.transforms.landmarks import landmarks, read_landmarks
 
@@ -26,9 +25,3 @@ def test_pairs_are_kept_in_the_run_as_bigwarp_reads_them(tmp_path, place):
         assert read_landmarks(path).names == kept.names
     run.save_landmarks(landmarks(fixed[:0], fixed[:0]))
     assert len(run.landmarks()) == 0
-
-
-def test_an_image_that_is_not_there_yet_is_named(tmp_path):
-    RunStore(str(tmp_path / "r.zarr")).create({"state": "planned", "images": {"fixed": None, "moving": None}})
-    with pytest.raises(InputError, match="no image 'moving'"):
-        bigreg.open_run(str(tmp_path / "r.zarr")).image("moving")
