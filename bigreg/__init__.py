@@ -14,6 +14,7 @@ _WHERE = {
     "Transform": "pipeline.transform",
     "chain": "pipeline.chains",
     "convert": "volumes",
+    "is_run": "pipeline.store",
     "load_config": "config",
     "open_run": "pipeline.run",
     "open_volume": "volumes",

@@ -56,6 +56,12 @@ class IncompleteError(BigregError):
     exit_status = 8
 
 
+class StoppedError(BigregError):
+    """Somebody asked the run to stop; what is done is kept and `bigreg resume` goes on. As after Ctrl-C."""
+
+    exit_status = 130
+
+
 class ClusterError(BigregError):
     """The scheduler or the connection to it is gone; what is done is kept and `bigreg resume` goes on."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -18,6 +19,30 @@ hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("bigreg"), derandomize=True, print_blob=True, database=None
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "bigreg")
+
+
+def _qt() -> bool:
+    """Whether Qt and pytest-qt can be loaded: packages may be there whose system libraries are not."""
+    os.environ.setdefault("QT_API", "pyside6")
+    try:
+        for name in ("PySide6.QtWidgets", "PySide6.QtTest", "pytestqt"):
+            importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+pytest_plugins = ["pytestqt.plugin"] if _qt() else []
+
+
+@pytest.fixture(autouse=True)
+def _clean_themes():
+    """In place of napari's, which would load napari in every test of this package."""
+
+
+@pytest.fixture(autouse=True)
+def _disable_qt_warnings():
+    """The same."""
 
 
 @pytest.fixture(scope="session")

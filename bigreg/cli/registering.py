@@ -250,6 +250,15 @@ def resume(
 
 
 @app.command()
+def stop(run: RunStore) -> None:
+    """Stop a run that goes on somewhere, on this machine or another; what is done is kept, `resume` goes on."""
+    from ..pipeline.run import open_run
+
+    holder = open_run(run).request_stop()
+    out.print(f"process {holder.get('process')} on {holder.get('host')} will stop within seconds", soft_wrap=True)
+
+
+@app.command()
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
@@ -272,6 +281,30 @@ def status(
     out.print(status_table(state))
     for error in state.errors:
         err.print(error, style="red", soft_wrap=True)
+
+
+@app.command()
+def view(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run stores: paths or URLs.")],
+    panel: Annotated[
+        list[str] | None, typer.Option(help="inspect (default), monitor, landmarks or launch. Repeatable.")
+    ] = None,
+) -> None:
+    """Look at runs in napari: images, map, progress of the blocks; also while one goes on."""
+    from ..errors import ConfigError, InputError
+    from ..pipeline.store import is_run
+
+    for run in runs:
+        if not is_run(run):
+            raise InputError(f"'{run}' is not a bigreg run; check the path")
+    try:
+        from napari_bigreg.window import PANELS, show
+    except ImportError as error:
+        raise ConfigError(f"napari is not installed ({error}); pip install 'bigreg[napari]'") from error
+    panels = panel or ["inspect"]
+    if wrong := [p for p in panels if p not in PANELS]:
+        raise ConfigError(f"panel {wrong[0]!r} is unknown; use {', '.join(PANELS)}")
+    show(runs, panels)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,14 @@ class Answer:
     metrics: dict[str, float]
     failure: Failure | None = None
     worker: str = ""
+
+
+def told(failures: Mapping[tuple[str, Shape], Failure], accepted: bool = False) -> list[dict]:
+    """Failures, by stage and block, as the run's attribute `errors` lists them."""
+    return [
+        {"stage": name, "block": list(index), "message": f.message, "trace": f.trace, "accepted": accepted}
+        for (name, index), f in failures.items()
+    ]
 
 
 def execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:

@@ -81,17 +81,14 @@ class Driver:
             accept_failed=self.accept_failed, stopped=self.stopped,
         )  # fmt: skip
         failures = streaming.run()
-        if streaming.accepted:
-            self.store.update(errors=[*self.store.attributes.get("errors", []), *_told(streaming.accepted, True)][:100])
         if failures:
-            self._record(stages, failures)
+            self._end(stages, failures)
         return {name: flow.progress for name, flow in flows.items()}
 
-    def _record(self, stages: Sequence[Stage], failures: dict[tuple[str, Shape], Failure]) -> None:
+    def _end(self, stages: Sequence[Stage], failures: dict[tuple[str, Shape], Failure]) -> None:
         order = {stage.name: number for number, stage in enumerate(stages)}
         failed = sorted(failures.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-        known = self.store.attributes.get("errors", [])
-        self.store.update(errors=[*known, *_told(dict(failed))][:100], state="incomplete", updated=time.time())
+        self.store.update(state="incomplete", updated=time.time())
         (name, _), failure = next((f for f in failed if f[1].fatal), failed[0])
         if failure.fatal:
             raise failure.error
@@ -101,13 +98,6 @@ class Driver:
             f"{stage.title}: {len(failures)} block{'s' * (len(failures) > 1)} failed ({blocks}), first with "
             f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again"
         )
-
-
-def _told(failures: dict[tuple[str, Shape], Failure], accepted: bool = False) -> list[dict]:
-    return [
-        {"stage": name, "block": list(index), "message": f.message, "trace": f.trace, "accepted": accepted}
-        for (name, index), f in failures.items()
-    ]
 
 
 def new_stamp() -> str:

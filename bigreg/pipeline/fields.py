@@ -203,8 +203,10 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
 
     own = tuple(slice(0, n) for n in block.shape)
     values = field[(slice(None), *own)].contiguous()
-    central = torch.as_tensor(central_jacobian(values, grid.spacing))
-    summary = JacobianSummary.of_determinants(central, central)  # folds and minimum are those of the cells, above
+    summary = JacobianSummary()
+    if min(block.shape) > 1:  # the last block may be one sample thick: then it has no differences of its own
+        central = torch.as_tensor(central_jacobian(values, grid.spacing))
+        summary = JacobianSummary.of_determinants(central, central)  # folds and minimum are those of the cells, above
     url = ngff.level_url(context.store.path("transforms", direction), 0)
     storage.open_array(url, write=True).write((0, *block.start), values.cpu().numpy())
     metrics = {

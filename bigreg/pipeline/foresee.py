@@ -92,6 +92,7 @@ class _Foreseen:
         self.stages.append(work)
         unit = tuple(min(n, Progress.CHUNK) for n in counts)
         self.arrays.append(Stored(f"{name}/status", counts, unit, 1))
+        self.arrays.append(Stored(f"{name}/worker", counts, unit, 4))
         if metrics:
             self.arrays.append(Stored(f"{name}/metrics/*", counts, unit, 4, arrays=metrics))
         else:

@@ -65,6 +65,12 @@ def working_on(url: str) -> Iterator[None]:
             logger.warning("the lock could not be taken away: %s", error)
 
 
+def at_work(url: str) -> dict | None:
+    """Who works on a run, as its lock says: host, process, seen (unix seconds); None where nobody does."""
+    holder = Claim(url, "lock.json").read()
+    return holder if holder is not None and alive(holder) else None
+
+
 def alive(holder: dict) -> bool:
     """Whether the process that a lock names may still be at work."""
     if holder.get("host") == socket.gethostname():

@@ -19,6 +19,7 @@ from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..transforms import ngff
 from ..transforms.files import scene_maps
+from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
 from .beginning import beginning
@@ -29,17 +30,20 @@ from .engines import check_spacings, settled_engines
 from .identity import same_engines, same_run
 from .inputs import as_volume
 from .ladder import ladder
-from .lock import working_on
+from .lock import at_work, working_on
 from .masks import given_mask
 from .plan import make_plan
 from .stages import Stages
 from .start import provisional
+from .stopping import forget_request, request_stop
 from .store import RunStore, Status, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
+from .viewing import Viewed
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
+LANDMARKS, PAIRS = "landmarks", "pairs.csv"
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,16 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds."""
+    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
+
+    `workers`: processes that are connected while it is running.
+    """
 
     state: str
     stages: tuple[StageStatus, ...]
     errors: tuple[str, ...]
     updated: float
+    workers: int = 0
 
     @property
     def blocks(self) -> int:
@@ -171,7 +179,7 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run(Transform):
+class Run(Viewed, Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -195,6 +203,22 @@ class Run(Transform):
         if "frames" not in self.store.attributes:
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
+
+    def landmarks(self) -> Landmarks:
+        """The pairs of landmarks that are kept in the run; empty where none were saved."""
+        content = storage.read_file(self.store.path(LANDMARKS), PAIRS)
+        if not content:
+            return landmarks(np.empty((0, 3)), np.empty((0, 3)))
+        return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, PAIRS))
+
+    def save_landmarks(self, pairs: Landmarks) -> str:
+        """Keep pairs in the run, in place of those there: landmarks/pairs.csv, as BigWarp reads it. Returns its path.
+
+        Raises OutputError where the run cannot be written.
+        """
+        self.store.groups(LANDMARKS)
+        storage.write_file(self.store.path(LANDMARKS), PAIRS, bigwarp_text(pairs).encode())
+        return self.store.path(LANDMARKS, PAIRS)
 
     def resume(
         self,
@@ -229,6 +253,7 @@ class Run(Transform):
             if attributes["images"][which] is None:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
+        forget_request(self.url)
         self.store.update(state="running", errors=[], updated=time.time())
         try:
             with cluster_client(settings) if settings is not None else nullcontext(client) as used:
@@ -285,7 +310,20 @@ class Run(Transform):
             f"{e['stage']} block {tuple(e['block'])}: {e['message']}" + " (treated as blank)" * e.get("accepted", False)
             for e in attributes.get("errors", [])
         )
-        return RunStatus(attributes["state"], tuple(stages), errors, attributes["updated"])
+        state = attributes["state"]
+        workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
+        return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+
+    def held_by(self) -> dict[str, Any] | None:
+        """Who works on the run at this moment, from any machine: host, process, seen; None where nobody does."""
+        return at_work(self.url)
+
+    def request_stop(self) -> dict[str, Any]:
+        """Ask whoever works on the run, on whatever machine, to stop; it does within seconds. Returns who that is.
+
+        What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
+        """
+        return request_stop(self.url)
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""

@@ -74,7 +74,7 @@ class RunStore:
 
 
 class Progress:
-    """Status and metrics of one stage, held by the client and written to the store a chunk at a time."""
+    """Status, metrics and workers of one stage, held by the client and written to the store a chunk at a time."""
 
     CHUNK = 64
     FLUSH_SECONDS = 0.5
@@ -83,18 +83,18 @@ class Progress:
         self.counts = counts
         self.chunk = tuple(min(n, self.CHUNK) for n in counts)
         store.groups(f"{place}/metrics")
-        names = ["status", *(f"metrics/{name}" for name in metrics)]
+        kinds = {"status": "uint8", "worker": "uint32", **{f"metrics/{name}": "float32" for name in metrics}}
         self.arrays = {
             name: storage.create_array(
                 store.path(place, name),
                 shape=counts,
-                dtype="uint8" if name == "status" else "float32",
+                dtype=kind,
                 chunks=self.chunk,
-                fill_value=0 if name == "status" else float("nan"),
+                fill_value=float("nan") if kind == "float32" else 0,
                 dimension_names=("z", "y", "x"),
                 exist_ok=True,
             )
-            for name in names
+            for name, kind in kinds.items()
         }
         self.values = {name: array[...] for name, array in self.arrays.items()}
         self._dirty: set[tuple[int, ...]] = set()
@@ -111,8 +111,10 @@ class Progress:
         """(N, 3) indices of the blocks that are neither done nor blank, in C order."""
         return np.argwhere((self.status != Status.DONE) & (self.status != Status.BLANK))
 
-    def set(self, index: Shape, status: Status, metrics: dict[str, float] | None = None) -> None:
+    def set(self, index: Shape, status: Status, metrics: dict[str, float] | None = None, worker: int = 0) -> None:
+        """`worker`: the place, from 1, of who did it among the run's attribute `workers`."""
         self.status[index] = status
+        self.values["worker"][index] = worker
         for name, value in (metrics or {}).items():
             self.values[f"metrics/{name}"][index] = value
         self._dirty.add(tuple(i // c for i, c in zip(index, self.chunk, strict=True)))
@@ -137,11 +139,17 @@ def is_run(path: str) -> bool:
     return node is not None and "format" in node.attributes.get("bigreg", {})
 
 
+def complete(status_url: str) -> bool:
+    """Whether a stage's status array is there and says of all blocks that they are done or blank."""
+    if not storage.exists(status_url):
+        return False
+    status = storage.open_array(status_url)[...]
+    return bool(((status == Status.DONE) | (status == Status.BLANK)).all())
+
+
 def require_fields(store: RunStore) -> None:
     """Raise InputError where a run has not come as far as its fields."""
-    checked = store.path("stages/check", "status")
-    status = store.array("stages/check", "status")[...] if storage.exists(checked) else np.zeros(1)
-    if not ((status == Status.DONE) | (status == Status.BLANK)).all():
+    if not complete(store.path("stages/check", "status")):
         raise InputError(
             f"'{store.url}' has no fields yet (it is {store.attributes['state']}); `bigreg resume` it first"
         )

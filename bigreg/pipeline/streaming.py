@@ -16,7 +16,8 @@ from distributed import Client
 from ..cluster import GPU
 from ..errors import ClusterError
 from ..geometry import Shape
-from .answers import Answer, Failure, execute
+from . import stopping
+from .answers import Answer, Failure, execute, told
 from .flow import Flow
 from .store import RunStore, Status
 
@@ -29,6 +30,7 @@ SPAN = 8
 """Neighbouring blocks that one worker is given, since they share what they read."""
 ANSWER_SECONDS = 20.0
 """An answer is a few numbers: one that does not come in this time is lost."""
+MOST_ERRORS = 100
 CENSUS_SECONDS = 2.0
 """How old what is known of the workers may be."""
 
@@ -70,7 +72,6 @@ class Streaming:
         self.expected = expected
         self.accept_failed = accept_failed
         self.stopped = stopped
-        self.accepted: dict[tuple[str, Shape], Failure] = {}
         self.flows = flows
         self.stamp = stamp
         self.failures: dict[tuple[str, Shape], Failure] = {}
@@ -86,6 +87,8 @@ class Streaming:
         self.pace = 1.0
         self.number = 0
         self.begun: dict[str, float] = {}
+        self.errors: list[dict] = list(store.attributes.get("errors", []))
+        self.names: list[str] = list(store.attributes.get("workers", []))
 
     def run(self) -> dict[tuple[str, Shape], Failure]:
         for flow in self.flows.values():
@@ -121,10 +124,12 @@ class Streaming:
         Where some workers have a GPU only they are given blocks: on another device sums differ in the last bits.
         """
         self.census = time.monotonic()
+        stopping.check(self.store.url)
         try:
             there = self.client.nthreads()
             if there != self.known:  # all that is known of hundreds of workers is long, so it is asked for seldom
                 self.known = there
+                self.store.update(connected={"workers": len(there), "threads": sum(there.values())})
                 workers = self.client.scheduler_info(n_workers=-1)["workers"]
                 gpus = {w: there[w] for w, about in workers.items() if w in there and about["resources"].get(GPU)}
                 self.threads = gpus or there
@@ -262,17 +267,31 @@ class Streaming:
             return
         failure = answer.failure
         if failure is not None and self.accept_failed and flow.stage.optional and not failure.fatal:
-            self.accepted[flow.stage.name, index] = failure
-            answer = Answer(Status.BLANK, {})
+            self._record(flow, index, failure, accepted=True)
+            answer = Answer(Status.BLANK, {}, worker=answer.worker)
         if answer.failure is not None:
             self.failures[flow.stage.name, index] = answer.failure
+            self._record(flow, index, answer.failure)
         else:
             flow.finish(index, answer.metrics)
-        flow.progress.set(index, answer.status, answer.metrics)
+        flow.progress.set(index, answer.status, answer.metrics, worker=self._number(answer.worker))
         if self.listener:
             self.listener.block(flow.stage.name, int(answer.status), index)
         if flow.complete:
             self._end(flow)
+
+    def _record(self, flow: Flow, index: Shape, failure: Failure, accepted: bool = False) -> None:
+        """Write a failure into the run at once, so that whoever watches can read it; the first MOST_ERRORS of them."""
+        if len(self.errors) < MOST_ERRORS:
+            self.errors += told({(flow.stage.name, index): failure}, accepted)
+            self.store.update(errors=self.errors)
+
+    def _number(self, worker: str) -> int:
+        """The number, from 1, by which the store names a worker; 0 for one that did not say."""
+        if worker and worker not in self.names:
+            self.names.append(worker)
+            self.store.update(workers=self.names)
+        return self.names.index(worker) + 1 if worker else 0
 
     def _begin(self, flow: Flow) -> None:
         stage = flow.stage

@@ -14,15 +14,21 @@ from .locations import filesystem, join, local_path, open_kvstore, read_error, s
 from .retry import patiently
 
 
-def _read_json(url: str, key: str) -> dict[str, Any] | None:
+def read_file(url: str, name: str) -> bytes | None:
+    """The content of a file below `url`; None where there is none. Raises InputError, CorruptDataError."""
     try:
-        result = patiently(join(url, key), lambda: open_kvstore(url).read(key).result())
+        result = patiently(join(url, name), lambda: open_kvstore(url).read(name).result())
     except ValueError as error:
-        raise read_error(join(url, key), error) from error
-    if result.state != "value":
+        raise read_error(join(url, name), error) from error
+    return result.value if result.state == "value" else None
+
+
+def _read_json(url: str, key: str) -> dict[str, Any] | None:
+    content = read_file(url, key)
+    if content is None:
         return None
     try:
-        data = json.loads(result.value)
+        data = json.loads(content)
     except ValueError as error:
         raise CorruptDataError(f"'{join(url, key)}' is not JSON ({error}); restore it from its source") from error
     if not isinstance(data, dict):

@@ -1,12 +1,16 @@
 """Pairs of landmarks: the CSV files they come in, and the affine that they say.
 
 BigWarp's file has no header and eight columns: name, active, then moving x y z and fixed x y z in the images' units
-(micrometres). Otherwise a header names fixed_z, fixed_y, fixed_x, moving_z, moving_y, moving_x in any order, um.
+(micrometres); a point that was not set yet is Infinity. Otherwise a header names fixed_z, fixed_y, fixed_x, moving_z,
+moving_y, moving_x in any order, um, and perhaps name.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +23,75 @@ LEAST_AFFINE = 4
 FLAT = 1e-3  # smallest over largest extent of points that span no volume
 
 
-def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The fixed and the moving points, (N, 3) each, um (z, y, x). BigWarp's inactive pairs are left out.
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Named pairs of points.
+
+    fixed, moving   (N, 3) um (z, y, x); NaN where a point is not set yet
+    active          (N,) bool; pairs that are not are kept, but not used
+    Raises ValueError where the numbers of names and points differ.
+    """
+
+    names: tuple[str, ...]
+    fixed: np.ndarray
+    moving: np.ndarray
+    active: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        shapes = np.shape(self.fixed), np.shape(self.moving), np.shape(self.active)
+        if shapes != ((count, 3), (count, 3), (count,)):
+            raise ValueError(f"{count} names, but fixed, moving and active of shapes {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def used(self) -> np.ndarray:
+        """(N,) bool: active, and both points are set."""
+        return self.active & np.isfinite(self.fixed).all(1) & np.isfinite(self.moving).all(1)
+
+
+def landmarks(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    names: Sequence[str] | None = None,
+    active: Sequence[bool] | None = None,
+) -> Landmarks:
+    """Landmarks of points (N, 3), um (z, y, x); by default all active, with names Pt-0, Pt-1, ..."""
+    fixed, moving = (np.asarray(p, dtype=float).reshape(-1, 3) for p in (fixed, moving))
+    count = len(fixed)
+    names = tuple(f"Pt-{i}" for i in range(count)) if names is None else tuple(names)
+    return Landmarks(names, fixed, moving, np.ones(count, bool) if active is None else np.asarray(active, bool))
+
+
+def read_landmarks(path: str | Path) -> Landmarks:
+    """All pairs of a file, those that are inactive or not complete too.
 
     Raises InputError where the file is missing or holds no pairs.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"landmarks '{path}' cannot be read: {error}; check the path") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> Landmarks:
+    """The pairs in the text of a file; `path` is what it is called in errors. Raises InputError."""
+    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
     header = [name.strip() for name in rows[0]] if rows else []
+    names, active = None, None
     try:
         if set(COLUMNS) <= set(header):
             order = [header.index(name) for name in COLUMNS]
             values = [[float(row[i]) for i in order] for row in rows[1:]]
+            if "name" in header:
+                names = [row[header.index("name")] for row in rows[1:]]
         elif rows and all(len(row) == 8 for row in rows):
-            active = [row for row in rows if row[1].strip().lower() != "false"]
-            values = [[float(row[i]) for i in (7, 6, 5, 4, 3, 2)] for row in active]
+            values = [[float(row[i]) for i in (7, 6, 5, 4, 3, 2)] for row in rows]
+            names = [row[0] for row in rows]
+            active = [row[1].strip().lower() != "false" for row in rows]
         else:
             raise InputError(
                 f"'{path}' holds no pairs of landmarks: it has neither a header with {', '.join(COLUMNS)} nor the "
@@ -45,16 +100,33 @@ def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     except (ValueError, IndexError) as error:
         raise InputError(f"landmarks '{path}': {error}; every pair needs six numbers") from error
     pairs = np.array(values, dtype=float).reshape(-1, 6)
-    pairs = pairs[np.isfinite(pairs).all(1)]  # BigWarp writes Infinity where a point was not set yet
-    return pairs[:, :3], pairs[:, 3:]
+    pairs[~np.isfinite(pairs)] = np.nan
+    return landmarks(pairs[:, :3], pairs[:, 3:], names, active)
+
+
+def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed and the moving points, (N, 3) each, um (z, y, x), of the pairs that are active and complete.
+
+    Raises InputError where the file is missing or holds no pairs.
+    """
+    found = read_landmarks(path)
+    return found.fixed[found.used], found.moving[found.used]
+
+
+def bigwarp_text(pairs: Landmarks) -> str:
+    """Pairs as BigWarp's file holds them."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    for name, active, f, m in zip(pairs.names, pairs.active, pairs.fixed[:, ::-1], pairs.moving[:, ::-1], strict=True):
+        numbers = (f"{v:.6f}" if np.isfinite(v) else "Infinity" for v in (*m, *f))
+        writer.writerow([name, "true" if active else "false", *numbers])
+    return text.getvalue()
 
 
 def write_bigwarp(path: Path, fixed: np.ndarray, moving: np.ndarray) -> None:
     """Pairs, (N, 3) each, um (z, y, x), as BigWarp reads them."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for number, (f, m) in enumerate(zip(fixed[:, ::-1], moving[:, ::-1], strict=True)):
-            numbers = ",".join(f'"{v:.6f}"' for v in (*m, *f))
-            file.write(f'"Pt-{number}","true",{numbers}\n')
+        file.write(bigwarp_text(landmarks(fixed, moving)))
 
 
 def fit(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from bigreg.errors import InputError
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.files import open_maps, read_csv
-from bigreg.transforms.landmarks import fit, read_pairs, write_bigwarp
+from bigreg.transforms.landmarks import bigwarp_text, fit, landmarks, read_landmarks, read_pairs, write_bigwarp
 
 POINTS = np.random.default_rng(0).uniform(0, 1000, (8, 3))
 
@@ -80,3 +80,22 @@ def test_pairs_that_say_too_little_are_refused(tmp_path):
 def test_a_matrix_of_four_lines_is_read(tmp_path):
     np.savetxt(tmp_path / "m.csv", an_affine(), delimiter=",")
     np.testing.assert_allclose(read_csv(tmp_path / "m.csv"), an_affine())
+
+
+def test_names_and_unset_points_come_back_from_the_file(tmp_path):
+    moved = apply_affine(an_affine(), POINTS[:3])
+    moved[1] = np.nan
+    pairs = landmarks(POINTS[:3], moved, ["soma, left", 'the "big" one', "n"], [True, True, False])
+    path = tmp_path / "l.csv"
+    path.write_text(bigwarp_text(pairs))
+    back = read_landmarks(path)
+    assert back.names == pairs.names and back.active.tolist() == [True, True, False]
+    np.testing.assert_allclose(back.fixed, pairs.fixed, atol=1e-6)
+    np.testing.assert_allclose(back.moving, pairs.moving, atol=1e-6)
+    assert back.used.tolist() == [True, False, False]
+    assert len(read_pairs(path)[0]) == 1
+
+
+def test_as_many_names_as_points():
+    with pytest.raises(ValueError, match="2 names"):
+        landmarks(POINTS, POINTS, ["a", "b"])

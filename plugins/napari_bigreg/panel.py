@@ -1,0 +1,144 @@
+"""What the panels share: the choice of a run, work in threads that a closed panel forgets, pictures in Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.layers import Layer
+from qtpy.compat import isalive
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
+
+from . import threads
+from .open_model import LayerData
+
+
+def pixmap(picture: np.ndarray) -> QPixmap:
+    """uint8 (rows, columns, 3) as Qt shows it."""
+    picture = np.ascontiguousarray(picture)
+    rows, columns, _ = picture.shape
+    # Qt does not keep the array, so the image is copied before it goes.
+    return QPixmap.fromImage(QImage(picture.data, columns, rows, 3 * columns, QImage.Format.Format_RGB888).copy())
+
+
+class Work:
+    """Jobs of one panel; what comes back after the panel has gone is dropped."""
+
+    def __init__(self, panel: QWidget) -> None:
+        self._panel = panel
+        self._jobs: set[threads.Job] = set()
+
+    def start(self, work: Callable[[threads.Report], Any], title: str, **calls: Any) -> threads.Job:
+        """See `threads.start`."""
+        kept = {name: self._guarded(call) if callable(call) else call for name, call in calls.items()}
+        ended = kept.pop("ended", None)
+
+        def end() -> None:
+            self._jobs.discard(job)
+            if ended is not None:
+                ended()
+
+        job = threads.start(work, title, ended=end, **kept)
+        self._jobs.add(job)
+        return job
+
+    def cancel(self) -> None:
+        for job in list(self._jobs):
+            job.cancel()
+
+    def _guarded(self, call: Callable) -> Callable:
+        def guarded(*arguments: Any) -> None:
+            if isalive(self._panel):
+                call(*arguments)
+
+        return guarded
+
+
+class RunChoice(QWidget):
+    """A run: one of those whose layers are open, or one that is typed, pasted or looked for."""
+
+    chosen = Signal(str)
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.box = QComboBox()
+        self.box.setEditable(True)
+        self.box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.box.lineEdit().setPlaceholderText("run.zarr: path or URL")
+        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.setToolTip("The run store; those that are open in this window are in the list")
+        self.browse = QPushButton("…")
+        self.browse.setMaximumWidth(30)
+        self.browse.setToolTip("Look for a run on this machine")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.box, 1)
+        layout.addWidget(self.browse)
+        self.box.activated.connect(lambda _: self._choose())
+        self.box.lineEdit().editingFinished.connect(self._choose)
+        self.browse.clicked.connect(self._look)
+        self._last = ""
+        viewer.layers.events.inserted.connect(self._renew)
+        self._renew()
+
+    @property
+    def url(self) -> str:
+        return self.box.currentText().strip()
+
+    def set(self, url: str) -> None:
+        """Choose a run, as if it had been typed."""
+        self.box.setEditText(url)
+        self._choose()
+
+    def _choose(self) -> None:
+        if self.url and self.url != self._last:
+            self._last = self.url
+            self.chosen.emit(self.url)
+
+    def _look(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Open a run")
+        if folder:
+            self.set(folder)
+
+    def _renew(self, event: Any = None) -> None:
+        if not isalive(self):
+            return
+        text = self.box.currentText()
+        self.box.blockSignals(True)
+        self.box.clear()
+        self.box.addItems(runs_of(self._viewer))
+        self.box.setEditText(text or (self.box.itemText(0) if self.box.count() else ""))
+        self.box.blockSignals(False)
+
+
+def camera_of(viewer: Any) -> Any:
+    """The camera; napari 0.9 has moved it."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def runs_of(viewer: Any) -> list[str]:
+    """The runs whose layers a viewer shows, the newest first."""
+    urls = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
+    return list(dict.fromkeys(reversed(urls)))
+
+
+def show_layers(viewer: Any, layers: list[LayerData]) -> None:
+    """Put the layers of a run into a viewer."""
+    first = not len(viewer.layers)
+    for layer in layers:
+        viewer.add_layer(Layer.create(*layer))
+    if first:
+        viewer.reset_view()
+
+
+def layer_of(viewer: Any, url: str, what: str) -> Any | None:
+    """The layer of a run that shows `what`: fixed, moving, warped, jacobian, displacement, blocks."""
+    for layer in viewer.layers:
+        known = layer.metadata.get("bigreg", {})
+        if known.get("run") == url and known.get("what") == what:
+            return layer
+    return None

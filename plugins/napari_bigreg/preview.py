@@ -1,0 +1,268 @@
+"""The registration of one block in seconds: the real pipeline on a box cut out of both images. Knows no Qt.
+
+The affine is found once, on the whole images at a coarse resolution, and kept while what it depends on stays. A box of
+the fixed image around a point and the box of the moving image that the affine leads to are then registered as two
+small images, by one patch, with the parameters of the whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client, LocalCluster
+
+import bigreg
+from bigreg.config import Config, load_config
+from bigreg.errors import InputError
+from bigreg.geometry import Grid
+from bigreg.volumes import Volume, block_mean, open_volume
+
+Report = Callable[[int, int, str], Any]
+MARGIN = 0.15
+"""Of the fixed box, by which the moving one is larger on each side: what the deformation may reach for."""
+MOST_BYTES = 512 * 2**20
+"""Of one image that are read to find the affine; more is no matter of seconds."""
+SHOWN = (
+    ("NCC after the affine", "NCC, affine"),
+    ("NCC after the deformation", "NCC, deformation"),
+    ("local correlation after the affine", "local correlation, affine"),
+    ("local correlation after the deformation", "local correlation, deformation"),
+    ("smallest Jacobian, fixed_to_moving", "smallest Jacobian"),
+    ("largest displacement, fixed_to_moving", "largest displacement"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """float32 (z, y, x) on one `grid` of the fixed world: fixed, moving after the affine and after the deformation.
+
+    figures   (what, value, unit); seconds: all of it; spacing: um of the level's voxels
+    """
+
+    grid: Grid
+    fixed: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    figures: list[tuple[str, float, str]]
+    seconds: float
+
+
+def factors_of(grid: Grid, level: int, finest: float | None = None) -> np.ndarray:
+    """Block means, a power of two an axis, that bring a grid to level `level`: `finest` um times 2^level."""
+    target = (min(grid.spacing) if finest is None else finest) * 2.0**level
+    ratio = np.maximum(target / np.asarray(grid.spacing), 1.0)
+    factors = 2 ** np.round(np.log2(ratio)).astype(int)
+    return np.maximum(np.minimum(factors, np.asarray(grid.shape) // 4), 1)
+
+
+def levels_of(volume: Volume, smallest: int = 24) -> list[tuple[float, float, float]]:
+    """Spacings (um) at which a block may be looked at, finest first."""
+    out = []
+    for level in range(16):
+        factors = factors_of(volume.grid(), level)
+        if out and (np.asarray(volume.shape) // factors).max() < smallest:
+            break
+        spacing = tuple(float(s) for s in np.asarray(volume.grid().spacing) * factors)
+        if spacing not in out:
+            out.append(spacing)
+    return out
+
+
+class Previewer:
+    """Registers blocks, one at a time, on a worker in this process. `close` it."""
+
+    def __init__(self) -> None:
+        self._cluster: LocalCluster | None = None
+        self._client: Client | None = None
+        self._affines: dict[str, np.ndarray] = {}
+
+    def close(self) -> None:
+        for thing in (self._client, self._cluster):
+            if thing is not None:
+                thing.close()
+        self._client = self._cluster = None
+
+    def run(
+        self, volumes: dict[str, Volume], config: Config, centre: np.ndarray | None, level: int, report: Report
+    ) -> Preview:
+        """Register the block of the configured size around a fixed point (um; None: the middle) at a level.
+
+        `report` may raise to end it. Raises InputError where the block is not in both images, and what `register` does.
+        """
+        begin = time.monotonic()
+        with _folder() as folder:
+            affine = self._affine(volumes, config, folder, report)
+            fixed, moving = self._boxes(volumes, config, affine, centre, level, report)
+            # Both lie in plain worlds of their own: an array in memory has a spacing and an origin, no directions.
+            inner = np.linalg.inv(_from_plain(moving[1])) @ affine @ _from_plain(fixed[1])
+            np.savetxt(folder / "start.csv", inner, delimiter=",")
+            ready = load_config(
+                config,
+                overrides=[
+                    f"affine.start={folder / 'start.csv'}", "affine.kind=none", "ladder.finest=1",
+                    "ladder.coarsest=null", f"blocks.core={max(8, *fixed[0].shape, *moving[0].shape)}",
+                    "output.warped=false", "output.chunk=64", "output.shard=256", *_no_mask_files(config),
+                ],
+            )  # fmt: skip
+            run = bigreg.register(
+                (fixed[0], fixed[1].spacing), (moving[0], moving[1].spacing), out=str(folder / "run.zarr"),
+                config=ready, client=self._worker(), progress=_Told(report, "block"),
+            )  # fmt: skip
+            report(1, 1, "pictures")
+            seen = run.patches("levels/0", (0, 0, 0))
+            known = {name: (value, unit) for _, name, value, unit, _ in run.summary()}
+            figures = [(title, *known[name]) for name, title in SHOWN if name in known]
+        grid = seen.grid.transformed(_from_plain(fixed[1]))
+        return Preview(grid, seen.fixed, seen.moving, seen.warped, figures, time.monotonic() - begin)
+
+    def _worker(self) -> Client:
+        if self._client is None:
+            self._cluster = LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+            )
+            self._client = Client(self._cluster, set_as_default=False)
+        return self._client
+
+    def _affine(self, volumes: dict[str, Volume], config: Config, folder: Path, report: Report) -> np.ndarray:
+        """Fixed world to moving world of the whole images, found on coarse ones."""
+        start = config.affine.start
+        if start is not None and bigreg.is_run(start):
+            return bigreg.open_run(start).affine
+        if start is None and config.affine.kind == "none":
+            return np.eye(4)
+        part = config.model_dump_json(include={"affine", "intensity"})
+        key = f"{[volumes[w].identity() for w in ('fixed', 'moving')]} {part}"
+        if key not in self._affines:
+            coarse = {}
+            finest = max(max(np.multiply(v.shape, v.grid().spacing)) for v in volumes.values()) / config.affine.voxels
+            for which, volume in volumes.items():
+                report(0, 1, f"{which}, coarse")
+                factors = factors_of(volume.grid(), 0, finest)
+                data, grid = _read(volume, factors, np.zeros(3), np.asarray(volume.shape), MOST_BYTES)
+                coarse[which] = open_volume(
+                    data, spacing=grid.spacing, origin=grid.origin, orientation=volume.orientation, name=which
+                )
+                if not grid.is_axis_aligned:
+                    raise InputError(f"{which} lies obliquely; give affine.start, or preview it from a run's affine")
+            ready = load_config(
+                config,
+                overrides=[
+                    "ladder.finest=2", "ladder.coarsest=2", "ladder.iterations=[1]", "ladder.repeats=[1]",
+                    "blocks.core=256", "output.warped=false", "output.shard=256", "output.chunk=64",
+                    "engine=optimise", "coarse={}", *_no_mask_files(config),
+                ],
+            )  # fmt: skip
+            run = bigreg.register(
+                coarse["fixed"], coarse["moving"], out=str(folder / "affine.zarr"), config=ready,
+                client=self._worker(), progress=_Told(report, "affine"),
+            )  # fmt: skip
+            self._affines[key] = run.affine
+        return self._affines[key]
+
+    def _boxes(
+        self, volumes: dict[str, Volume], config: Config, affine: np.ndarray, centre: np.ndarray | None, level: int,
+        report: Report,
+    ) -> list[tuple[np.ndarray, Grid]]:  # fmt: skip
+        """The voxels of both boxes at the level, and their grids."""
+        fixed, moving = volumes["fixed"], volumes["moving"]
+        grid = fixed.grid()
+        target = min(grid.spacing) * 2.0**level
+        factors = factors_of(grid, level)
+        side = (config.blocks.core + 2 * config.blocks.halo) * factors
+        middle = (
+            (np.asarray(grid.shape) - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
+        )
+        if (middle < -0.5).any() or (middle > np.asarray(grid.shape) - 0.5).any():
+            raise InputError(
+                f"the middle of the view, {np.round(centre, 1).tolist()} um, is outside of fixed; go there"
+            )
+        first = np.clip(np.round(middle - side / 2), 0, np.maximum(np.asarray(grid.shape) - side, 0))
+        report(0, 1, "fixed block")
+        out = [_read(fixed, factors, first, np.minimum(first + side, grid.shape), MOST_BYTES)]
+        low, high = out[0][1].bounds(affine, faces=True)
+        margin = MARGIN * (high - low)
+        corners = np.array(np.meshgrid(*zip(low - margin, high + margin, strict=True), indexing="ij")).reshape(3, -1).T
+        index = moving.grid().world_to_index(corners)
+        start = np.clip(np.floor(index.min(0)), 0, moving.shape)
+        stop = np.clip(np.ceil(index.max(0)) + 1, 0, moving.shape)
+        factors = factors_of(moving.grid(), 0, target)
+        if (stop - start < 4 * factors).any():
+            raise InputError("the block lies outside of the moving image after the affine; choose another place")
+        report(0, 1, "moving block")
+        return [*out, _read(moving, factors, start, stop, MOST_BYTES)]
+
+
+def _read(volume: Volume, factors: np.ndarray, start: Any, stop: Any, most: int) -> tuple[np.ndarray, Grid]:
+    """A box, in voxels of level 0, as means over `factors`, read from the coarsest stored level that serves."""
+    level = 0
+    for index, stored in enumerate(volume.levels):
+        rest = factors / np.asarray(stored.factors)
+        if (rest > 1 - 1e-3).all() and np.allclose(rest, np.round(rest), atol=0.05):
+            level = index
+    grid = volume.grid(level)
+    step = np.asarray(volume.levels[level].factors)
+    rest = np.maximum(np.round(factors / step), 1).astype(int)
+    first = (np.floor(np.asarray(start) / step / rest) * rest).astype(int)
+    last = np.minimum(np.ceil(np.asarray(stop) / step), grid.shape).astype(int)
+    last = np.maximum(last - (last - first) % rest, first + rest)
+    size = int(np.prod(last - first, dtype=np.int64)) * volume.dtype.itemsize
+    if size > most:
+        raise InputError(
+            f"{volume.name} has no coarse level to look at ({size / 2**30:.1f} GiB would be read for the preview); "
+            "write it with a pyramid first: bigreg convert IN OUT.ome.zarr"
+        )
+    data = volume.read(tuple(first.tolist()), tuple(last.tolist()), level)
+    return block_mean(data, tuple(rest.tolist())), grid.cropped(first, last).downsampled(rest)
+
+
+def _from_plain(grid: Grid) -> np.ndarray:
+    """4 x 4 from the world of a grid of the same spacing at the origin, to the grid's own."""
+    return grid.affine @ np.diag([*(1 / np.asarray(grid.spacing)), 1.0])
+
+
+def _no_mask_files(config: Config) -> list[str]:
+    """Masks in files lie in the worlds of the whole images, which those of boxes are not."""
+    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in ("none", "tissue")]
+
+
+class _Told:
+    """What register tells, as progress; whatever `report` raises ends the run."""
+
+    def __init__(self, report: Report, what: str) -> None:
+        self.report, self.what = report, what
+        self.total, self.done, self.title = 1, 0, ""
+
+    def plan(self, stages: list[tuple[str, str, int]]) -> None:
+        self.total = max(sum(blocks for _, _, blocks in stages), 1)
+
+    def stage(self, name: str, title: str, blocks: int, done: int) -> None:
+        self.title = title
+        self._tell()
+
+    def block(self, name: str, status: int, index: tuple) -> None:
+        self.done += 1
+        self._tell()
+
+    def finish(self, name: str) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        self.report(min(self.done, self.total), self.total, f"{self.what}: {self.title}")
+
+
+class _folder:
+    """A temporary folder that may be busy when it goes: what is left of it is the system's to clear."""
+
+    def __enter__(self) -> Path:
+        self.path = Path(tempfile.mkdtemp(prefix="bigreg-preview-"))
+        return self.path
+
+    def __exit__(self, *error: Any) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)

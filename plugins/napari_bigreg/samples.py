@@ -1,0 +1,90 @@
+"""File > Open Sample: small runs that are made when they are asked for, by a process of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import napari
+
+import bigreg
+from bigreg.errors import InputError
+
+from .monitor_panel import MonitorPanel
+from .open_model import RunView
+from .panel import show_layers
+from .processes import start_process
+from .threads import Report, start
+
+WAIT_SECONDS = 600
+
+
+def cache() -> Path:
+    """Where samples are kept: below XDG_CACHE_HOME, or what the system has for it."""
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "bigreg"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "bigreg"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "bigreg"
+
+
+def make_demo(folder: Path) -> tuple[str, Popen]:
+    """Begin the demo in a folder that is not there yet: the run that will be, and the process that makes it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    process = start_process(["demo", "--out", str(folder)], folder.with_name(f"{folder.name}.log"))
+    return str(folder / "run.zarr"), process
+
+
+def wait_for(run: str, process: Popen, report: Report, *, finished: bool) -> str:
+    """Wait until a run is there, or is finished. Raises InputError where its process ends before."""
+    begin = time.monotonic()
+    while time.monotonic() - begin < WAIT_SECONDS:
+        ended = process.poll() is not None
+        if bigreg.is_run(run):
+            status = bigreg.open_run(run).status()
+            report(status.done, status.blocks, f"{status.done} of {status.blocks} blocks")
+            if status.state == "finished" or (not finished and status.blocks):
+                return run
+        else:
+            report(0, 0, "making two phantoms")
+        if ended:
+            raise InputError(f"the demo ended early (exit status {process.returncode}); see {Path(run).parent}.log")
+        time.sleep(0.3)
+    raise InputError(f"'{run}' was not there in {WAIT_SECONDS} s; see {Path(run).parent}.log")
+
+
+def finished_run() -> list:
+    """Two phantoms of a cleared brain, registered: made once, in about a minute, and kept."""
+    folder = cache() / f"demo-{bigreg.__version__}"
+    viewer, run = napari.current_viewer(), str(folder / "run.zarr")
+    if bigreg.is_run(run) and bigreg.open_run(run).status().state == "finished":
+        return RunView(run).layers()
+    if folder.exists():  # a process that makes it goes on, or one was killed
+        folder = Path(tempfile.mkdtemp(prefix="bigreg-")) / "demo"
+    run, process = make_demo(folder)
+    start(
+        lambda report: wait_for(run, process, report, finished=True),
+        "Making the sample",
+        done=lambda made: show_layers(viewer, RunView(made).layers()),
+    )
+    return []
+
+
+def live_run() -> list:
+    """The same pair while it is being registered, with the Monitor panel."""
+    viewer = napari.current_viewer()
+    run, process = make_demo(Path(tempfile.mkdtemp(prefix="bigreg-")) / "demo")
+
+    def watch(made: str) -> None:
+        panel: Any = MonitorPanel(viewer)
+        viewer.window.add_dock_widget(panel, name="Monitor (bigreg)", area="right")
+        show_layers(viewer, RunView(made).layers())
+        panel.choice.set(made)
+
+    start(lambda report: wait_for(run, process, report, finished=False), "Beginning a run", done=watch)
+    return []

@@ -1,0 +1,141 @@
+"""Long work in napari's threads: its progress in the activity dock, cancelled from there or from a panel.
+
+    job = start(lambda report: model.snap(points, report), "Snapping", done=show, failed=tell)
+
+`work` runs in another thread and may call `report(done, total, text)` as often as it likes; that raises Cancelled once
+the job has been cancelled. `done`, `failed`, `advanced` and `ended` are called in the thread of the window.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from napari.utils import cancelable_progress
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from superqt.utils import FunctionWorker
+
+from bigreg.errors import BigregError
+
+T = TypeVar("T")
+Report = Callable[[int, int, str], None]
+
+
+class Cancelled(Exception):
+    """Raised inside of work whose job has been cancelled."""
+
+
+class Job(QObject):
+    """Work that goes on in a thread. Made by `start`."""
+
+    _advanced = Signal(int, int, str)
+
+    def __init__(self, work: Callable[[Report], Any], title: str) -> None:
+        super().__init__()
+        self.title = title
+        self.running = True
+        self._stop = threading.Event()
+        self._bar: cancelable_progress | None = None
+        # Not napari's subclass of it, which shows every error as a crash: those of bigreg say what to do.
+        self._worker = FunctionWorker(lambda: work(self._report))
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stop.is_set()
+
+    def cancel(self) -> None:
+        """Ask the work to end at its next report; its result is dropped in any case."""
+        self._stop.set()
+
+    def _report(self, done: int, total: int, text: str = "") -> None:
+        if self._stop.is_set():
+            raise Cancelled(self.title)
+        self._advanced.emit(int(done), int(total), text)
+
+    def _begin(self, done: Any, failed: Any, advanced: Any, ended: Any, bar: bool) -> None:
+        if bar:
+            self._bar = cancelable_progress(total=0, desc=self.title, cancel_callback=self.cancel)
+            self._advanced.connect(self._show, Qt.ConnectionType.QueuedConnection)
+        if advanced is not None:
+            self._advanced.connect(advanced, Qt.ConnectionType.QueuedConnection)
+
+        def returned(result: Any) -> None:
+            if not self.cancelled and done is not None:
+                done(result)
+
+        def errored(error: Exception) -> None:
+            if isinstance(error, Cancelled) or self.cancelled:
+                return
+            if failed is not None:
+                failed(error)
+            else:
+                tell(error)
+
+        def finished() -> None:
+            self.running = False
+            _jobs.discard(self)
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+            if ended is not None:
+                ended()
+
+        self._worker.returned.connect(returned)
+        self._worker.errored.connect(errored)
+        self._worker.finished.connect(finished)
+        self._worker.start()
+
+    def _show(self, done: int, total: int, text: str) -> None:
+        if self._bar is None:
+            return
+        if self._bar.total != total:
+            self._bar.total = total
+        self._bar.set_description(f"{self.title}: {text}" if text else self.title)
+        self._bar.update(done - self._bar.n)
+
+
+_jobs: set[Job] = set()
+
+
+def start(
+    work: Callable[[Report], T],
+    title: str,
+    *,
+    done: Callable[[T], Any] | None = None,
+    failed: Callable[[Exception], Any] | None = None,
+    advanced: Callable[[int, int, str], Any] | None = None,
+    ended: Callable[[], Any] | None = None,
+    bar: bool = True,
+) -> Job:
+    """Run `work` in a thread of napari's pool; call from the window's thread.
+
+    done      gets the result, unless cancelled; failed: the error, by default shown as a notification
+    advanced  gets what work reports; ended: called last, whatever happened
+    bar       show it in napari's activity dock, where it can be cancelled too
+    """
+    job = Job(work, title)
+    _jobs.add(job)
+    job._begin(done, failed, advanced, ended, bar)
+    return job
+
+
+def cancel_all(jobs: Any = None) -> None:
+    """Cancel some jobs, by default all: a window that closes waits for none."""
+    for job in list(_jobs if jobs is None else jobs):
+        job.cancel()
+
+
+def tell(error: BaseException) -> None:
+    """Show an error as napari's notification: bigreg's own as their text, others with their kind."""
+    show_error(str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}")
+
+
+def later(milliseconds: int, call: Callable[[], Any]) -> QTimer:
+    """A timer that calls once; starting it again puts it off, so that a dragged slider computes once."""
+    timer = QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(call)
+    return timer

@@ -1,0 +1,40 @@
+"""`bigreg view`: a window of napari on some runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import napari
+from napari.layers import Layer
+
+from .open_model import RunView
+
+PANELS = {
+    name: (f"{name}_panel", f"{name.capitalize()}Panel") for name in ("monitor", "inspect", "landmarks", "launch")
+}
+"""Module and class of each."""
+
+
+def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
+    """A viewer with the layers of runs and with panels; `settings` are the viewer's.
+
+    Raises InputError where there is no run, or one of another version.
+    """
+    layers = [layer for run in runs for layer in RunView(run).layers()]  # before a window opens for nothing
+    viewer = napari.Viewer(title="bigreg", **settings)
+    for layer in layers:
+        viewer.add_layer(Layer.create(*layer))
+    viewer.scale_bar.visible = True
+    for name in panels:
+        panel = getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")(viewer)
+        viewer.window.add_dock_widget(panel, name=f"{name.capitalize()} (bigreg)", area="right")
+    viewer.reset_view()
+    return viewer
+
+
+def show(runs: Sequence[str], panels: Sequence[str]) -> None:
+    """Open the window and stay until it is closed."""
+    open_window(runs, panels)
+    napari.run()

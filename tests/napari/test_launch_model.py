@@ -1,0 +1,146 @@
+"""Starting a registration: what the form says, what is wrong with it, its preview; without Qt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import bigreg
+from bigreg.cli.app import app
+
+pytest.importorskip("napari", reason="needs bigreg[napari]")
+from napari_bigreg.launch_model import Choice, FieldError, Launch, check, keys
+from napari_bigreg.preview import Previewer, levels_of
+from napari_bigreg.threads import Cancelled
+
+QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
+         "blocks.halo=8", "output.chunk=16", "output.shard=32")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(pair, tmp_path_factory):
+    """Paths of a small pair with a known map."""
+    folder = tmp_path_factory.mktemp("launch")
+    for name in ("fixed", "moving"):
+        bigreg.convert(getattr(pair, name), str(folder / f"{name}.ome.zarr"), spacing=pair.spacing)
+    return {name: str(folder / f"{name}.ome.zarr") for name in ("fixed", "moving")}
+
+
+@pytest.fixture
+def launch(images, tmp_path):
+    return Launch(
+        Choice(images["fixed"]), Choice(images["moving"]), str(tmp_path / "run.zarr"), "demo", QUICK, workers=1
+    )
+
+
+def changed(launch, **values):
+    return replace(launch, **values)
+
+
+def test_a_good_form_has_a_plan(launch):
+    found = check(launch)
+    assert found.plan.blocks >= 1 and not found.goes_on
+    names = [name for name, _ in found.rows]
+    assert {"blocks", "memory a worker", "time"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("values", "place", "message"),
+    [
+        ({"fixed": Choice("")}, "fixed", "is missing"),
+        ({"moving": Choice("nowhere.tif")}, "moving", "nowhere.tif"),
+        ({"config": "nothing"}, "config", "'nothing' is neither"),
+        ({"overrides": ("blocks.core=96", "blocks.halo=many")}, "set", "blocks.halo"),
+        ({"overrides": ("blocks.core",)}, "set", "KEY=VALUE"),
+        ({"cluster": "cloud"}, "cluster", "'cloud' is neither"),
+        ({"memory": "much"}, "memory", "memory_limit"),
+        ({"memory": "100MB"}, "memory", "limit is"),
+        ({"run": ""}, "run", "is missing"),
+    ],
+)
+def test_what_is_wrong_is_said_of_its_field(launch, values, place, message):
+    with pytest.raises(FieldError, match=message) as error:
+        check(changed(launch, **values))
+    assert error.value.place == place
+    if values.get("overrides", ()) and len(values["overrides"]) == 2:
+        assert error.value.row == 1
+
+
+def test_an_images_channel_and_spacing_are_checked_too(launch, images):
+    for choice, message in (
+        (Choice(images["moving"], spacing="1 2"), "spacing"),
+        (Choice(images["moving"], spacing="a b c"), "three numbers"),
+        (Choice(images["moving"], channel=7), "channel"),
+    ):
+        with pytest.raises(FieldError, match=message) as error:
+            check(changed(launch, moving=choice))
+        assert error.value.place == "moving"
+
+
+def test_a_place_that_is_taken_is_refused(launch, images, tmp_path):
+    with pytest.raises(FieldError, match="is no run") as error:
+        check(changed(launch, run=images["fixed"]))
+    assert error.value.place == "run"
+
+
+def test_the_command_is_one_that_bigreg_takes(launch):
+    full = changed(
+        launch,
+        fixed=Choice(launch.fixed.path, channel=0, spacing="4 2.6 2.6"),
+        cluster="local",
+        memory="2GB",
+        workers=2,
+    )
+    result = CliRunner().invoke(app, [*full.arguments(), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert full.text().startswith("bigreg register ")
+    assert "--fixed-channel 0 --fixed-spacing 4.0 2.6 2.6" in full.text()
+
+
+def test_every_key_of_the_configuration_can_be_chosen():
+    assert {"blocks.core", "engine", "engine_options", "affine.start", "cluster.workers"} <= set(keys())
+
+
+@pytest.fixture(scope="module")
+def previewer():
+    made = Previewer()
+    yield made
+    made.close()
+
+
+def test_the_preview_registers_a_block_where_it_lies(launch, previewer):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    centre = np.array((60.0, 56.0, 60.0))
+    told = []
+    found = previewer.run(volumes, launch.settings(), centre, 0, lambda *step: told.append(step))
+    assert found.grid.contains(centre[None]).all()
+    index = volumes["fixed"].grid().world_to_index(found.grid.index_to_world(np.zeros((1, 3))))[0]
+    np.testing.assert_allclose(index, np.round(index), atol=1e-6)
+    first = np.round(index).astype(int)
+    truth = volumes["fixed"].read(first, first + found.fixed.shape)
+    np.testing.assert_allclose(found.fixed, truth, atol=1.0)
+    seen = found.before > 0
+    before, after = (np.corrcoef(found.fixed[seen], image[seen])[0, 1] for image in (found.before, found.after))
+    assert after > before
+    names = [name for name, _, _ in found.figures]
+    assert "NCC, deformation" in names and "smallest Jacobian" in names
+    assert any("affine" in text for _, _, text in told) and any("block" in text for _, _, text in told)
+
+
+def test_the_preview_ends_when_it_is_told_to(launch, previewer):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+
+    def stop(done, total, text):
+        if text.startswith("block"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        previewer.run(volumes, launch.settings(), None, 0, stop)
+
+
+def test_levels_of_an_anisotropic_image_grow_towards_isotropic_voxels(launch):
+    found = levels_of(launch.fixed.open("fixed"))
+    assert found[0] == (4.0, 2.6, 2.6) and found[1] == (4.0, 5.2, 5.2)

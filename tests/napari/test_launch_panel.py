@@ -1,0 +1,162 @@
+"""The Launch panel, used as a person does."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import bigreg
+from bigreg.pipeline.store import RunStore
+
+pytest.importorskip("napari", reason="needs bigreg[napari]")
+pytest.importorskip("pytestqt", reason="needs bigreg[test]")
+from napari_bigreg.launch_model import Choice, Launch
+from napari_bigreg.launch_panel import LaunchPanel
+from napari_bigreg.linked_views import centre_on
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
+         "blocks.halo=8", "output.chunk=16", "output.shard=32")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(pair, tmp_path_factory):
+    """Paths of a small pair with a known map."""
+    folder = tmp_path_factory.mktemp("launch")
+    for name in ("fixed", "moving"):
+        bigreg.convert(getattr(pair, name), str(folder / f"{name}.ome.zarr"), spacing=pair.spacing)
+    return {name: str(folder / f"{name}.ome.zarr") for name in ("fixed", "moving")}
+
+
+@pytest.fixture
+def launch(images, tmp_path):
+    return Launch(
+        Choice(images["fixed"]), Choice(images["moving"]), str(tmp_path / "run.zarr"), "demo", QUICK, workers=1
+    )
+
+
+def press(qtbot, button):
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+@pytest.fixture
+def panel(launch, make_napari_viewer, qtbot, until):
+    """The panel with the form filled in, as a person types."""
+    viewer = make_napari_viewer()
+    panel = LaunchPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Launch")
+    form = panel.form
+    for side in ("fixed", "moving"):
+        qtbot.keyClicks(form.images[side].path, getattr(launch, side).path)
+    qtbot.keyClicks(form.run, launch.run)
+    form.config.setCurrentText(launch.config)
+    for item in launch.overrides:
+        press(qtbot, form.overrides.add)
+        _, key, value = form.overrides.rows[-1]
+        key.setCurrentText(item.partition("=")[0])
+        qtbot.keyClicks(value, item.partition("=")[2])
+    form.workers.setValue(1)
+    assert form.launch == launch
+    yield panel
+    until(lambda: not panel._work._jobs)
+    panel.close()
+
+
+def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until):
+    press(qtbot, panel.plan)
+    assert not panel.plan.isEnabled()
+    until(panel.plan.isEnabled)
+    assert "memory a worker" in panel.rows.text() and "ready to start" in panel.message.text()
+    assert "4 x 2.6 x 2.6 um" in panel.level.itemText(0)
+    form = panel.form
+    value = form.overrides.rows[4][2]
+    value.clear()
+    assert panel.rows.text() == ""
+    qtbot.keyClicks(value, "none")
+    press(qtbot, panel.plan)
+    until(lambda: form.overrides.error.text() != "")
+    assert "blocks.core" in form.overrides.error.text() and "ff7b6b" in value.styleSheet()
+    press(qtbot, form.overrides.rows[4][0].layout().itemAt(2).widget())
+    assert len(form.launch.overrides) == len(QUICK) - 1
+    form.images["fixed"].path.setText("nowhere.tif")
+    assert form.overrides.error.text() == ""
+    press(qtbot, panel.plan)
+    until(lambda: "nowhere.tif" in form.images["fixed"].error.text())
+
+
+def test_paths_can_be_looked_for(panel, qtbot, monkeypatch):
+    image = panel.form.images["fixed"]
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: "/data/a.zarr")
+    press(qtbot, image.browse)
+    assert image.path.text() == "/data/a.zarr"
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a, **k: "")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: ("/data/b.tif", ""))
+    press(qtbot, image.browse)
+    assert image.path.text() == "/data/b.tif"
+    image.channel.setValue(1)
+    qtbot.keyClicks(image.texts["spacing"], "2 1 1")
+    qtbot.keyClicks(image.texts["orientation"], "psl")
+    assert panel.form.launch.fixed == Choice("/data/b.tif", channel=1, spacing="2 1 1", orientation="psl")
+    before = panel.form.launch
+    panel.form.fill(Launch())
+    assert panel.form.launch == Launch()
+    panel.form.fill(before)
+    assert panel.form.launch == before
+    press(qtbot, panel.copy)
+    assert QApplication.clipboard().text().startswith("bigreg register /data/b.tif")
+
+
+def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtbot, until):
+    panel.level.setCurrentIndex(0)
+    press(qtbot, panel.try_it)
+    assert panel.cancel.isEnabled()
+    until(lambda: "preview: after" in panel.viewer.layers)
+    layers = panel.viewer.layers
+    assert layers["preview: after"].visible and not layers["preview: before"].visible
+    assert "NCC, deformation" in panel.figures.text()
+    press(qtbot, panel.after)
+    assert not layers["preview: after"].visible and layers["preview: before"].visible
+    until(lambda: panel._previewing is None)
+    old = panel.viewer.layers["preview: after"]
+    panel.live.setChecked(True)
+    panel.form.overrides.rows[3][2].setText("[3]")
+    until(lambda: "preview: after" in layers and layers["preview: after"] is not old)
+    until(lambda: panel._previewing is None)
+    panel.live.setChecked(False)
+    centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
+    press(qtbot, panel.try_it)
+    until(lambda: "outside of fixed" in panel.message.text())
+
+
+def test_a_preview_is_cancelled(panel, qtbot, until):
+    press(qtbot, panel.try_it)
+    press(qtbot, panel.cancel)
+    assert panel.figures.text() == "cancelled"
+    until(lambda: panel._previewing is None)
+    assert not [layer for layer in panel.viewer.layers if layer.name.startswith("preview")]
+
+
+def test_the_run_is_a_process_of_its_own_that_the_monitor_watches(panel, qtbot, until, launch):
+    press(qtbot, panel.go)
+    until(lambda: panel.started is not None)
+    process = panel.started.process
+    try:
+        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+        until(lambda: panel.monitor is not None)
+        assert bigreg.is_run(launch.run) and panel.monitor.choice.url == launch.run
+        assert panel.started.log.exists()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        panel.monitor.close()
+
+
+def test_a_process_that_ends_at_once_says_why(panel, qtbot, until, launch):
+    RunStore(launch.run).create({"state": "incomplete", "updated": 0.0, "config": {}, "images": {}})
+    press(qtbot, panel.go)
+    until(lambda: "ended with status" in panel.message.text() or panel.monitor is not None)
+    assert "ended with status" in panel.message.text() and "error" in panel.message.text().lower()
