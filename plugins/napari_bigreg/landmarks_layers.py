@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -54,10 +55,13 @@ class PairLayers:
                 layer.data = np.empty((0, 3))
                 return layer
         size = 5 * float(np.mean(self.model.images[side][0].grid.spacing))
-        layer = Points(
-            np.empty((0, 3)), ndim=3, name="landmarks", metadata={"bigreg": mine}, size=size, face_color=SET,
-            border_color="black", out_of_slice_display=True, units=UNITS, axis_labels=AXES,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # What napari 0.9 has in its place (thick slices) is a setting of the whole view, and older ones lack it.
+            warnings.simplefilter("ignore", FutureWarning)
+            layer = Points(
+                np.empty((0, 3)), ndim=3, name="landmarks", metadata={"bigreg": mine}, size=size, face_color=SET,
+                border_color="black", out_of_slice_display=True, units=UNITS, axis_labels=AXES,
+            )  # fmt: skip
         self.views[side].add_layer(layer)
         return layer
 

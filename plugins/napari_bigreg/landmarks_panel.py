@@ -117,10 +117,11 @@ class LandmarksPanel(QWidget):
         split.addWidget(below)
         split.setStretchFactor(0, 3)
         split.setStretchFactor(1, 2)
+        split.setSizes([600, 400])
         whole = QVBoxLayout(self)
         whole.addLayout(make_row(self.choice, self.link))
         whole.addWidget(split)
-        self.setMinimumWidth(520)
+        self.setMinimumWidth(560)
         self._enable()
 
     def _enable(self) -> None:
