@@ -181,6 +181,12 @@ class Run(Transform):
     def __repr__(self) -> str:
         return f"Run('{self.store.url}', {self.store.attributes['state']})"
 
+    def identity(self) -> str:
+        return f"Run('{self.store.url}', {self.store.attributes['created']})"
+
+    def frame_image(self, frame: str) -> Volume:
+        return self._context().volumes[frame]
+
     @property
     def url(self) -> str:
         return self.store.url
