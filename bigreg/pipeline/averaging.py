@@ -1,7 +1,7 @@
 """An image that is finer than what it is resampled onto: averaged first, or it would alias.
 
 Along each of the image's axes it is averaged over 2^n voxels, n the smallest with which a step of the output is at most
-1.5 averaged voxels. The step is that of the map's affine part, so it is one number for the whole image, and no seams
+1.6 averaged voxels. The step is that of the map's affine part, so it is one number for the whole image, and no seams
 come of it. Averages are read from the image's own pyramid where it holds them, and made of what is read otherwise.
 Labels are not averaged: the commonest wins, always counted in the finest level.
 """
@@ -16,7 +16,7 @@ from ..geometry import Grid, Shape
 from ..volumes import Volume, downsample
 from .images import stored_level
 
-STEP = 1.5
+STEP = 1.6
 """Voxels of the image, after averaging, that neighbouring output voxels are apart at most."""
 READ = 128
 """Voxels along an axis that are read at once to be averaged, so that memory does not grow with the factor."""
