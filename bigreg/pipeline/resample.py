@@ -173,22 +173,14 @@ class Work(RunStore):
     def again(self) -> str:
         return "the same command"
 
-    def begin(self, job: Job, description: dict[str, Any], make: Callable[[], None]) -> None:
-        """See that the output is there to be filled, made by `make`. Raises OutputError where something else is."""
-        if storage.exists(self.out):
-            if not storage.exists(self.url):
-                raise OutputError(f"'{self.out}' exists already; choose another output or remove it")
-            there = self.attributes
-            if there.get("job") != description:
-                raise OutputError(
-                    f"'{self.out}' holds the unfinished result of another command; remove it or choose another output"
-                )
-            if there["created"]:
-                return
-            storage.remove(self.out)  # stopped before there was anything in it
-        self.create({"job": description, "created": False, "updated": time.time()})
-        make()
-        self.update(created=True)
+    def begin(self, description: dict[str, Any]) -> None:
+        """Say what the output is going to be. Raises OutputError where something else is begun there."""
+        if storage.find_node(self.url) is None:
+            self.create({"job": description, "updated": time.time()})
+        elif self.attributes.get("job") != description:
+            raise OutputError(
+                f"'{self.out}' holds the unfinished result of another command; remove it or choose another output"
+            )
 
 
 def run(
@@ -225,17 +217,18 @@ def run(
         "chunk": chunk, "shard": shard,
     }  # fmt: skip
 
-    def make() -> None:
-        create_image(
+    if storage.exists(job.out) and not storage.exists(work.url):
+        raise OutputError(f"'{job.out}' exists already; choose another output or remove it")
+    with working_on(work.url):
+        work.begin(description)
+        writer = create_image(
             job.out, job.grids, volume.dtype, name=name, chunks=(chunk,) * 3, shards=(shard,) * 3,
             channels=channels if channels > 1 else 0, times=times if times > 1 else 0, labels=job.labels,
             orientation=orientation, display=volume.shown(sorted({c for _, c in job.planes})), finished=False,
+            exist_ok=True,
         )  # fmt: skip
-
-    work.begin(job, description, make)
-    with working_on(work.url):
         _fill(job, work, client, cluster, progress)
-        ImageWriter(job.out).finish()
+        writer.finish()
     storage.remove(work.url)
     return open_volume(job.out)
 

@@ -28,13 +28,14 @@ def agreement(points: np.ndarray, vectors: np.ndarray, noise: float, weights: np
     """
     count = len(points)
     prior = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
-    if count < 3:
+    places = np.unique(points, axis=0)
+    if len(places) < 3:
         return prior
-    apart = cKDTree(points).query(points, k=min(NEIGHBOURS, count - 1) + 1)[0][:, -1]
+    apart = cKDTree(places).query(places, k=min(NEIGHBOURS, len(places) - 1) + 1)[0][:, -1]
     length = float(np.median(apart))
     signal = (STRAIN * length) ** 2 + noise**2
     squares = ((points[:, None] - points[None]) ** 2).sum(2)
-    kernel = signal * np.exp(-0.5 * squares / max(length, 1e-9) ** 2)
+    kernel = signal * np.exp(-0.5 * squares / length**2)
     weights = prior
     for _ in range(ROUNDS):
         own = noise**2 / np.maximum(weights, LEAST)

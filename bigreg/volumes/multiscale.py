@@ -28,6 +28,7 @@ def create_image(
     orientation: str | None = None,
     display: Mapping[str, Any] | None = None,
     finished: bool = True,
+    exist_ok: bool = False,
 ) -> ImageWriter:
     """Create an empty OME-Zarr 0.5 image: the arrays 0, 1, ... of the levels and the group with its metadata.
 
@@ -35,7 +36,8 @@ def create_image(
     before it. `display` is what another image's metadata said beside its place (see StoredImage). A grid that is not
     axis-aligned cannot be said in 0.5: spacing and origin are written, and the affine under "bigreg", which this
     package reads. With `finished` False the metadata waits for `ImageWriter.finish`, so that what is half written does
-    not look like an image. Raises OutputError where something is there already.
+    not look like an image. Raises OutputError where something is there already, with `exist_ok` unless it is this very
+    image, unfinished.
     """
     lead = tuple(n for n in (times, channels) if n)
     axes = ("t" if times else "") + ("c" if channels else "") + "zyx"
@@ -47,7 +49,7 @@ def create_image(
         own["orientation"] = orientation
     if own:
         attributes["bigreg"] = own
-    create_group(url, attributes if finished else {"bigreg-unfinished": attributes})
+    create_group(url, attributes if finished else {"bigreg-unfinished": attributes}, exist_ok=exist_ok)
     for number, grid in enumerate(grids):
         chunk, shard = clipped(grid.shape, chunks, shards)
         create_array(
@@ -57,6 +59,7 @@ def create_image(
             chunks=(*(1 for _ in lead), *chunk),
             shards=None if shard is None else (*(1 for _ in lead), *shard),
             dimension_names=list(axes),
+            exist_ok=exist_ok,
         )
     return ImageWriter(url)
 
