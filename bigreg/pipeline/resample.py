@@ -208,7 +208,7 @@ def run(
         cluster = Cluster()
     if client is None and cluster is not None:
         shard_bytes = math.prod(min(shard, n) for n in job.grids[0].shape) * volume.dtype.itemsize
-        require_memory(BASE_BYTES + PIECE_BYTES + 3 * shard_bytes, cluster)
+        require_memory(BASE_BYTES + PIECE_BYTES + 3 * shard_bytes, cluster, smaller="")
     work = Work(job.out)
     times, channels = (len({plane[axis] for plane in job.planes}) for axis in (0, 1))
     description = {

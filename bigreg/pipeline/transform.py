@@ -176,7 +176,7 @@ def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, 
     if missing or not channels or len(set(channels)) < len(channels):
         raise InputError(f"{volume}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
     times = sorted({t for t, _ in volume.planes})
-    return tuple((t, c) for t in times for c in sorted(channels))
+    return tuple((t, c) for t in times for c in sorted(map(int, channels)))
 
 
 class Inverse(Transform):
