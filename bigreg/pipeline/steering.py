@@ -42,10 +42,13 @@ REACH = 4.0
 """Standard deviations from which on the window is 0."""
 SILENT_VOXELS = 3.0
 """Of the level: a pair whose ends are nearer leaves it to the images."""
-PATCH = 6
-"""Voxels of the level on each side of a pair that are compared."""
-DOUBT = 0.2
-"""A pair whose patches are by so much less alike (squared correlation) than those of the run counts for nothing."""
+PATCH, PATCH_WINDOW = 4, 2.0
+"""Voxels of the level on each side of a pair that are compared, and the standard deviation of their weights: small, as
+what a pair is to put right may be."""
+DOUBT = 0.5
+"""A pair whose patches are less than so much as alike (squared correlation) as those of the run loses weight."""
+CHANCE = 0.05
+"""Squared correlation of patches that have nothing to do with one another."""
 MOST = 5000
 
 
@@ -174,7 +177,7 @@ def _seen(context: Context, level: LevelPlan, middle: np.ndarray, apart: np.ndar
     as_now = _likeness(context, level, middle, middle)
     if as_paired is None or as_now is None:
         return 1.0
-    return float(np.clip(1 + (as_paired - as_now) / DOUBT, 0, 1))
+    return min(1.0, (as_paired + CHANCE) / (DOUBT * as_now + CHANCE)) ** 2
 
 
 def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.ndarray) -> float | None:
@@ -183,8 +186,10 @@ def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.
     None where there is not enough of them.
     """
     values, inside = [], None
-    axes = [np.arange(-PATCH, PATCH + 1) * s for s in level.spacing]
-    around = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    line = np.arange(-PATCH, PATCH + 1)
+    index = np.stack(np.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
+    around = index * level.spacing
+    window = torch.as_tensor(np.exp(-0.5 * (index / PATCH_WINDOW) ** 2).prod(1))
     for which, place in zip(IMAGES, (fixed, moving), strict=True):
         positions = Positions.of_points(place + around)
         coarser = context.half_map(level.index + 1, which)
@@ -198,12 +203,11 @@ def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.
         if 2 * int(inside.sum()) < inside.numel():
             return None
         values.append(context.compared(which, positions.sample(image.read, image.grid))[0])
-    f, m = (v[inside].double() for v in values)
-    f, m = f - f.mean(), m - m.mean()
-    spread = (f * f).sum() * (m * m).sum()
+    window = window * inside
+    window = window / window.sum()
+    f, m = (v.double() - (window * v).sum() for v in values)
     # As in LNCC, what is but noise is alike to nothing.
-    quiet = (NOISE**2 * len(f)) ** 2
-    return float((f * m).sum() ** 2 / (spread + quiet))
+    return float((window * f * m).sum() ** 2 / ((window * f * f).sum() * (window * m * m).sum() + NOISE**4))
 
 
 NOISE = 0.02

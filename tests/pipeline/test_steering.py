@@ -17,8 +17,9 @@ from bigreg.pipeline.steering import Pulls
 from bigreg.transforms.bspline import soft_bound
 from bigreg.transforms.landmarks import write_bigwarp
 
-SHAPE, SPACING = (30, 46, 48), np.array([16.0, 10.0, 10.0])
-CENTRE, WIDTH = np.array([240.0, 230.0, 240.0]), 70.0
+SHAPE, SPACING = (27, 43, 45), np.array([16.0, 10.0, 10.0])
+CENTRE, WIDTH = np.array([208.0, 210.0, 220.0]), 75.0
+PERIOD = np.array([96.0, 60.0, 60.0])
 CONFIG = [
     "affine.kind=none", "blocks.core=24", "blocks.halo=8", "output.chunk=16", "output.shard=32", "output.warped=false",
     "ladder.finest=1", "ladder.coarsest=2", "ladder.iterations=[15,30]",
@@ -26,9 +27,9 @@ CONFIG = [
 
 
 def displaced(points):
-    """Where points of fixed lie in moving: waves of 6 um, and a bump of 70 um that is too much for the images."""
+    """Where points of fixed lie in moving: waves of 6 um, and a bump of 62 um."""
     bump = np.exp(-0.5 * ((points - CENTRE) ** 2).sum(1) / WIDTH**2)
-    return points + 6 * np.sin(points[:, [1, 2, 0]] / 110) + bump[:, None] * (20, 45, -50)
+    return points + 6 * np.sin(points[:, [1, 2, 0]] / 110) + bump[:, None] * (0, 62, 0)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Steered:
 
 
 def phantom():
-    """Fixed and moving: fine texture that looks alike everywhere, exact to cubic interpolation."""
-    rng = np.random.default_rng(5)
-    layers = [ndimage.gaussian_filter(rng.standard_normal(SHAPE), sigma) for sigma in ((1.3, 2, 2), (5, 8, 8))]
-    moving = layers[0] / layers[0].std() + 0.7 * layers[1] / layers[1].std()
+    """Fixed and moving: fine texture, and where the bump is a pattern that repeats itself after 60 um."""
+    texture = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal(SHAPE), (1.3, 2, 2))
     places = np.indices(SHAPE).reshape(3, -1).T * SPACING
+    pattern = np.cos(2 * np.pi * (places - CENTRE) / PERIOD).sum(1).reshape(SHAPE)
+    away = np.linalg.norm(places - CENTRE - (0, 30, 0), axis=1).reshape(SHAPE)
+    inside = 1 / (1 + np.exp((away - 2 * WIDTH) / 10))
+    moving = (1 - inside) * texture / texture.std() + inside * pattern
     fixed = ndimage.map_coordinates(moving, (displaced(places) / SPACING).T, order=3, mode="nearest").reshape(SHAPE)
     scaled = [((image + 6) * 1000).clip(0, 60000).astype(np.uint16) for image in (fixed, moving)]
     return *((image, tuple(SPACING)) for image in scaled), places
@@ -58,8 +61,8 @@ def phantom():
 def pairs():
     """20 right ones, set to within half a voxel, and two that are wrong by 200 um."""
     rng = np.random.default_rng(1)
-    right = np.vstack([rng.uniform(60, (420, 400, 420), (14, 3)), CENTRE + rng.normal(0, 45, (6, 3))])
-    wrong = np.array([[130.0, 340.0, 360.0], [340.0, 120.0, 120.0]])
+    right = np.vstack([rng.uniform(50, (360, 370, 390), (14, 3)), CENTRE + rng.normal(0, 40, (6, 3))])
+    wrong = np.array([[90.0, 340.0, 350.0], [330.0, 90.0, 80.0]])
     off = np.array([[120.0, -120.0, -105.0], [-110.0, 130.0, 105.0]])
     moving = np.vstack([displaced(right) + rng.normal(0, 4, right.shape), displaced(wrong) + off])
     return np.vstack([right, wrong]), moving
