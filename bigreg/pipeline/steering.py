@@ -36,10 +36,8 @@ from .store import RunStore, Status
 
 PLACE = "landmarks/steering"
 METRICS = ("used", "distance")
-WINDOW_CELLS = 1.5
-"""Standard deviation of the window around a pair, in cells of the level."""
-REACH = 4.0
-"""Standard deviations from which on the window is 0."""
+WINDOW_CELLS = 2.0
+"""How far the window around a pair reaches, in cells of the level: as far as a cubic B-spline."""
 SILENT_VOXELS = 3.0
 """Of the level: a pair whose ends are nearer leaves it to the images."""
 PATCH, PATCH_WINDOW = 4, 2.0
@@ -92,10 +90,11 @@ def keep(store: RunStore, pairs: np.ndarray) -> None:
 
 
 def create(context: Context, level: LevelPlan) -> None:
-    """The array of a level: for each pair, place (um, mid-space), velocity (um) and weight."""
+    """The array of a level: for each pair, place (um, mid-space), velocity (um), how far it is to be
+    believed, and its weight."""
     if context.config.landmarks.path is not None:
         context.store.groups(f"levels/{level.index}/landmarks")
-        shape = (context.array(*PLACE.split("/")).shape[0], 7)
+        shape = (context.array(*PLACE.split("/")).shape[0], 8)
         url = context.store.path("levels", level.index, "landmarks", "pulls")
         storage.create_array(url, shape=shape, dtype="float32", chunks=shape, exist_ok=True)
 
@@ -133,11 +132,11 @@ def steer(context: Context, level_index: int, index: Shape) -> tuple[Status, dic
     weights[known] = agreement(middle[known], apart[known], noise, seen)
     distance = np.where(known, np.linalg.norm(np.where(known[:, None], apart, 0), axis=1), 0)
     silent = (distance / (SILENT_VOXELS * noise)) ** 4
-    weights *= context.config.landmarks.weight
-    pulls = np.concatenate([middle, apart / 2, (weights * silent / (1 + silent))[:, None]], axis=1)
+    loud = context.config.landmarks.weight * weights * silent / (1 + silent)
+    pulls = np.concatenate([middle, apart / 2, weights[:, None], loud[:, None]], axis=1)
     pulls[~known] = 0
     context.array("levels", level_index, "landmarks", "pulls", write=True).write((0, 0), pulls.astype(np.float32))
-    used = weights > 0.5 * context.config.landmarks.weight
+    used = weights > 0.5
     return Status.DONE, {
         "used": float(used.sum()),
         "distance": float(np.median(distance[used])) if used.any() else float("nan"),
@@ -219,7 +218,7 @@ class Pulls:
 
     def __init__(self, lattice: Lattice, pulls: np.ndarray) -> None:
         self.lattice = lattice
-        self.pulls = pulls[pulls[:, 6] > 0].astype(float)
+        self.pulls = pulls[pulls[:, 6] > 0].astype(float)  # of 8 columns, see `create`
 
     @classmethod
     def of(cls, context: Context, level: LevelPlan) -> Pulls | None:
@@ -228,20 +227,22 @@ class Pulls:
         return cls(level.lattice, context.array("levels", level.index, "landmarks", "pulls")[...])
 
     def add(self, total: np.ndarray, weight: np.ndarray, low: Shape, limit: torch.Tensor, bounded: Any) -> None:
-        """Add the weighted velocities to `total` (3, z, y, x) and the weights to `weight`, of the points from `low` on.
+        """Add the weighted velocity to `total` (3, z, y, x) and the weight to `weight`, of the points from `low` on.
+
+        Where several pairs are near, their mean counts, also of those that agree with the images, with the weight of
+        the loudest: many pairs of one place reach no further than one.
 
         limit, bounded   the largest coefficient and what bounds by it
         """
         spacing = np.asarray(self.lattice.spacing)
+        mean, near, loudest = np.zeros_like(total), np.zeros_like(weight), np.zeros_like(weight)
         for pull in self.pulls:  # in the order of the file, so that sums are the same bits
             cell = (pull[:3] - self.lattice.origin) / spacing + 1.5 - low
-            lines = []
-            for axis, n in enumerate(weight.shape):
-                away = (np.arange(n) - cell[axis]) / WINDOW_CELLS
-                lines.append(np.where(np.abs(away) < REACH, np.exp(-0.5 * away**2), 0.0))
-            if not all(line.any() for line in lines):
-                continue
-            window = pull[6] * lines[0][:, None, None] * lines[1][:, None] * lines[2]
+            z, y, x = (((np.arange(n) - c) / WINDOW_CELLS) ** 2 for n, c in zip(weight.shape, cell, strict=True))
+            window = np.maximum(1 - (z[:, None, None] + y[:, None] + x), 0) ** 3
             velocity = bounded(torch.from_numpy(pull[3:6].reshape(3, 1, 1, 1)), limit).numpy()
-            total += window * velocity
-            weight += window
+            mean += pull[6] * window * velocity
+            near += pull[6] * window
+            loudest = np.maximum(loudest, pull[7] * window)
+        total += loudest * mean / np.maximum(near, 1e-12)
+        weight += loudest
