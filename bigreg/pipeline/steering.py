@@ -9,7 +9,7 @@ A pair's weight is `landmarks.weight` times
 - how well the images agree with it: of two small patches around its ends, which it says are the same tissue, against
   the two at the middle, which the run says are;
 - how well the other pairs do (see transforms/agreement.py);
-- how much it has to say: a few voxels of the level are left to the images, which know better.
+- how much it has to say: two voxels of the level are left to the images, which know better.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLACE = "landmarks/steering"
 METRICS = ("used", "distance")
 WINDOW_CELLS = 2.0
 """How far the window around a pair reaches, in cells of the level: as far as a cubic B-spline."""
-SILENT_VOXELS = 3.0
+SILENT_VOXELS = 2.0
 """Of the level: a pair whose ends are nearer leaves it to the images."""
 PATCH, PATCH_WINDOW = 4, 2.0
 """Voxels of the level on each side of a pair that are compared, and the standard deviation of their weights: small, as

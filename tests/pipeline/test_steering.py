@@ -26,8 +26,8 @@ CONFIG = [
 
 
 def displaced(points):
-    """Where points of fixed lie in moving: waves of 6 um, and a half that has slid by 110 um along the other."""
-    slid = 110 / (1 + np.exp(-(points[:, 2] - 220) / 25))
+    """Where points of fixed lie in moving: waves of 6 um, and a half that has slid by 60 um along the other."""
+    slid = 60 / (1 + np.exp(-(points[:, 2] - 220) / 15))
     return points + 6 * np.sin(points[:, [1, 2, 0]] / 110) + slid[:, None] * (0, 1, 0)
 
 
@@ -45,10 +45,15 @@ class Steered:
 
 
 def phantom():
-    """Fixed and moving: fine texture that looks alike everywhere, exact to cubic interpolation."""
-    moving = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal(SHAPE), (1.3, 2, 2))
-    moving /= moving.std()
+    """Fixed and moving: fine texture, which in the half that slid repeats itself after just as far."""
+    rng = np.random.default_rng(5)
+    once = ndimage.gaussian_filter(rng.standard_normal(SHAPE), (1.3, 2, 2))
+    period = rng.standard_normal((SHAPE[0], 6, SHAPE[2]))
+    period = ndimage.gaussian_filter(period, (1.3, 1.2, 2), mode=("reflect", "wrap", "reflect"))
+    again = np.tile(period, (1, 8, 1))[:, : SHAPE[1]]
     places = np.indices(SHAPE).reshape(3, -1).T * SPACING
+    slid = np.arange(SHAPE[2]) * SPACING[2] > 220
+    moving = np.where(slid, again / again.std(), once / once.std())
     fixed = ndimage.map_coordinates(moving, (displaced(places) / SPACING).T, order=3, mode="nearest").reshape(SHAPE)
     scaled = [((image + 6) * 1000).clip(0, 60000).astype(np.uint16) for image in (fixed, moving)]
     return *((image, tuple(SPACING)) for image in scaled), places
