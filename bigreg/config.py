@@ -58,6 +58,19 @@ class Affine(_Section):
     start_axes: Literal["lps", "xyz"] = "lps"
 
 
+class Landmarks(_Section):
+    """Pairs that steer the registration on every level; one that nothing speaks for loses its weight.
+
+    path         BigWarp's CSV, or one with columns fixed_z ... moving_x, um
+    weight       against the 1 that the images have where they are sure
+    accuracy_um  how exactly the points were set; a level's voxel where that is larger
+    """
+
+    path: str | None = None
+    weight: float = Field(10.0, gt=0)
+    accuracy_um: float | None = Field(None, gt=0)
+
+
 class Ladder(_Section):
     """The levels, coarse to fine."""
 
@@ -178,6 +191,7 @@ class Config(_Section):
     intensity: Intensity = Intensity()
     masks: Masks = Masks()
     affine: Affine = Affine()
+    landmarks: Landmarks = Landmarks()
     ladder: Ladder = Ladder()
     engine: Engines = ["optimise"]
     engine_options: Options = Field(default_factory=dict)

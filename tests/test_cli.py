@@ -109,6 +109,19 @@ def here(folder, *arguments):
     return done.exit_code, done.output
 
 
+def test_warp_onto_a_part_of_another_spacing(folder):
+    moving = ("warp", "run.zarr", "moving.ome.zarr")
+    part = ("--out-spacing", 8, 5, 5, "--box", "40:120,,:100", "--channel", 0)
+    code, output = here(folder, *moving, "part.ome.zarr", *part)
+    assert code == 0, output
+    grid = open_volume(folder / "part.ome.zarr").grid()
+    low, high = grid.bounds()
+    assert np.allclose(grid.spacing, (8, 5, 5), rtol=0.05)
+    assert low[0] >= 40 and high[0] <= 120 and low[1] < 5 and high[1] > 130 and high[2] <= 100
+    assert here(folder, *moving, "none.ome.zarr", "--box", "40:120")[0] == 2
+    assert here(folder, *moving, "none.ome.zarr", "--channel", 3)[0] == 3
+
+
 def test_a_run_goes_out_as_a_file_and_the_file_is_used_as_the_run(folder):
     for arguments in (
         ("export", "run.zarr", "map.h5"),

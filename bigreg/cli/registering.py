@@ -201,6 +201,10 @@ def register(
             "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
         ),
     ] = None,
+    landmarks: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False,
@@ -214,6 +218,8 @@ def register(
     images = images_of(fixed, moving, locals())
     if start is not None:
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
+    if landmarks is not None:
+        set_ = [*(set_ or []), f"landmarks.path={json.dumps(landmarks)}"]
     settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
         _show_plan(*images, settings)

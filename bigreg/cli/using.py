@@ -9,12 +9,15 @@ import typer
 
 from .app import app, out
 from .options import (
+    ClusterName,
     Dataset,
     Direction,
+    Memory,
     Orientation,
     Origin,
     Spacing,
-    Time,
+    Triple,
+    Workers,
 )
 
 Through = Annotated[
@@ -43,32 +46,67 @@ def warp(
     onto: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
     ] = None,
+    out_spacing: Annotated[
+        Triple | None, typer.Option(metavar="Z Y X", help="OUT's voxel size in um, over the same space.")
+    ] = None,
+    level: Annotated[int | None, typer.Option(min=0, help="Level of that image's pyramid whose grid OUT gets.")] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this part, um; an end may be left out.")
+    ] = None,
+    channel: Annotated[
+        list[int] | None, typer.Option(help="Channel of IMAGE, from 0; repeatable. Default all.")
+    ] = None,
+    time: Annotated[int | None, typer.Option(help="Time point of IMAGE, from 0. Default all.")] = None,
     dataset: Dataset = None,
-    channel: Annotated[int | None, typer.Option(help="Channel, from 0.")] = None,
-    time: Time = None,
     spacing: Spacing = None,
     origin: Origin = None,
     orientation: Orientation = None,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    cluster: ClusterName = None,
+    workers: Workers = None,
+    memory_limit: Memory = None,
 ) -> None:
     """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
 
-    What was said of the registered image (--moving-orientation psl, say) has to be said of IMAGE too.
+    All channels and time points, out of core; the same command goes on after an interruption. What was said of the
+    registered image (--moving-orientation psl, say) has to be said of IMAGE too. A small OUT is made by this process, a
+    large one by every core of this machine, unless --cluster or --workers says otherwise.
     """
     from ..display import bar
     from ..pipeline.chains import chain
     from ..volumes import open_volume
 
     source = open_volume(
-        image, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
-    )
+        image, dataset=dataset, channel=channel[0] if channel else None, time=time, spacing=spacing,
+        origin=origin, orientation=orientation,
+    )  # fmt: skip
     grid = None if onto is None else open_volume(onto, name="onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
     progress, step = bar(out, "warp")
     with progress:
-        through.warp(source, out=target, direction=direction, interpolation=interpolation, onto=grid, progress=step)
+        written = through.warp(
+            source, out=target, direction=direction, interpolation=interpolation, onto=grid, spacing=out_spacing,
+            level=level, box=None if box is None else box_of(box), channels=channel, cluster=cluster, workers=workers,
+            memory_limit=memory_limit, progress=step,
+        )  # fmt: skip
+    shape = [n for n in (written.times, written.channels) if n > 1] + list(written.shape)
+    out.print(f"{target}: {' x '.join(map(str, shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
+
+
+def box_of(text: str) -> list[tuple[float | None, float | None]]:
+    """Z0:Z1,Y0:Y1,X0:X1 as pairs; an end that is left out is None."""
+    try:
+        pairs = [tuple(float(end) if end.strip() else None for end in part.split(":")) for part in text.split(",")]
+    except ValueError:
+        pairs = []
+    if len(pairs) != 3 or any(len(pair) != 2 for pair in pairs):
+        raise typer.BadParameter(
+            f"--box {text!r} is not Z0:Z1,Y0:Y1,X0:X1 in um, such as 0:500,,1200: (an end or both "
+            "of an axis may be left out: :)"
+        )
+    return pairs
 
 
 @app.command(epilog=CHAIN)

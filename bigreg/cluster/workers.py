@@ -45,8 +45,8 @@ def worker_memory(settings: Cluster) -> int:
     return int(0.9 * psutil.virtual_memory().total / worker_count(settings))
 
 
-def require_memory(needed: int, settings: Cluster) -> None:
-    """Raise ResourceError where a worker cannot hold one block."""
+def require_memory(needed: int, settings: Cluster, *, smaller: str = ", or make blocks.core smaller") -> None:
+    """Raise ResourceError where a worker cannot hold one block; `smaller` is how a block could be."""
     limit = worker_memory(settings)
     if needed > limit:
         more = {"address": "start its workers with more memory"}.get(
@@ -54,7 +54,7 @@ def require_memory(needed: int, settings: Cluster) -> None:
         )
         raise ResourceError(
             f"a block needs about {format_bytes(needed)} in a worker, whose limit is {format_bytes(limit)}; "
-            f"{more}, or make blocks.core smaller"
+            f"{more}{smaller}"
         )
 
 

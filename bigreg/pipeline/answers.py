@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from distributed import get_worker
@@ -12,8 +13,10 @@ from distributed import get_worker
 from .. import storage
 from ..errors import BigregError, CorruptDataError, InputError, OutputError
 from ..geometry import Shape
-from .context import context
 from .store import Status
+
+Opener = Callable[[str, str], Any]
+"""What a task is given, of the url of a store and the stamp of its state."""
 
 FATAL = (InputError, OutputError, CorruptDataError)
 
@@ -50,13 +53,13 @@ def told(failures: Mapping[tuple[str, Shape], Failure], accepted: bool = False) 
     ]
 
 
-def execute(url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:
+def execute(opener: Opener, url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:
     """On a worker: one block. One torch thread, so that sums are added in one order whatever the machine."""
     torch.set_num_threads(1)
     worker = get_worker().address
     try:
         with storage.computing():
-            return Answer(*task(context(url, stamp), *arguments, index), worker=worker)
+            return Answer(*task(opener(url, stamp), *arguments, index), worker=worker)
     except BigregError as error:
         return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
     except Exception as error:

@@ -8,6 +8,7 @@ from ..errors import ConfigError, InputError
 from ..transforms.files import axes_of, open_maps, unit_um
 from ..transforms.itk import MM
 from ..transforms.maps import Frame, Map
+from ..volumes import Volume
 from .inputs import INVERSE, as_volume
 from .run import Run
 from .store import is_run
@@ -23,10 +24,14 @@ class FileTransform(Transform):
 
     def __init__(self, path: str, fixed: Frame | None = None, moving: Frame | None = None, unit: float = MM) -> None:
         self.path = str(path)
+        self._known = (fixed, moving, unit)
         self._there, self._back = open_maps(self.path, fixed, moving, unit)
 
     def __repr__(self) -> str:
         return f"FileTransform('{self.path}')"
+
+    def __reduce__(self) -> tuple:
+        return FileTransform, (self.path, *self._known)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         if checked(direction) == "fixed_to_moving":
@@ -44,6 +49,12 @@ class Chain(Transform):
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.parts))})"
+
+    def identity(self) -> str:
+        return f"Chain({', '.join(part.identity() for part in self.parts)})"
+
+    def frame_image(self, frame: str) -> Volume | None:
+        return self.parts[0 if frame == "fixed" else -1].frame_image(frame)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         parts = self.parts if checked(direction) == "fixed_to_moving" else self.parts[::-1]

@@ -50,6 +50,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return "stages/affine", (0, 0, 0)
         case ["levels", level, "patches"]:
             return f"levels/{level}", tuple(int(i) for i in low[:3])
+        case ["levels", level, "landmarks", "pulls"]:
+            return f"levels/{level}/landmarks", (0, 0, 0)
         case ["levels", level, "velocity"]:
             return f"levels/{level}/stitch", block
         case ["levels", level, "maps", _]:

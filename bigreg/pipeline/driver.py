@@ -14,7 +14,8 @@ from distributed import Client
 
 from ..errors import IncompleteError
 from ..geometry import Shape
-from .answers import Failure
+from .answers import Failure, Opener
+from .context import context
 from .flow import Flow, Stage
 from .store import Progress, RunStore
 from .streaming import Listener, Streaming
@@ -25,6 +26,7 @@ class Driver:
 
     expected        workers that are on their way, where the cluster starts them by need
     accept_failed   blocks that fail are blank, in stages that can do without them
+    opener          makes on a worker what the tasks are given, of the store's url and a stamp; it keeps it
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class Driver:
         *,
         expected: int = 0,
         accept_failed: bool = False,
+        opener: Opener = context,
     ) -> None:
         self.client = client
         self.store = store
         self.listener = listener
         self.expected = expected
         self.accept_failed = accept_failed
+        self.opener = opener
         self.stopped = threading.Event()
 
     @contextmanager
@@ -78,7 +82,7 @@ class Driver:
         flows = {stage.name: Flow(stage, self.open(stage)) for stage in stages}
         streaming = Streaming(
             self.client, self.store, flows, stamp, listener=self.listener, expected=self.expected,
-            accept_failed=self.accept_failed, stopped=self.stopped,
+            accept_failed=self.accept_failed, stopped=self.stopped, opener=self.opener,
         )  # fmt: skip
         failures = streaming.run()
         if failures:
@@ -96,7 +100,7 @@ class Driver:
         blocks = ", ".join(str(index) for (_, index), _ in failed[:8])
         raise IncompleteError(
             f"{stage.title}: {len(failures)} block{'s' * (len(failures) > 1)} failed ({blocks}), first with "
-            f"{failure.message}. What is done is kept; `bigreg resume {self.store.url}` tries again"
+            f"{failure.message}. What is done is kept; {self.store.again} tries again"
         )
 
 

@@ -17,7 +17,7 @@ from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
-from . import compose, estimate, fields, given, images, masks, start, stitch, warp
+from . import compose, estimate, fields, given, images, masks, start, steering, stitch, warp
 from .context import IMAGES
 from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
@@ -183,6 +183,18 @@ class _Foreseen:
 
     # ------------------------------------------------------------------------------------------------ levels
 
+    def _steering(self, level: LevelPlan) -> tuple[Need, ...]:
+        """Landmarks: some points of both images a level, which is nothing beside its blocks; but all wait for it."""
+        if self.config.landmarks.path is None:
+            return ()
+        coarser = self.levels.get(level.index + 1)
+        before = None if coarser is None else compose.stage_name(coarser.index, 0)
+        self._stage(
+            steering.stage_name(level.index), f"level {level.index}: landmarks", (1, 1, 1), (), len(steering.METRICS),
+            needs=steering.needs_of(level, coarser, before),
+        )  # fmt: skip
+        return (steering.everywhere(level),)
+
     def _level(self, level: LevelPlan) -> None:
         name, title, blocks, lattice = f"levels/{level.index}", f"level {level.index}", level.blocks, level.lattice
         coarser = self.levels.get(level.index + 1)
@@ -206,13 +218,14 @@ class _Foreseen:
         )  # fmt: skip
         self._array(f"{name}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
 
+        steered = self._steering(level)
         (around,) = stitch.needs(level)
         patches = box_spans(around, blocks.counts)
         owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
         blended = [_overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
         self._stage(
             f"{name}/stitch", f"{title}: stitch", blocks.counts, (("stitch", Amount(MILLION, tuple(blended))),),
-            len(stitch.METRICS), needs=(around,), reads=(Amount.of(patch_bytes, patches),),
+            len(stitch.METRICS), needs=(around, *steered), reads=(Amount.of(patch_bytes, patches),),
             writes=(Amount.of(12, owned),),
         )  # fmt: skip
         self._array(f"{name}/velocity", (3, *lattice.points), (3, *blocks.core), 4)

@@ -11,7 +11,9 @@ from .store import RunStore
 IMAGES = ("fixed", "moving")
 
 
-def same_run(store: RunStore, config: Config, identities: dict, start: dict | None, resume: bool) -> None:
+def same_run(
+    store: RunStore, config: Config, identities: dict, start: dict | None, resume: bool, landmarks: dict | None = None
+) -> None:
     """Raise OutputError unless the store holds this very run and may be gone on with."""
     try:
         there = store.attributes
@@ -29,6 +31,8 @@ def same_run(store: RunStore, config: Config, identities: dict, start: dict | No
             )
     if there.get("start") != start:
         raise OutputError(f"'{store.url}' is a run from another start; choose another output")
+    if there.get("landmarks") != landmarks:
+        raise OutputError(f"'{store.url}' is a run with other landmarks; choose another output")
 
 
 def same_engines(began: Mapping[str, str], now: Mapping[str, str], url: str) -> None:

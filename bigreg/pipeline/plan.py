@@ -26,6 +26,7 @@ from .ladder import LevelPlan, ladder
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
 from .start import provisional
+from .steering import given_pairs
 from .workload import Work, Workload
 
 WAITING = 0.75
@@ -253,6 +254,7 @@ def plan(
         raise InputError(f"{given} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
     config, given = beginning(config, volumes)
+    config, _ = given_pairs(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     check_spacings(config, ladder(frames, config))
     if rates is None:

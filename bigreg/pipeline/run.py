@@ -22,6 +22,7 @@ from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
+from . import steering
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -130,6 +131,7 @@ def begin(
     paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
     config = config.model_copy(update={"masks": config.masks.model_copy(update=paths)})
     config, given = beginning(config, volumes)
+    config, pairs = steering.given_pairs(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
@@ -138,7 +140,7 @@ def begin(
     start = None if given is None else given.to_json()
     there = storage.exists(out)
     if there:
-        same_run(store, config, identities, start, resume)
+        same_run(store, config, identities, start, resume, steering.identity(pairs))
     with working_on(out):
         if not there:
             store.create(
@@ -147,6 +149,7 @@ def begin(
                     "cluster": config.cluster.stored(),
                     "identities": identities,
                     "start": start,
+                    "landmarks": steering.identity(pairs),
                     "orientations": {w: v.orientation for w, v in volumes.items()},
                     "engines": engines,
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
@@ -157,6 +160,8 @@ def begin(
                 }
             )
         _keep_arrays(store, volumes)
+        if pairs is not None:
+            steering.keep(store, pairs)
         return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
 
 
@@ -188,6 +193,12 @@ class Run(Viewed, Transform):
 
     def __repr__(self) -> str:
         return f"Run('{self.store.url}', {self.store.attributes['state']})"
+
+    def identity(self) -> str:
+        return f"Run('{self.store.url}', {self.store.attributes['created']})"
+
+    def frame_image(self, frame: str) -> Volume:
+        return self._context().volumes[frame]
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, estimate, fields, given, images, report, start, stitch, warp
+from . import compose, estimate, fields, given, images, report, start, steering, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -136,7 +136,7 @@ class Stages:
         described = {"lattice": level.lattice.to_json(), "downsample": level.downsample, "spacing": list(level.spacing)}
         described["blocks"] = {"core": list(level.blocks.core), "halo": list(level.blocks.halo)}
         storage.create_group(self.store.path(place), {"bigreg": described}, exist_ok=True)
-        for task in (estimate, stitch, compose):
+        for task in (estimate, stitch, compose, steering):
             task.create(self.context, level)
 
     def _withdraw(self, level: LevelPlan) -> None:
@@ -153,17 +153,26 @@ class Stages:
         before = level.index + 1
         coarser = compose.stage_name(before, attempts[before]) if before in attempts else None
         seen = estimate.needs(self.context.levels, level, coarser)
+        steered = self._steering_stages(level, coarser)
         return [
+            *steered,
             Stage(
                 name, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS, seen,
                 optional=True,
             ),
             Stage(
                 f"{name}/stitch", f"{title}: stitch", counts, stitch.stitch, (level.index,), stitch.METRICS,
-                stitch.needs(level),
+                (*stitch.needs(level), *(steering.everywhere(level) for _ in steered)),
             ),
             self._compose_stage(level, attempts[level.index], coarser),
         ]  # fmt: skip
+
+    def _steering_stages(self, level: LevelPlan, coarser: str | None) -> list[Stage]:
+        if self.context.config.landmarks.path is None:
+            return []
+        seen = steering.needs_of(level, self.context.levels.get(level.index + 1), coarser)
+        name, title = steering.stage_name(level.index), f"level {level.index}: landmarks"
+        return [Stage(name, title, ONE, steering.steer, (level.index,), steering.METRICS, seen)]
 
     def _compose_stage(self, level: LevelPlan, attempt: int, coarser: str | None) -> Stage:
         again = f", attempt {attempt + 1}" if attempt else ""
@@ -274,6 +283,8 @@ class Stages:
         levels = ladder(frames, config)
         for level in levels:
             n = len(level.blocks)
+            if config.landmarks.path is not None:
+                stages.append((steering.stage_name(level.index), f"level {level.index}: landmarks", 1))
             stages.append((f"levels/{level.index}", f"level {level.index}: estimate", n))
             stages.append((f"levels/{level.index}/stitch", f"level {level.index}: stitch", n))
             stages.append((f"levels/{level.index}/compose/0", f"level {level.index}: compose", n))

@@ -1,8 +1,9 @@
 """Task: blend the patches around a block into one velocity on the global lattice.
 
-c = sum_p w_p q_p c_p / (sum_p w_p q_p + prior), summed over the patches in one fixed order, so that the result is the
-same bits whoever computed what and when. A convex combination of bounded control points is bounded, so the blend is
-invertible however much neighbours disagree; displacements blended in the same way would fold.
+c = sum_p w_p q_p c_p / (sum_p w_p q_p + prior), where pairs of landmarks count as patches (see steering.py), summed in
+one fixed order, so that the result is the same bits whoever computed what and when. A convex combination of bounded
+control points is bounded, so the blend is invertible however much neighbours disagree; displacements blended in the
+same way would fold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .context import Context
 from .flow import Need
 from .ladder import LevelPlan
+from .steering import Pulls
 from .store import Status
 
 METRICS = ("velocity", "disagreement")
@@ -60,11 +62,13 @@ def blend(
     index: Shape,
     read_patch,
     bound: np.ndarray,
+    pulls: Pulls | None = None,
 ) -> tuple[np.ndarray, float]:
     """The blended coefficients (3, z, y, x) of the control points a block owns, and how much the patches disagreed.
 
     read_patch   block -> (4, points of its halo box) of coefficients (um) and confidence, or None where blank
     bound        (3,) largest coefficient, um
+    pulls        what pairs of landmarks ask for
     disagreement is the confidence-weighted RMS distance of the patches from their blend, um
     """
     low, high = owned(blocks[index], blocks)
@@ -95,9 +99,11 @@ def blend(
         total[(slice(None), *target)] += q * c
         square[target] += q * (c**2).sum(0)
         weight[target] += q
-    blended = total / (weight + PRIOR)
     mean = total / np.maximum(weight, 1e-12)
     spread = np.maximum(square - weight * (mean**2).sum(0), 0.0).sum() / max(weight.sum(), 1e-12)
+    if pulls is not None:
+        pulls.add(total, weight, low, limit, soft_bound)
+    blended = total / (weight + PRIOR)
     return soft_bound(torch.from_numpy(blended), limit).numpy(), float(np.sqrt(spread))
 
 
@@ -122,7 +128,8 @@ def stitch(context: Context, level_index: int, index: Shape) -> tuple[Status, di
         return None if np.isnan(patch[3, 0, 0, 0]) else patch
 
     bound = BOUND_CELLS * np.asarray(level.lattice.spacing)
-    coefficients, disagreement = blend(level.blocks, index, read_patch, bound)
+    pulls = Pulls.of(context, level)
+    coefficients, disagreement = blend(level.blocks, index, read_patch, bound, pulls)
     array = context.array("levels", level_index, "velocity", write=True)
     low, _ = owned(level.blocks[index], level.blocks)
     array.write((0, *low), coefficients.astype(np.float32))

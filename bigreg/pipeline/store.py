@@ -37,6 +37,11 @@ class RunStore:
     def __init__(self, url: str) -> None:
         self.url = str(url)
 
+    @property
+    def again(self) -> str:
+        """How to go on with it, for messages."""
+        return f"`bigreg resume {self.url}`"
+
     def path(self, *parts: str | int) -> str:
         return storage.join(self.url, *(str(p) for p in parts))
 

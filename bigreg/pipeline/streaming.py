@@ -17,7 +17,7 @@ from ..cluster import GPU
 from ..errors import ClusterError
 from ..geometry import Shape
 from . import stopping
-from .answers import Answer, Failure, execute, told
+from .answers import Answer, Failure, Opener, execute, told
 from .flow import Flow
 from .store import RunStore, Status
 
@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 
 class Streaming:
-    """One pass over some flows, on a client. See `Driver` for `expected` and `accept_failed`; `stopped` ends it."""
+    """One pass over some flows, on a client. `stopped` ends it; see `Driver` for the others."""
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Streaming:
         expected: int,
         accept_failed: bool,
         stopped: threading.Event,
+        opener: Opener,
     ) -> None:
         self.client = client
         self.store = store
@@ -72,6 +73,7 @@ class Streaming:
         self.expected = expected
         self.accept_failed = accept_failed
         self.stopped = stopped
+        self.opener = opener
         self.flows = flows
         self.stamp = stamp
         self.failures: dict[tuple[str, Shape], Failure] = {}
@@ -192,7 +194,10 @@ class Streaming:
 
     def _submit(self, worker: str, jobs: list[tuple[Flow, Shape]]) -> None:
         self.number += 1
-        calls = [(self.store.url, self.stamp, flow.stage.task, flow.stage.arguments, index) for flow, index in jobs]
+        calls = [
+            (self.opener, self.store.url, self.stamp, flow.stage.task, flow.stage.arguments, index)
+            for flow, index in jobs
+        ]
         futures = self.client.map(
             execute, *zip(*calls, strict=True),
             pure=False, priority=-self.number, workers=[worker] if worker else None, allow_other_workers=bool(worker),
@@ -216,8 +221,7 @@ class Streaming:
 
     def _scheduler_gone(self, reason: str) -> ClusterError:
         return ClusterError(
-            f"the Dask scheduler is gone ({reason}); what is done is kept: start it again and "
-            f"`bigreg resume {self.store.url}`"
+            f"the Dask scheduler is gone ({reason}); what is done is kept: start it again and run {self.store.again}"
         )
 
     def _receive(self) -> None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import storage
-from ..config import Config
-from ..errors import ConfigError, InputError, OutputError
+from ..cluster import Cluster
+from ..config import Config, load_cluster
+from ..errors import ConfigError, InputError
 from ..geometry import Grid
 from ..points import Counts, map_points_file
 from ..transforms.maps import Map
-from ..volumes import ImageWriter, Volume, open_volume
-from . import warp
+from ..volumes import Volume
+from . import resample, warp
 from .export import export
 from .fields import DIRECTIONS, ends
 from .inputs import as_volume
+from .resample import Job
+from .target import Box, target_grid
 
 
 def checked(direction: str) -> str:
@@ -40,6 +42,14 @@ class Transform(ABC):
     @property
     def config(self) -> Config:
         return Config()
+
+    def identity(self) -> str:
+        """Tells it from others."""
+        return repr(self)
+
+    def frame_image(self, frame: str) -> Volume | None:
+        """The image that "fixed" or "moving" is the frame of, where it is known."""
+        return None
 
     @property
     def inverse(self) -> Transform:
@@ -85,44 +95,57 @@ class Transform(ABC):
         direction: str = "fixed_to_moving",
         interpolation: str = "linear",
         onto: Any = None,
+        spacing: Sequence[float] | None = None,
+        level: int | None = None,
+        box: Box | None = None,
+        channels: Sequence[int] | None = None,
+        client: Any = None,
+        cluster: Cluster | dict | str | None = None,
+        workers: int | None = None,
+        memory_limit: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Volume:
-        """Resample an image through the map, once, and write it as OME-Zarr.
+        """Resample an image through the map, once, and write it as OME-Zarr; the same call goes on after a stop.
 
+        image           all its channels and time points, unless it was opened at one
         direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
                         frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
-        interpolation   linear, nearest (labels) or cubic
+        interpolation   linear, nearest (labels, masks) or cubic
         onto            an image, or a Grid, whose grid is taken instead; it lies in the world that the map starts in
+        spacing, level, box   another spacing (um, z y x) over the same, a level of its pyramid, a part of it in um
+                        ((low, high) of z, y and x; None is as far as it goes)
+        channels        which ones
+        client          a dask.distributed Client; None makes the cluster that is named
+        cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
+                        process and a large one by all cores of this machine
+
+        Where the output is coarser than the image, that is averaged first (labels: the commonest); see
+        `pipeline.averaging`. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """
         through = self.map(checked(direction))
         if interpolation not in ("linear", "nearest", "cubic"):
             raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
         volume = as_volume(image, "image")
-        if storage.exists(out):
-            raise OutputError(f"'{out}' exists already; choose another output or remove it")
         frame, _ = ends(direction)
-        grid = onto if isinstance(onto, Grid) else through.source.grid
-        if onto is not None and not isinstance(onto, Grid):
-            grid = as_volume(onto, "onto").grid()
-        if grid is None:
+        source = through.source
+        base = onto if onto is None or isinstance(onto, Grid) else as_volume(onto, "onto")
+        if base is None:
+            base = (self.frame_image(frame) if level is not None else None) or source.grid
+        if base is None:
             raise InputError(f"the map does not say on which grid its {frame} frame is sampled; give an image `onto`")
-        labels = interpolation == "nearest"
-        config = self.config
-        warp.create(out, grid, volume.dtype, config, name=f"{volume.name} on {frame}", labels=labels)
-        jobs = [(0, i) for i in product(*map(range, warp.output_blocks(grid, config).counts))]
-        writer = ImageWriter(out)
-        for level in range(1, len(warp.output_grids(grid))):
-            shape, unit = writer.array(level).shape, writer.unit(level)
-            jobs += [(level, i) for i in product(*(range(-(-n // u)) for n, u in zip(shape, unit, strict=True)))]
-        for number, (level, index) in enumerate(jobs):
-            if level == 0:
-                warp.warp_block(through, volume, grid, out, interpolation, config, index)
-            else:
-                warp.coarsen(out, level, labels, index)
-            if progress is not None:
-                progress(number + 1, len(jobs), "resample" if level == 0 else f"level {level}")
-        writer.finish()
-        return open_volume(out)
+        grid = target_grid(base, spacing=spacing, level=level, box=box)
+        given = {"workers": workers, "memory_limit": memory_limit}
+        given = {key: value for key, value in given.items() if value is not None}
+        settings = load_cluster(cluster, overrides=given) if cluster is not None or given else None
+        job = Job(
+            self, direction, volume.spec or volume, _planes(volume, channels), tuple(warp.output_grids(grid)),
+            out if storage.local_path(out) is None else str(storage.local_path(out)), interpolation, self.config.io,
+        )  # fmt: skip
+        output = self.config.output
+        return resample.run(
+            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=output.chunk,
+            shard=output.shard, client=client, cluster=settings, progress=progress,
+        )  # fmt: skip
 
     def export(
         self,
@@ -145,6 +168,17 @@ class Transform(ABC):
         return export(self.map(checked(direction)), out, format, unit, axes, pairs)
 
 
+def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, int], ...]:
+    """(time point, channel) of what is resampled. Raises InputError for a channel that is not there."""
+    if channels is None:
+        return tuple(volume.planes)
+    missing = [c for c in channels if not 0 <= c < volume.channels]
+    if missing or not channels or len(set(channels)) < len(channels):
+        raise InputError(f"{volume}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
+    times = sorted({t for t, _ in volume.planes})
+    return tuple((t, c) for t in times for c in sorted(map(int, channels)))
+
+
 class Inverse(Transform):
     """Another transform with its frames exchanged."""
 
@@ -157,6 +191,12 @@ class Inverse(Transform):
     @property
     def inverse(self) -> Transform:
         return self.other
+
+    def identity(self) -> str:
+        return f"{self.other.identity()}.inverse"
+
+    def frame_image(self, frame: str) -> Volume | None:
+        return self.other.frame_image("moving" if frame == "fixed" else "fixed")
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         there, back = DIRECTIONS

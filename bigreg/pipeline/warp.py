@@ -1,4 +1,4 @@
-"""Tasks: images through the map. Also used by Transform.warp, for any image through any map."""
+"""Tasks: the images of a run through its map, compared and stored."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..config import Config
 from ..geometry import BlockGrid, Grid, Shape
 from ..quality.metrics import CorrelationSummary
 from ..similarity import local_correlation
-from ..transforms.maps import Map
 from ..transforms.positions import Positions
-from ..volumes import Volume, block_mean, block_mode, create_image, pyramid_factors
+from ..volumes import ImageWriter, create_image, downsample, pyramid_factors
 from ..volumes.convert import cast
+from .averaging import Averaged
 from .context import IMAGES, Context
 from .fields import follow
 from .frames import Frames
@@ -68,10 +68,11 @@ def pieces(start: Shape, stop: Shape):
     )  # fmt: skip
 
 
-def _sampled(
-    there: Positions, image: Volume | LevelImage, grid: Grid, interpolation: str
+def sampled(
+    there: Positions, image: Averaged | LevelImage, grid: Grid, interpolation: str, *, inside: Grid | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    inside = there.inside(grid)
+    """Values of an image at positions, 0 outside of it, and where that is not: in `inside`, or else in its `grid`."""
+    inside = there.inside(inside or grid)
     if not bool(inside.any()):
         return np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
     if image.dtype.kind in "iu" and image.dtype.itemsize > 2 and interpolation == "nearest":
@@ -83,7 +84,7 @@ def _sampled(
     return np.where(inside, values, 0), inside
 
 
-def _nearest(there: Positions, image: Volume | LevelImage, grid: Grid) -> np.ndarray:
+def _nearest(there: Positions, image: Averaged | LevelImage, grid: Grid) -> np.ndarray:
     index = there.index(grid)
     place = index.offset.double().cpu().numpy() + index.anchor.reshape(3, *[1] * (index.offset.ndim - 1))
     last = np.asarray(grid.shape).reshape(3, *[1] * (index.offset.ndim - 1)) - 1
@@ -92,46 +93,30 @@ def _nearest(there: Positions, image: Volume | LevelImage, grid: Grid) -> np.nda
     return image.read(tuple(low), tuple(high))[tuple(place - low.reshape(last.shape))]
 
 
-def warp_block(
-    through: Map, image: Volume, grid: Grid, url: str, interpolation: str, config: Config, index: Shape
-) -> None:
-    """Resample one shard of `image` onto `grid` through a map, and write it; 0 where the map is not defined."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    block = output_blocks(grid, config)[index]
-    out = storage.open_array(storage.join(url, "0"), write=True)
-    data = np.zeros(block.shape, out.dtype)
-    for start, stop in pieces(block.start, block.stop):
-        there, known = through.follow(Positions.of_grid(grid.cropped(start, stop), device))
-        if known is not None and not bool(known.any()):
-            continue
-        values, _ = _sampled(there, image, image.grid(), interpolation)
-        if known is not None:
-            values = np.where(known.cpu().numpy(), values, 0)
-        box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
-        data[box] = cast(values, out.dtype)
-    out.write(block.start, data)
-
-
 def coarsen_block(
     context: Context, url: str, level: int, labels: bool, index: Shape
 ) -> tuple[Status, dict[str, float]]:
     """One shard of a coarser level of a warped image, from the level above."""
-    coarsen(url, level, labels, index)
+    coarsen(ImageWriter(url), level, labels, index)
     return Status.DONE, {}
 
 
-def coarsen(url: str, level: int, labels: bool, index: Shape) -> None:
-    """The same, outside of a run."""
-    fine = storage.open_array(storage.join(url, str(level - 1)))
-    out = storage.open_array(storage.join(url, str(level)), write=True)
-    unit = out.shards or out.chunks
-    start = tuple(i * u for i, u in zip(index, unit, strict=True))
-    stop = tuple(min(a + u, n) for a, u, n in zip(start, unit, out.shape, strict=True))
-    ratio = tuple(max(1, round(a / b)) for a, b in zip(fine.shape, out.shape, strict=True))
-    data = fine.read(
-        tuple(a * r for a, r in zip(start, ratio, strict=True)), tuple(b * r for b, r in zip(stop, ratio, strict=True))
-    )
-    out.write(start, block_mode(data, ratio) if labels else block_mean(data, ratio))
+def coarsen(writer: ImageWriter, level: int, labels: bool, index: Shape, *, plane: int = 0) -> None:
+    """The same of one plane of any image."""
+    shape = writer.array(level).shape[-3:]
+    block = BlockGrid(shape, writer.unit(level), (0, 0, 0))[index]
+    ratio = ratio_of(writer.array(level - 1).shape[-3:], shape)
+    data = np.empty(block.shape, writer.array(level).dtype)
+    for start, stop in pieces(block.start, block.stop):
+        fine = (tuple(a * r for a, r in zip(corner, ratio, strict=True)) for corner in (start, stop))
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
+        data[box] = downsample(writer.read(level - 1, *fine, channel=plane), ratio, labels=labels)
+    writer.write(level, block.start, data, channel=plane)
+
+
+def ratio_of(fine: Shape, coarse: Shape) -> Shape:
+    """Which axes of a pyramid's level are half of those of the level above: 2 for those, else 1."""
+    return tuple(2 if a > b else 1 for a, b in zip(fine, coarse, strict=True))
 
 
 def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: str) -> Shape:
@@ -159,10 +144,10 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
         part = grid.cropped(start, stop)
         here = Positions.of_grid(part, context.device)
         there = follow(context, here, "fixed_to_moving")
-        after, inside = _sampled(there, moving, moving.grid, context.config.output.interpolation)
+        after, inside = sampled(there, moving, moving.grid, context.config.output.interpolation)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
         data[box] = cast(after, dtype)
-        affine, inside_affine = _sampled(here.through(context.frames.affine), moving, moving.grid, "linear")
+        affine, inside_affine = sampled(here.through(context.frames.affine), moving, moving.grid, "linear")
         both = inside & inside_affine
         covered += int(inside.sum())
         if not both.any():

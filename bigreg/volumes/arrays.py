@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, pick, scaling, unnamed_axes
 
 
 def open_in_memory(array: Any, spec: ImageSpec, name: str) -> StoredImage:
@@ -21,6 +21,6 @@ def open_in_memory(array: Any, spec: ImageSpec, name: str) -> StoredImage:
         levels=(level,),
         dtype=np.dtype(array.dtype),
         metadata={"shape": list(array.shape), "dtype": str(array.dtype)},
-        channels=array.shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, array.shape),
         spacing_known=False,
     )

@@ -85,6 +85,7 @@ def convert(
             channels=len(sources) if len(sources) > 1 else 0,
             labels=labels,
             orientation=volume.orientation,
+            display=volume.shown([0 if channel is None else channel] if len(sources) == 1 else range(len(sources))),
             finished=False,
         )
         _fill(writer, sources, factors, labels, progress, workers or min(4, os.cpu_count() or 1))
@@ -206,8 +207,10 @@ def _coarsen(
 
 
 def cast(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """To another dtype; integers are rounded and clipped to their range, never wrapped."""
+    """To another dtype; integers are rounded and clipped to their range, never wrapped; a mask is true from 0.5."""
     dtype = np.dtype(dtype)
+    if dtype.kind == "b" and data.dtype.kind == "f":
+        return data >= 0.5
     if dtype.kind in "iu" and data.dtype != dtype:
         limits = np.iinfo(dtype)
         if data.dtype.kind == "f":

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, label, open_binary, option, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, open_binary, option, pick, scaling, unnamed_axes
 from .units import micrometres
 
 
@@ -38,7 +38,7 @@ def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
         levels=(level,),
         dtype=data.dtype,
         metadata={"shape": data.shape, "dtype": str(data.dtype), "attributes": _text(data.attrs)},
-        channels=data.shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, data.shape),
         spacing_known=known,
     )
 
@@ -105,5 +105,6 @@ def _open_imaris(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
         dtype=file[f"DataSet/ResolutionLevel 0/{place}/Data"].dtype,
         metadata={"info": _text(info), "shapes": [level.shape for level in levels]},
         channels=channels,
+        times=times,
         spacing_known=known,
     )

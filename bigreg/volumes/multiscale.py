@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,25 @@ def create_image(
     chunks: Sequence[int] = CHUNKS,
     shards: Sequence[int] | None = SHARDS,
     channels: int = 0,
+    times: int = 0,
     labels: bool = False,
     orientation: str | None = None,
+    display: Mapping[str, Any] | None = None,
     finished: bool = True,
+    exist_ok: bool = False,
 ) -> ImageWriter:
     """Create an empty OME-Zarr 0.5 image: the arrays 0, 1, ... of the levels and the group with its metadata.
 
-    `grids` are the levels, finest first, in one world (um). `channels` > 0 puts a c axis first. A grid that is not
+    `grids` are the levels, finest first, in one world (um). `channels` > 0 puts a c axis first, `times` > 0 a t axis
+    before it. `display` is what another image's metadata said beside its place (see StoredImage). A grid that is not
     axis-aligned cannot be said in 0.5: spacing and origin are written, and the affine under "bigreg", which this
     package reads. With `finished` False the metadata waits for `ImageWriter.finish`, so that what is half written does
-    not look like an image. Raises OutputError where something is there already.
+    not look like an image. Raises OutputError where something is there already, with `exist_ok` unless it is this very
+    image, unfinished.
     """
-    axes = "czyx" if channels else "zyx"
-    attributes = {"ome": _metadata(grids, axes, name, labels)}
+    lead = tuple(n for n in (times, channels) if n)
+    axes = ("t" if times else "") + ("c" if channels else "") + "zyx"
+    attributes = {"ome": _metadata(grids, axes, name, labels, display or {})}
     own: dict[str, Any] = {}
     if not grids[0].is_axis_aligned:
         own["matrix"] = [list(row) for row in grids[0].matrix]
@@ -43,16 +49,17 @@ def create_image(
         own["orientation"] = orientation
     if own:
         attributes["bigreg"] = own
-    create_group(url, attributes if finished else {"bigreg-unfinished": attributes})
+    create_group(url, attributes if finished else {"bigreg-unfinished": attributes}, exist_ok=exist_ok)
     for number, grid in enumerate(grids):
         chunk, shard = clipped(grid.shape, chunks, shards)
         create_array(
             join(url, str(number)),
-            shape=(channels, *grid.shape) if channels else grid.shape,
+            shape=(*lead, *grid.shape),
             dtype=dtype,
-            chunks=(1, *chunk) if channels else chunk,
-            shards=None if shard is None else (1, *shard) if channels else shard,
+            chunks=(*(1 for _ in lead), *chunk),
+            shards=None if shard is None else (*(1 for _ in lead), *shard),
             dimension_names=list(axes),
+            exist_ok=exist_ok,
         )
     return ImageWriter(url)
 
@@ -91,12 +98,20 @@ class ImageWriter:
         return (array.shards or array.chunks)[-3:]
 
     def write(self, level: int, start: Sequence[int], data: np.ndarray, *, channel: int = 0) -> None:
-        """Store (z, y, x) data from index `start` on; it must cover whole shards (ValueError otherwise)."""
+        """Store (z, y, x) data from index `start` on; it must cover whole shards (ValueError otherwise).
+
+        channel   running number of what comes before z: of the channel, or of time point and channel in C order
+        """
         array = self.array(level)
-        if len(array.shape) == 4:
-            array.write((channel, *start), data[None])
-        else:
-            array.write(start, data)
+        lead = np.unravel_index(channel, array.shape[:-3]) if array.ndim > 3 else ()
+        array.write((*map(int, lead), *start), data.reshape(*(1 for _ in lead), *data.shape))
+
+    def read(self, level: int, start: Sequence[int], stop: Sequence[int], *, channel: int = 0) -> np.ndarray:
+        """The (z, y, x) voxels from index `start` up to `stop`."""
+        array = self.array(level)
+        lead = tuple(map(int, np.unravel_index(channel, array.shape[:-3]))) if array.ndim > 3 else ()
+        data = array.read((*lead, *start), (*(n + 1 for n in lead), *stop))
+        return data.reshape(data.shape[len(lead) :])
 
     def finish(self) -> None:
         """Give an image that was created unfinished its metadata: from now on it is one."""
@@ -105,8 +120,9 @@ class ImageWriter:
             write_attributes(self.url, attributes["bigreg-unfinished"])
 
 
-def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool) -> dict[str, Any]:
-    more = [1.0] * (len(axes) - 3)
+def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool, display: Mapping[str, Any]) -> dict[str, Any]:
+    time = {"step": 1.0, "unit": None, **display.get("time", {})}
+    more = [time["step"] if axis == "t" else 1.0 for axis in axes[:-3]]
     first = np.diag([*grids[0].spacing, 1.0])
     first[:3, 3] = grids[0].origin
     datasets = []
@@ -125,14 +141,19 @@ def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool) -> dict
             {"type": "translation", "translation": [*(0.0 for _ in more), *map(float, shift)]},
         ]
         datasets.append({"path": str(number), "coordinateTransformations": transformations})
+    named = {"t": {"name": "t", "type": "time"}, "c": {"name": "c", "type": "channel"}}
+    if time["unit"]:
+        named["t"]["unit"] = time["unit"]
     space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     multiscale = {
         "name": name,
-        "axes": [{"name": "c", "type": "channel"}, *space] if "c" in axes else space,
+        "axes": [*(named[axis] for axis in axes[:-3]), *space],
         "datasets": datasets,
         "type": "mode" if labels else "mean",
     }
     metadata: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
     if labels:
-        metadata["image-label"] = {}
+        metadata["image-label"] = {k: v for k, v in display.get("image-label", {}).items() if k != "source"}
+    elif "omero" in display:
+        metadata["omero"] = display["omero"]
     return metadata

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..storage import Node, children, find_node, join, open_array
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, label, option, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick, scaling, unnamed_axes
 from .units import micrometres
 
 DEPTH = 5
@@ -66,7 +66,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
         levels=tuple(stored),
         dtype=array.dtype,
         metadata={"around": around, "datasets": [node.metadata for _, _, node in levels]},
-        channels=array.shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, array.shape),
         spacing_known=known,
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, label, open_binary, pick
+from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
 from .units import micrometres
 
 WORLD = "ipl"
@@ -43,7 +43,7 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
         levels=(StoredLevel(shape, level_affine, shape, read),),
         dtype=_dtype(image.dataobj),
         metadata={"header": {key: str(image.header[key]) for key in image.header}},
-        channels=image.shape[4] if len(image.shape) > 4 else 1,
+        **counts(axes, image.shape),
         has_directions=True,
         orientation=WORLD,
     )

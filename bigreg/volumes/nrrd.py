@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, label, open_binary, option, pick
+from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, option, pick
 from .units import micrometres
 
 _OPPOSITE = {"left": "r", "right": "l", "anterior": "p", "posterior": "a", "superior": "i", "inferior": "s"}
@@ -56,7 +56,7 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
         levels=(StoredLevel(box, np.eye(4) if affine is None else affine, box, read),),
         dtype=dtype,
         metadata={key: str(value) for key, value in header.items()},
-        channels=shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, shape),
         spacing_known=affine is not None,
         has_directions=has_directions,
         orientation=_orientation(header.get("space")),

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..storage import Array, Node, find_node, join, open_array
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, label, option, pick
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick
 from .units import micrometres
 
 
@@ -70,11 +70,25 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
         levels=tuple(levels),
         dtype=arrays[0].dtype,
         metadata={"multiscale": multiscale, "bigreg": own},
-        channels=arrays[0].shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, arrays[0].shape),
         spacing_known=factors is not None,
         has_directions="matrix" in own,
         orientation=own.get("orientation"),
+        display=_display(ome_attributes(node), multiscale, axes),
     )
+
+
+def _display(attributes: dict, multiscale: dict, axes: str) -> dict[str, Any]:
+    """What a copy of the image takes over: names and colours, and the step between time points."""
+    found = {key: attributes[key] for key in ("omero", "image-label") if isinstance(attributes.get(key), dict)}
+    if "t" in axes:
+        place = axes.index("t")
+        named = multiscale["axes"][place]
+        steps = [*(multiscale["datasets"][0].get("coordinateTransformations") or [])]
+        steps += multiscale.get("coordinateTransformations") or []
+        scale = np.prod([float(step["scale"][place]) for step in steps if step.get("type") == "scale"])
+        found["time"] = {"step": float(scale), "unit": named.get("unit") if isinstance(named, dict) else None}
+    return found
 
 
 def _only_series(url: str, spec: ImageSpec, name: str) -> tuple[str, Node]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -35,15 +35,18 @@ class StoredImage:
 
     Affines are in um where `spacing_known`, else in level-0 voxels. `has_directions`: the header says how the axes
     lie in an anatomical world, whose own axes are named by `orientation`. `metadata` is what the digest is made of.
+    `display` is what a copy takes over as it is: OME's "omero" and "image-label", and "time", the step and its unit.
     """
 
     levels: tuple[StoredLevel, ...]
     dtype: np.dtype
     metadata: Any
     channels: int = 1
+    times: int = 1
     spacing_known: bool = True
     has_directions: bool = False
     orientation: str | None = None
+    display: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,12 @@ def pick(name: str, spec: ImageSpec, axes: str, shape: Sequence[int]) -> dict[st
     if any(counts[a] != 1 for a in extra):
         raise InputError(f"{label(name, spec)} has the wrong axes ({axes}, shape {tuple(shape)}); only t, c, z, y, x")
     return picked | dict.fromkeys(extra, 0)
+
+
+def counts(axes: str, shape: Sequence[int]) -> dict[str, int]:
+    """How many channels and time points an array with these axes has."""
+    known = dict(zip(axes, shape, strict=True))
+    return {"channels": int(known.get("c", 1)), "times": int(known.get("t", 1))}
 
 
 def unnamed_axes(name: str, spec: ImageSpec, shape: Sequence[int]) -> str:

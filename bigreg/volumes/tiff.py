@@ -24,7 +24,7 @@ from ..errors import CorruptDataError, InputError
 from ..geometry import Shape
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, label, open_binary, pick, scaling
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, open_binary, pick, scaling
 from .units import micrometres
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
@@ -62,7 +62,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         levels=tuple(levels),
         dtype=np.dtype(series.dtype),
         metadata={"axes": series.axes, "shape": series.shape, "spacing": spacing, "pages": len(tiff.pages)},
-        channels=series.shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, series.shape),
         spacing_known=spacing is not None,
     )
 

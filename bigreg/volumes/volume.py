@@ -39,6 +39,8 @@ class Volume:
     levels       resolutions, finest first, each with its Grid in the world (um, z y x)
     orientation  the anatomical sides at which the world's (z, y, x) axes start, such as "ipl"; None if unknown
     channels     how many the file has (one is read)
+    times        how many time points it has (one is read)
+    display      what a copy takes over as it is (see StoredImage)
     """
 
     def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
@@ -50,6 +52,8 @@ class Volume:
         self.levels = tuple(Level(grid, tuple(float(f) for f in np.asarray(grid.spacing) / first)) for grid in grids)
         self.orientation = orientation
         self.channels = stored.channels
+        self.times = stored.times
+        self.display = stored.display
         self.dtype = stored.dtype.newbyteorder("=")
         self._stored, self._settings, self._array = stored, spec, array
 
@@ -98,6 +102,28 @@ class Volume:
     def with_channel(self, channel: int) -> Volume:
         """The same image, another channel."""
         return _reopen(self.spec, self.name, self._array, self._settings.model_copy(update={"channel": channel}))
+
+    @property
+    def planes(self) -> list[tuple[int, int]]:
+        """(time point, channel) of all that is meant: those asked for when it was opened, else every one."""
+        asked = self._settings
+        times = range(self.times) if asked.time is None else [asked.time]
+        channels = range(self.channels) if asked.channel is None else [asked.channel]
+        return [(t, c) for t in times for c in channels]
+
+    def shown(self, channels: Sequence[int]) -> dict[str, Any]:
+        """`display` of some of the channels."""
+        display = dict(self.display)
+        named = display.get("omero", {}).get("channels")
+        if isinstance(named, list) and len(named) == self.channels:
+            display["omero"] = {**display["omero"], "channels": [named[c] for c in channels]}
+        return display
+
+    def plane(self, time: int, channel: int) -> Volume:
+        """The same image at another time point and channel."""
+        return _reopen(
+            self.spec, self.name, self._array, self._settings.model_copy(update={"time": time, "channel": channel})
+        )
 
     def identity(self) -> dict[str, Any]:
         """What the image is, as JSON: enough to notice later that a path now holds another image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..storage import join, open_array
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, pick, scaling, unnamed_axes
 
 
 def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
@@ -17,6 +17,6 @@ def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
         levels=(level,),
         dtype=array.dtype,
         metadata={"shape": array.shape, "dtype": str(array.dtype), "attributes": array.attributes},
-        channels=array.shape[axes.index("c")] if "c" in axes else 1,
+        **counts(axes, array.shape),
         spacing_known=False,
     )

@@ -95,6 +95,35 @@ def test_simpleitk_brings_a_bright_dot_to_where_its_coordinate_goes(registered, 
     assert np.abs((back - centre) / spacing).max() < 0.05
 
 
+@pytest.mark.parametrize("name", ["run", "scene", "map.h5", "map.nii.gz", "map.nrrd"])
+@pytest.mark.parametrize("direction", ["fixed_to_moving", "moving_to_fixed"])
+def test_a_bright_dot_and_its_coordinate_land_together_through_every_export(
+    registered, pair, name, direction, tmp_path
+):
+    ends = {"fixed": registered.fixed, "moving": registered.moving}
+    if direction == "moving_to_fixed":
+        ends = {"fixed": registered.moving, "moving": registered.fixed}
+    if name == "run":
+        through, way = registered.run, direction
+    elif name == "scene":
+        through, way = chain(registered.run.store.path("transforms")), direction
+    else:
+        registered.run.export(str(tmp_path / name), direction=direction)
+        through, way = chain(str(tmp_path / name), **ends), "fixed_to_moving"
+    other = "moving_to_fixed" if direction == "fixed_to_moving" else "fixed_to_moving"
+    spacing = np.asarray(pair.spacing)
+    at = np.array([21.3, 25.7, 33.4]) * spacing
+    source = Grid.from_spacing((27, 31, 29), spacing / 4, at - np.array([12.6, 15.2, 14.3]) * spacing / 4)
+    places = source.index_to_world(np.indices(source.shape).reshape(3, -1).T)
+    ball = np.exp(-0.5 * ((places - at) ** 2).sum(1) / 5.0**2).reshape(source.shape).astype(np.float32)
+    image = open_volume(ball, spacing=source.spacing, origin=source.origin)
+    lands = registered.run.map_points(at[None], other)[0]
+    target = Grid.from_spacing((23, 25, 27), spacing / 4, lands - np.array([11.2, 12.4, 13.7]) * spacing / 4)
+    out = through.warp(image, out=str(tmp_path / "dot.ome.zarr"), direction=way, onto=target)
+    seen = target.index_to_world(peak_of(out.read((0, 0, 0), out.shape)))
+    assert np.abs((seen - lands) / spacing).max() < 0.05
+
+
 def test_landmarks_of_a_run_lie_on_its_map(registered, files):
     fixed, moving = landmarks.read_pairs(files / "pairs.csv")
     assert 50 <= len(fixed) <= 200
