@@ -34,8 +34,8 @@ def write_borders(
     """
     grids = [level.grid for level in annotation.levels]
     writer = create_image(
-        url, grids, np.uint8, name=f"borders of {annotation.name}", chunks=(chunk,) * 3, shards=(shard,) * 3, labels=True,
-        orientation=annotation.orientation, finished=False,
+        url, grids, np.uint8, name=f"borders of {annotation.name}", chunks=(chunk,) * 3, shards=(shard,) * 3,
+        labels=True, orientation=annotation.orientation, finished=False,
     )  # fmt: skip
     jobs = [(level, *box) for level in range(len(grids)) for box in boxes(grids[level].shape, writer.unit(level))]
     for number, (level, start, stop) in enumerate(jobs):

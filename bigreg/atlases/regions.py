@@ -37,7 +37,7 @@ class Counts:
 
 
 def count_voxels(annotation: Volume, through: Map, atlas: Atlas, progress: Progress | None = None) -> Counts:
-    """Voxels of each label of an annotation in a brain, and on which side of the atlas, where `through` leads, they are."""
+    """Voxels of each label of an annotation in a brain, by the side of the atlas to which `through` takes them."""
     counts = Counts()
     grid = annotation.grid()
     tiles = list(boxes(grid.shape, (BOX,) * 3))

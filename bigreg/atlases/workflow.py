@@ -128,8 +128,8 @@ def atlas(
     source = brainglobe_atlas(atlas, work.path("atlas")) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})
     run = register(
-        source.template, volume, out=work.path(RUN), config=load_config(config, preset=None if config else "brain-to-atlas"),
-        client=client, progress=progress,
+        source.template, volume, out=work.path(RUN), client=client, progress=progress,
+        config=load_config("brain-to-atlas" if config is None else config),
     )  # fmt: skip
     into = run.map("moving_to_fixed")
     result = AtlasResult(work.url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,40 +23,35 @@ from .options import (
     config_of,
 )
 
-_PANEL = "Atlas"
+
+def _of_atlas(text: str, *names: str, metavar: str | None = "FILE") -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel="Atlas")
 
 
 @app.command()
 def atlas(
     brain: Annotated[str, typer.Argument(metavar="BRAIN", help="The image of a brain: path or URL.")],
-    folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder (a Zarr group) for everything: path or URL.")],
+    folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder for everything: path or URL.")],
     atlas: Annotated[
-        str | None,
-        typer.Option("--atlas", metavar="NAME", help="One of BrainGlobe's, such as allen_mouse_25um.", rich_help_panel=_PANEL),
+        str | None, _of_atlas("One of BrainGlobe's, such as allen_mouse_25um.", "--atlas", metavar="NAME")
     ] = None,
-    template: Annotated[
-        str | None, typer.Option(metavar="FILE", help="In its place: the template,", rich_help_panel=_PANEL)
-    ] = None,
-    annotation: Annotated[
-        str | None, typer.Option(metavar="FILE", help="its annotation (labels),", rich_help_panel=_PANEL)
-    ] = None,
+    template: Annotated[str | None, _of_atlas("In its place: the template,")] = None,
+    annotation: Annotated[str | None, _of_atlas("its annotation (labels),")] = None,
     structures: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="and the labels' names: .csv or .json, of Allen or BrainGlobe.", rich_help_panel=_PANEL),
+        Path | None, _of_atlas("and the labels' names: .csv or .json, of Allen or BrainGlobe.")
     ] = None,
     hemispheres: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Image of 1 (left) and 2 (right); default: halves of the template.", rich_help_panel=_PANEL),
+        str | None, _of_atlas("Image of 1 (left) and 2 (right); default: halves of the template.")
     ] = None,
     atlas_orientation: Annotated[
-        str | None, typer.Option(help="Sides at which the files' z, y, x axes start, such as asr.", rich_help_panel=_PANEL)
+        str | None, _of_atlas("Sides at which the files' z, y, x axes start, such as asr.", metavar="CODE")
     ] = None,
-    atlas_spacing: Annotated[
-        Triple | None, typer.Option(metavar="Z Y X", help="Their voxel size in um.", rich_help_panel=_PANEL)
-    ] = None,
+    atlas_spacing: Annotated[Triple | None, _of_atlas("Their voxel size in um.", metavar="Z Y X")] = None,
     onto: Annotated[
         Triple | None,
-        typer.Option("--annotation-spacing", metavar="Z Y X", help="Of the annotation in the brain, um; default the brain's."),
+        typer.Option(
+            "--annotation-spacing", metavar="Z Y X", help="Of the annotation in the brain, um; default the brain's own."
+        ),
     ] = None,
     cells: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Points in the brain to count: .csv .tsv .parquet.")
@@ -95,7 +90,7 @@ def atlas(
     settings = config_of(preset or (None if config else "brain-to-atlas"), config, cluster, set_, workers, memory_limit)
     with Display(out) as display:
         made = bring(
-            image, known, out=folder, spacing=onto, cells=cells, columns=None if columns is None else columns.split(","),
-            units=units, config=settings, progress=display,
+            image, known, out=folder, spacing=onto, cells=cells, units=units, config=settings, progress=display,
+            columns=None if columns is None else columns.split(","),
         )  # fmt: skip
     out.print(pairs(made.summary()), soft_wrap=True)
