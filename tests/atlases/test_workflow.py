@@ -111,7 +111,7 @@ def test_the_page_shows_borders_over_the_tissue(made):
 
 
 def test_the_same_call_makes_nothing_again_and_other_cells_only_their_tables(made, known, monkeypatch, tmp_path):
-    result, brain, call, _ = made
+    _result, brain, call, _ = made
     made_again = []
     for name in ("write_borders", "count_voxels", "map_points_file", "write_atlas_report"):
         before = getattr(working, name)
