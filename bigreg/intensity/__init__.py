@@ -1,4 +1,4 @@
-"""Corrections of an image's intensities that are estimated once and applied to any box: no block sees another result."""
+"""Corrections of an image's intensities that are estimated once and applied to any box of it."""
 
 from .corrections import Corrections, corrections
 from .stripes import stripe_profile

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import cg
 
 from ..geometry import Grid, Shape
 from .tiles import BINS, Bins, Tiles
@@ -20,6 +21,8 @@ from .tiles import BINS, Bins, Tiles
 DIM = 10.0  # percentile of a tile that is taken for its background
 LEAST_BIAS = 0.02  # of the mean: dimmer tissue is raised no further
 LEVELS = 256  # of intensity that the local distribution is known at
+DARK = 2.0  # times the scale of the bins: from there on ratios count and not differences
+APART = 3.0  # widths of the dark that tissue is brighter by, where there is any dark
 SLAB = 1 << 21  # voxels that are spread at once
 
 
@@ -127,23 +130,49 @@ def log_bias_of(
 ) -> np.ndarray:
     """Logarithm of a smooth field that is proportional to the tissue's brightness; 0 on average over the tissue.
 
-    Of each tile the mean logarithm of what is brighter than the background, weighted by how much that is: smoothed, and
-    carried on into what is empty.
+    Of each tile the mean logarithm of its tissue, weighted by how much that is.
     """
     values = np.broadcast_to(bins.centres, histograms.shape) - (0 if background is None else background[..., None])
-    total = histograms.sum((0, 1, 2))
-    cut = _between_two(np.log(bins.centres - bins.low + bins.scale), total)
-    tissue = histograms * (np.arange(BINS) > cut)
-    weight = tissue.sum(-1)
+    cut = tissue_from(np.log(bins.centres - bins.low + DARK * bins.scale), histograms.sum((0, 1, 2)))
+    tissue = histograms * (np.arange(BINS) >= cut)
+    weight = tissue.sum(-1).astype(float)
     mean = (np.log(np.maximum(values, bins.scale)) * tissue).sum(-1) / np.maximum(weight, 1)
-    sigma = length_um / tiles.spacing / 2
-    wide = ndimage.gaussian_filter(np.stack([mean * weight, weight.astype(float)]), (0, *4 * sigma), mode="constant")
-    near = ndimage.gaussian_filter(np.stack([mean * weight, weight.astype(float)]), (0, *sigma), mode="constant")
     average = (mean * weight).sum() / max(weight.sum(), 1)
-    # What little the wide window holds decides only where the near one is empty.
-    top, under = near + 1e-3 * wide
-    field = np.where(under > 0, top / np.maximum(under, 1e-12), average)
-    return np.maximum(field - average, np.log(LEAST_BIAS))
+    some = mean[weight > 0] - average
+    field = smooth_fit(mean - average, weight / max(weight.max(), 1), length_um / tiles.spacing)
+    # Beyond the tissue the field is carried on as it rises or falls there, but not beyond what is seen anywhere.
+    return np.clip(field, max(some.min(initial=0), np.log(LEAST_BIAS)), some.max(initial=0))
+
+
+def smooth_fit(values: np.ndarray, weights: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The field that is near values where they have weight, and bends little over a length (z, y, x; in elements).
+
+    Least squares with a penalty on second differences, so that a slope is no cost and is carried on where nothing is
+    known. What has a wavelength of twice the length is halved.
+    """
+    bend = sparse.csr_matrix((values.size, values.size))
+    eyes = [sparse.identity(n, format="csr") for n in values.shape]
+    for axis, n in enumerate(values.shape):
+        if n > 2:
+            parts = [*eyes[:axis], sparse.diags([1.0, -2.0, 1.0], [0, 1, 2], (n - 2, n)), *eyes[axis + 1 :]]
+            second = sparse.kron(sparse.kron(parts[0], parts[1]), parts[2])
+            bend = bend + (length[axis] / np.pi) ** 4 * (second.T @ second)
+    system = (sparse.diags(weights.ravel() + 1e-9) + bend).tocsr()
+    inverse = sparse.diags(1 / system.diagonal())
+    begin = np.full(values.size, float((values * weights).sum() / max(weights.sum(), 1e-12)))
+    found, _ = cg(system, (weights * values).ravel(), begin, rtol=1e-6, maxiter=2000, M=inverse)
+    return found.reshape(values.shape)
+
+
+def tissue_from(place: np.ndarray, counts: np.ndarray) -> int:
+    """The first bin of tissue; 0 where there is but one kind of voxel.
+
+    Otsu's (1979) threshold, if the two sides lie further apart than the darker one is wide.
+    """
+    cut = _between_two(place, counts) + 1
+    dark, bright = (np.average(place[part], weights=counts[part]) for part in (slice(0, cut), slice(cut, None)))
+    width = np.sqrt(np.average((place[:cut] - dark) ** 2, weights=counts[:cut]))
+    return cut if bright - dark >= APART * width else 0
 
 
 def _between_two(place: np.ndarray, counts: np.ndarray) -> int:

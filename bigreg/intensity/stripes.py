@@ -28,7 +28,9 @@ def stripe_profile(
     inner = [slice(None)] * 3
     inner[across] = slice(half, values.shape[across] - half)
     inner = tuple(inner)
-    off = (logs - ndimage.median_filter(logs, size=size, mode="nearest"))[inner]
+    # The median does not see an edge of the tissue; smoothed, it does not follow the stripes either.
+    nearby = ndimage.median_filter(logs, size=size, mode="nearest")
+    off = (logs - ndimage.gaussian_filter1d(nearby, width / 4, across, mode="nearest"))[inner]
     bright = values[inner] > floor
     counts = [-(-n // s) for n, s in zip(off.shape, segment, strict=True)]
     out = np.zeros(counts, np.float32)

@@ -110,7 +110,7 @@ class Context:
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
 
     def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
-        """Values of `seen` as engines compare them: about 0 .. 1, by their logarithm where the configuration says so."""
+        """Values of `seen` as engines compare them: about 0 .. 1, their logarithm where the configuration says so."""
         return compressed(self.scaled(which, values), self.config.intensity.knee)
 
     def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:

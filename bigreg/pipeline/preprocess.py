@@ -45,13 +45,8 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
         storage.create_array(storage.join(url, "stripes"), shape=shape, dtype="float32", chunks=chunks, exist_ok=True)
     if settings.by_tiles:
         counts = tiles_of(settings, image.grid).counts
-        storage.create_array(
-            storage.join(url, "histograms"),
-            shape=(*counts, BINS),
-            dtype="uint32",
-            chunks=(1, 1, 1, BINS),
-            exist_ok=True,
-        )
+        place, chunks = storage.join(url, "histograms"), (1, 1, 1, BINS)
+        storage.create_array(place, shape=(*counts, BINS), dtype="uint32", chunks=chunks, exist_ok=True)
 
 
 def stripe_blocks(context: Context, which: str, image: LevelImage) -> BlockGrid:
@@ -112,7 +107,6 @@ def histogram(context: Context, which: str, index: Shape) -> tuple[Status, dict[
     for part in BlockGrid(cells, tuple(min(BLOCK, n) for n in cells), (0, 0, 0)):
         low, high = (tuple(int(a + b) for a, b in zip(begin, edge, strict=True)) for edge in (part.start, part.stop))
         counts += known.bins.counts(image.read(low, high))
-    context.store.array(PLACE, which, "histograms", write=True).write(
-        (*index, 0), counts[None, None, None].astype(np.uint32)
-    )
+    array = context.store.array(PLACE, which, "histograms", write=True)
+    array.write((*index, 0), counts[None, None, None].astype(np.uint32))
     return Status.DONE, {}

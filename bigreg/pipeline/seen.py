@@ -105,7 +105,7 @@ def seen_image(
     rest = None
     if tiles and settings.by_tiles:
         rest = corrections(
-            store.array(PLACE, which, "histograms")[...][..., :],
+            store.array(PLACE, which, "histograms")[...],
             known.bins,
             tiles_of(settings, measured.grid),
             background_um=settings.background_um,

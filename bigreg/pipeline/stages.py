@@ -97,7 +97,9 @@ class Stages:
         self._run(Stage("stages/affine", "global affine", ONE, start.start, metrics=("overlap", "similarity")))
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
-            self.store.update(**{key: found[key] for key in ("frames", "intensity", "stored_intensity")})
+            self.store.update(
+                **{key: found[key] for key in ("frames", "intensity", "stored_intensity") if key in found}
+            )
         self._renew()
 
     def _provisional(self) -> Frames:

@@ -79,9 +79,8 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         low, high = percentiles(which, data, *limits)
         intensity[which] = stored[which] = [low, high]
         if getattr(context.config.preprocess, which).any:
-            stored[which] = list(
-                percentiles(which, context.image(which, factors).read((0, 0, 0), image.grid.shape), *limits)
-            )
+            uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
+            stored[which] = list(percentiles(which, uncorrected, *limits))
         scaled = (data - low) / (high - low)
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]

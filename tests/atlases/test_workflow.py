@@ -107,7 +107,7 @@ def test_the_page_shows_borders_over_the_tissue(made):
     with open(made[0].report, encoding="utf-8") as file:
         page = file.read()
     assert page.count("data:image/png") >= 7 and "Coronal planes" in page and "front" in page
-    assert "http" not in page
+    assert "http://" not in page and "https://" not in page
 
 
 def test_the_same_call_makes_nothing_again_and_other_cells_only_their_tables(made, known, monkeypatch, tmp_path):
