@@ -39,6 +39,67 @@ class Masks(_Section):
     moving: str = "none"
 
 
+class Stripes(_Section):
+    """Shadows of a light sheet, or slices of another brightness, along the image's own axes.
+
+    along     what a stripe runs along: one axis, or two for whole slices
+    across    what it is told from its neighbours by
+    width_um  what is as wide as this across is no stripe
+    length_um a stripe is the same over this length; None: over the whole axis
+    """
+
+    along: Literal["z", "y", "x", "yx", "zx", "zy"] = "x"
+    across: Literal["z", "y", "x"] = "y"
+    width_um: float = Positive
+    length_um: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _across_is_another(self) -> Stripes:
+        if self.across in self.along:
+            raise ValueError(f"stripes along {self.along} cannot be told apart across {self.across}")
+        return self
+
+
+class Preprocess(_Section):
+    """What the engines see of one image in place of what is stored; null is not done. Lengths in um.
+
+    background_um    what is dim in every window of this size is taken away
+    bias_um          tissue is made equally bright on average over this length
+    clip             percentiles of the image below and above which is cut
+    contrast_um      intensities are spread by their distribution within this window, at most `contrast_limit` times
+    """
+
+    stripes: Stripes | None = None
+    background_um: float | None = Field(None, gt=0)
+    bias_um: float | None = Field(None, gt=0)
+    clip: tuple[float, float] | None = None
+    contrast_um: float | None = Field(None, gt=0)
+    contrast_limit: float = Field(3.0, gt=1)
+
+    @field_validator("clip")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 100:
+            raise ValueError(f"{value} must be two rising percentiles")
+        return value
+
+    @property
+    def by_tiles(self) -> bool:
+        """Whether something is done that is estimated of tiles."""
+        return any(v is not None for v in (self.background_um, self.bias_um, self.clip, self.contrast_um))
+
+    @property
+    def any(self) -> bool:
+        return self.by_tiles or self.stripes is not None
+
+
+class Preprocessing(_Section):
+    """Of each image; what is written is never touched by it."""
+
+    fixed: Preprocess = Preprocess()
+    moving: Preprocess = Preprocess()
+
+
 class Affine(_Section):
     """The global start.
 
@@ -189,6 +250,7 @@ class Config(_Section):
     """Configuration of one registration."""
 
     intensity: Intensity = Intensity()
+    preprocess: Preprocessing = Preprocessing()
     masks: Masks = Masks()
     affine: Affine = Affine()
     landmarks: Landmarks = Landmarks()

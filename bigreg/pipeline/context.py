@@ -21,6 +21,7 @@ from .identity import same_engines
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
 from .masks import NONE, Mask
+from .seen import Measured, SeenImage, seen_image
 from .store import RunStore
 
 IMAGES = ("fixed", "moving")
@@ -65,9 +66,18 @@ class Context:
     def image(self, which: str, factors: Shape) -> LevelImage:
         return LevelImage(self.store, self.volumes[which], factors)
 
-    def level_image(self, which: str, level: LevelPlan) -> LevelImage:
-        """The image at a level's resolution."""
-        return self.image(which, pooling(self.frames, which, np.asarray(level.spacing)))
+    @lru_cache(maxsize=64)  # noqa: B019
+    def seen(self, which: str, factors: Shape, *, tiles: bool = True) -> LevelImage | SeenImage:
+        """The image as engines see it: corrected, where the configuration says so (see `seen_image`)."""
+        image, settings = self.image(which, factors), getattr(self.config.preprocess, which)
+        if not settings.any:
+            return image
+        measured = self.image(which, Measured.read(self.store, which).factors)
+        return seen_image(self.store, which, settings, image, measured, tiles=tiles)
+
+    def level_image(self, which: str, level: LevelPlan) -> LevelImage | SeenImage:
+        """The image at a level's resolution, as engines see it."""
+        return self.seen(which, pooling(self.frames, which, np.asarray(level.spacing)))
 
     @lru_cache(maxsize=2)  # noqa: B019
     def mask(self, which: str) -> Mask | None:
@@ -100,12 +110,13 @@ class Context:
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
 
     def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
-        """Stored values as engines see them: about 0 .. 1, by their logarithm where the configuration says so."""
+        """Values of `seen` as engines compare them: about 0 .. 1, their logarithm where the configuration says so."""
         return compressed(self.scaled(which, values), self.config.intensity.knee)
 
-    def scaled(self, which: str, values: torch.Tensor) -> torch.Tensor:
-        """Stored values to intensities of about 0 .. 1."""
-        low, high = self.attributes["intensity"][which]
+    def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:
+        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1."""
+        known = self.attributes
+        low, high = (known.get("stored_intensity") or known["intensity"] if stored else known["intensity"])[which]
         return (values - low) / (high - low)
 
 

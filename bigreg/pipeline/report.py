@@ -8,8 +8,9 @@ import yaml
 
 from .. import storage
 from ..geometry import Shape
+from ..quality.figures import overlay, stretched
 from ..quality.metrics import RegistrationError, central_jacobian, ncc
-from ..quality.report import Figure, ReportData, write_report
+from ..quality.report import Figure, Picture, ReportData, Section, write_report
 from ..quality.verdict import Outcome
 from ..transforms.positions import Positions
 from .context import IMAGES, Context, field_reader
@@ -94,7 +95,23 @@ def collect(context: Context) -> ReportData:
             for w in IMAGES
         ],
         warnings=list(found.get("details", {}).get("warnings", [])),
+        more=[_corrected(context, w, factors[w]) for w in IMAGES if getattr(context.config.preprocess, w).any],
     )
+
+
+def _corrected(context: Context, which: str, factors: Shape) -> Section:
+    """An image as it is stored, and as engines saw it."""
+    settings = getattr(context.config.preprocess, which)
+    done = ", ".join(f"{k} {v}" for k, v in settings.model_dump(exclude_none=True, exclude_defaults=True).items())
+    pictures = []
+    for key, title, image in (
+        ("stored", "As it is stored", context.image(which, factors)),
+        ("seen", "As it was compared", context.seen(which, factors)),
+    ):
+        grey = stretched(image.read((0, 0, 0), image.grid.shape))
+        png = overlay(grey, grey, image.grid.spacing)
+        pictures.append(Picture(f"preprocess_{which}_{key}", title, f"{which}, {title.lower()}, three planes", png))
+    return Section(f"Preprocessing, {which}", f"Only what is compared is corrected: {done}.", tuple(pictures))
 
 
 def _name(identity: dict) -> str:

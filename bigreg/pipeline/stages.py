@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, estimate, fields, given, images, report, start, steering, stitch, warp
+from . import compose, estimate, fields, given, images, preprocess, report, start, steering, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -46,6 +46,7 @@ class Stages:
             self.store.groups(group)
         self._announce(self._planned(self._provisional()))
         self._prepare(self._affine_needs())
+        self._preprocess()
         self._affine()
         self._given_maps()
         self._announce(self._planned(self.context.frames))
@@ -69,7 +70,7 @@ class Stages:
 
     def _prepare(self, needs: dict[str, list]) -> None:
         """Make the pyramid levels that the images do not have."""
-        for which in IMAGES:
+        for which in needs:
             volume = self.context.volumes[which]
             for step in images.preparation(volume, needs[which]):
                 counts = images.create_level(self.store, volume, step)
@@ -77,13 +78,28 @@ class Stages:
                 title = f"{which} downsampled by {name}"
                 self._run(Stage(f"stages/prepare/{which}-{name}", title, counts, prepare, (which, step)))
 
+    # ------------------------------------------------------------------------------------------------ intensities
+
+    def _preprocess(self) -> None:
+        """Estimate what corrects the images as engines see them."""
+        for which in IMAGES:
+            if not getattr(self.context.config.preprocess, which).any:
+                continue
+            factors = preprocess.level_of(self._provisional(), self.context.config, which)
+            self._prepare({which: [factors]})
+            preprocess.prepare(self.context, which, factors)
+            for stage in preprocess.stages(self.context, which, factors):
+                self._run(stage)
+
     # ------------------------------------------------------------------------------------------------ affine
 
     def _affine(self) -> None:
         self._run(Stage("stages/affine", "global affine", ONE, start.start, metrics=("overlap", "similarity")))
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
-            self.store.update(frames=found["frames"], intensity=found["intensity"])
+            self.store.update(
+                **{key: found[key] for key in ("frames", "intensity", "stored_intensity") if key in found}
+            )
         self._renew()
 
     def _provisional(self) -> Frames:

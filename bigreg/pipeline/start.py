@@ -70,12 +70,17 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, seen, grids, intensity = [], [], [], {}
+    images, seen, grids, intensity, stored = [], [], [], {}, {}
+    limits = context.config.intensity.low, context.config.intensity.high
     for which in ("fixed", "moving"):
-        image = context.image(which, affine_factors(frames, which, settings.voxels))
+        factors = affine_factors(frames, which, settings.voxels)
+        image = context.seen(which, factors)
         data = image.read((0, 0, 0), image.grid.shape).astype(np.float32)
-        low, high = percentiles(which, data, context.config.intensity.low, context.config.intensity.high)
-        intensity[which] = [low, high]
+        low, high = percentiles(which, data, *limits)
+        intensity[which] = stored[which] = [low, high]
+        if getattr(context.config.preprocess, which).any:
+            uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
+            stored[which] = list(percentiles(which, uncorrected, *limits))
         scaled = (data - low) / (high - low)
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
@@ -83,7 +88,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
-    found: dict = {"intensity": intensity}
+    found: dict = {"intensity": intensity, "stored_intensity": stored}
     if given is not None and (given.run is not None or settings.kind == "none"):
         score = {"overlap": float("nan")}  # taken as it is
     elif settings.kind == "none":

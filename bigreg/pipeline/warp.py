@@ -153,10 +153,10 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
         if not both.any():
             continue
         target = fixed.read(start, stop)
-        f = context.scaled("fixed", torch.as_tensor(target.astype(np.float32)))
+        f = context.scaled("fixed", torch.as_tensor(target.astype(np.float32)), stored=True)
         for when, values in (("affine", affine), ("after", after)):
             correlation[when] += CorrelationSummary.of(target.astype(np.float32), values.astype(np.float32), both)
-            m = context.scaled("moving", torch.as_tensor(values.astype(np.float32)))
+            m = context.scaled("moving", torch.as_tensor(values.astype(np.float32)), stored=True)
             cc = local_correlation(f, m, torch.as_tensor(both, dtype=torch.float32), radius=4)
             keep = torch.as_tensor(both) & (f > TEXTURED)
             local[when] += float(cc[keep].sum()), float(keep.sum())

@@ -48,7 +48,8 @@ class ReportData:
     axis: `fixed`, moving as it lies (`moving_before`), after the affine (`moving_affine`), after all (`warped`), 0
     where there is no image; `displacement` (3, z, y, x) um is what the registration adds to the affine, `jacobian` its
     determinant (<= 0 is marked as a fold), `inside` where the moving image reaches. `blocks` maps the name of a stage
-    or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. Raises ValueError where shapes disagree.
+    or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. `more` are sections that come after
+    those of the registration. Raises ValueError where shapes disagree.
     """
 
     title: str
@@ -67,6 +68,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    more: Sequence[Section] = ()
 
     def __post_init__(self) -> None:
         shape = self.fixed.shape
@@ -190,6 +192,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
             ),
         ),
     ]
+    sections += data.more
     return sections, [_block_section(data, stage, metrics) for stage, metrics in data.blocks.items()]
 
 

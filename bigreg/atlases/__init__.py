@@ -1,0 +1,16 @@
+"""A brain in an atlas and the atlas in a brain: regions, their borders and volumes, the cells in each."""
+
+from .source import Atlas, brainglobe_atlas, chosen_atlas, local_atlas
+from .structures import Structure, Structures
+from .workflow import AtlasResult, atlas
+
+__all__ = [
+    "Atlas",
+    "AtlasResult",
+    "Structure",
+    "Structures",
+    "atlas",
+    "brainglobe_atlas",
+    "chosen_atlas",
+    "local_atlas",
+]

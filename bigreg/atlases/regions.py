@@ -1,0 +1,165 @@
+"""How large each region is and how many cells lie in it, left and right, summed up the tree of structures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..transforms.maps import Frame, Map
+from ..volumes import Volume
+from ..volumes.convert import boxes
+from .lookup import lookup
+from .source import LEFT, RIGHT, Atlas
+from .structures import Structure, Structures
+
+BOX = 128  # voxels along an axis of what is counted at once
+Progress = Callable[[int, int, str], None]
+Row = dict[str, int | float | str]
+
+
+class Counts:
+    """How often each label was met, left and right."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
+
+    def add(self, labels: np.ndarray, sides: np.ndarray) -> None:
+        """Count labels, each with LEFT or RIGHT; label 0 is no region."""
+        for place, side in enumerate((LEFT, RIGHT)):
+            for label, count in zip(*np.unique(labels[sides == side], return_counts=True), strict=True):
+                if label:
+                    self.of[int(label)][place] += int(count)
+
+
+def count_voxels(annotation: Volume, through: Map, atlas: Atlas, progress: Progress | None = None) -> Counts:
+    """Voxels of each label of an annotation in a brain, by the side of the atlas to which `through` takes them."""
+    counts = Counts()
+    grid = annotation.grid()
+    tiles = list(boxes(grid.shape, (BOX,) * 3))
+    for number, (start, stop) in enumerate(tiles):
+        labels = annotation.read(start, stop)
+        some = np.argwhere(labels)
+        if len(some):
+            there = through.points(grid.index_to_world(some + start))
+            counts.add(labels[tuple(some.T)], atlas.sides_of(there))
+        if progress is not None:
+            progress(number + 1, len(tiles), "count")
+    return counts
+
+
+@dataclass(eq=False)
+class CellCounter:
+    """A map of a brain to an atlas that counts what goes through it: each point's region and side.
+
+    Stands where a Map is asked for, so that a table of any length is mapped and counted in one pass.
+    """
+
+    through: Map
+    atlas: Atlas
+
+    def __post_init__(self) -> None:
+        self.counts = Counts()
+        self.cells = self.outside = self.unlabelled = 0
+
+    @property
+    def source(self) -> Frame:
+        return self.through.source
+
+    @property
+    def target(self) -> Frame:
+        return self.through.target
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) um to (N, 3), as Map.points has it."""
+        mapped = self.through.points(points)
+        labels = lookup(self.atlas.annotation, mapped)
+        self.counts.add(labels, self.atlas.sides_of(mapped))
+        known = np.isfinite(mapped).all(1)
+        self.cells += len(mapped)
+        self.outside += int((~known).sum())
+        self.unlabelled += int((known & (labels == 0)).sum())
+        return mapped
+
+
+def _listed(structures: Structures, *counts: Mapping[int, np.ndarray]) -> list[tuple[Structure, bool]]:
+    """All structures, then labels that are none of them; and which are known."""
+    unknown = sorted({label for each in counts for label in each if label not in structures})
+    named = [(Structure(label, str(label), "not among the structures", None, 0), False) for label in unknown]
+    return [*((s, True) for s in structures), *named]
+
+
+def _sums(structures: Structures, counts: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    zero = {s.id: np.zeros(2, np.int64) for s in structures}
+    return {**counts, **structures.summed({**zero, **{k: v for k, v in counts.items() if k in structures}})}
+
+
+def region_rows(structures: Structures, voxels: Counts, voxel_um3: float) -> list[Row]:
+    """The table of volumes: a row for each structure in the order of the tree, every one with all below it.
+
+    A volume is the number of the annotation's voxels in the sample times the volume of a voxel there, so of the tissue
+    as it was imaged, shrunk or grown as it may be. `own_voxels` counts those that bear the structure's own label.
+    """
+    total = _sums(structures, voxels.of)
+    rows: list[Row] = []
+    for s, _ in _listed(structures, voxels.of):
+        left, right = (int(n) for n in total[s.id])
+        rows.append(
+            _named(s)
+            | {
+                "volume_left_mm3": left * voxel_um3 / 1e9,
+                "volume_right_mm3": right * voxel_um3 / 1e9,
+                "volume_mm3": (left + right) * voxel_um3 / 1e9,
+                "voxels": left + right,
+                "own_voxels": int(voxels.of[s.id].sum()) if s.id in voxels.of else 0,
+            }
+        )
+    return rows
+
+
+def cell_rows(structures: Structures, cells: Counts, voxels: Counts, voxel_um3: float) -> list[Row]:
+    """The table of cells, likewise; density is cells a mm3 of the region in the sample, empty where it has none."""
+    number, space = _sums(structures, cells.of), _sums(structures, voxels.of)
+    rows: list[Row] = []
+    for s, _ in _listed(structures, cells.of, voxels.of):
+        count = number.get(s.id, np.zeros(2, np.int64))
+        volume = space.get(s.id, np.zeros(2, np.int64)) * voxel_um3 / 1e9
+        row = _named(s) | {"cells_left": int(count[0]), "cells_right": int(count[1]), "cells": int(count.sum())}
+        row["own_cells"] = int(cells.of[s.id].sum()) if s.id in cells.of else 0
+        for name, n, v in (
+            ("_left", count[0], volume[0]),
+            ("_right", count[1], volume[1]),
+            ("", sum(count), volume.sum()),
+        ):
+            row[f"density{name}_per_mm3"] = float(n / v) if v > 0 else ""
+        rows.append(row)
+    return rows
+
+
+def _named(s: Structure) -> Row:
+    parent = "" if s.parent is None else s.parent
+    return {"id": s.id, "acronym": s.acronym, "name": s.name, "parent": parent, "depth": s.depth}
+
+
+def to_csv(rows: Sequence[Row]) -> bytes:
+    """A table as text; numbers to six digits."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n")
+    write.writerow(rows[0].keys())
+    write.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    return text.getvalue().encode("utf-8")
+
+
+def from_csv(text: str) -> list[Row]:
+    """The table again: whole numbers, numbers, or text."""
+
+    def value(name: str, item: str) -> int | float | str:
+        if name in ("acronym", "name") or item == "":
+            return item
+        return float(item) if name.startswith(("volume", "density")) else int(item)
+
+    return [{k: value(k, v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]

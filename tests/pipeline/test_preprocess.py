@@ -1,0 +1,115 @@
+"""Corrections inside a run: what engines see, whatever the blocks, and what is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bigreg import register
+from bigreg.errors import ConfigError
+from bigreg.pipeline.context import Context
+
+WANTED = [
+    "preprocess.moving.bias_um=60",
+    "preprocess.moving.clip=[0.5,99.95]",
+    "preprocess.moving.stripes.along=x",
+    "preprocess.moving.stripes.across=y",
+    "preprocess.moving.stripes.width_um=26",
+    "preprocess.fixed.background_um=100",
+]
+
+
+@pytest.fixture(scope="module")
+def corrected(pair, small_config, thread_client, tmp_path_factory):
+    """The small pair, its moving image dimmed along z and striped, registered with and without correction."""
+    rng = np.random.default_rng(2)
+    fall = np.exp(np.linspace(0, -2.0, pair.moving.shape[0]))[:, None, None]
+    gain = np.exp(rng.uniform(-0.4, 0, (*pair.moving.shape[:2], 1)))
+    dim = np.clip(pair.moving * fall * gain, 0, 65535).astype(np.uint16)
+    folder = tmp_path_factory.mktemp("preprocess")
+    runs = {}
+    for name, changes in (("with", WANTED), ("without", [])):
+        runs[name] = register(
+            (pair.fixed, pair.spacing), (dim, pair.spacing), out=str(folder / name), config=small_config(*changes),
+            client=thread_client,
+        )  # fmt: skip
+    return runs, dim
+
+
+def test_the_map_is_better_where_light_falls_off(corrected, pair):
+    grid = corrected[0]["with"]._context().frames.fixed
+    index = np.argwhere(pair.mask)[::29]
+    truth = pair.truth[(slice(None), *index.T)].T
+    points = grid.index_to_world(index)
+    error = {k: np.nanmean(np.linalg.norm(r.map_points(points) - truth, axis=1)) for k, r in corrected[0].items()}
+    assert error["with"] < error["without"]
+
+
+def test_what_is_written_is_not_corrected(corrected):
+    run, dim = corrected[0]["with"], corrected[1]
+    warped = run.store.array("warped", 0)
+    assert warped.dtype == dim.dtype
+    assert warped[...].max() > 0.7 * dim.max()
+
+
+def test_engines_see_a_box_as_they_see_the_whole(corrected):
+    context = corrected[0]["with"]._context()
+    for which in ("fixed", "moving"):
+        image = context.seen(which, (1, 1, 1))
+        whole = image.read((0, 0, 0), image.grid.shape)
+        box = slice(5, 31), slice(9, 40), slice(17, 50)
+        part = image.read(tuple(s.start for s in box), tuple(s.stop for s in box))
+        np.testing.assert_allclose(part, whole[box], rtol=1e-4, atol=1e-3)
+
+
+def test_light_is_even_as_engines_see_it(corrected):
+    context = corrected[0]["with"]._context()
+
+    def fall(image):
+        means = image.read((0, 0, 0), image.grid.shape).astype(float).mean((1, 2))
+        return means[8:14].mean() / means[-14:-8].mean()
+
+    stored, seen = fall(context.image("moving", (1, 1, 1))), fall(context.seen("moving", (1, 1, 1)))
+    assert abs(np.log(seen)) < 0.35 * abs(np.log(stored))
+
+
+def test_estimates_do_not_depend_on_the_blocks_of_stripes(
+    corrected, pair, small_config, thread_client, tmp_path, monkeypatch
+):
+    from bigreg.pipeline import preprocess
+
+    monkeypatch.setattr(preprocess, "BLOCK", 16)
+    other = register(
+        (pair.fixed, pair.spacing), (corrected[1], pair.spacing), out=str(tmp_path / "r"), config=small_config(*WANTED),
+        client=thread_client,
+    )  # fmt: skip
+    for name in ("preprocess/moving/stripes", "preprocess/moving/histograms", "transforms/fixed_to_moving/0"):
+        a, b = (r.store.array(name)[...] for r in (other, corrected[0]["with"]))
+        assert np.array_equal(a, b), name
+
+
+def test_the_report_shows_each_image_before_and_after(corrected):
+    with open(corrected[0]["with"].store.path("report", "index.html"), encoding="utf-8") as file:
+        page = file.read()
+    assert "Preprocessing, moving" in page and "Preprocessing, fixed" in page and "As it was compared" in page
+    with open(corrected[0]["without"].store.path("report", "index.html"), encoding="utf-8") as file:
+        assert "Preprocessing" not in file.read().split("How it was made")[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["preprocess.moving.clip=[5,2]"],
+        ["preprocess.fixed.bias_um=-1"],
+        ["preprocess.fixed.stripes.along=y", "preprocess.fixed.stripes.width_um=9"],
+    ],
+)
+def test_what_makes_no_sense_is_refused(small_config, change):
+    with pytest.raises(ConfigError, match="preprocess"):
+        small_config(*change)
+
+
+def test_context_of_a_run_without_corrections_reads_what_is_stored(corrected):
+    run = corrected[0]["without"]
+    context = Context(run.url, "test")
+    assert context.seen("fixed", (1, 1, 1)) is context.image("fixed", (1, 1, 1))
