@@ -2,6 +2,6 @@
 
 from .app import app, main
 
-from . import registering, using, networks  # isort: skip - the order of the verbs in the help
+from . import registering, using, judging, networks  # isort: skip - the order of the verbs in the help
 
-__all__ = ["app", "main", "networks", "registering", "using"]
+__all__ = ["app", "judging", "main", "networks", "registering", "using"]

@@ -14,7 +14,8 @@ from .locations import filesystem, join, local_path, open_kvstore, read_error, s
 from .retry import patiently
 
 
-def _read_json(url: str, key: str) -> dict[str, Any] | None:
+def read_json(url: str, key: str) -> dict[str, Any] | None:
+    """The JSON object in a file below `url`, None where there is none. Raises CorruptDataError, InputError."""
     try:
         result = patiently(join(url, key), lambda: open_kvstore(url).read(key).result())
     except ValueError as error:
@@ -54,14 +55,14 @@ class Node:
 
 def find_node(url: str) -> Node | None:
     """The Zarr or N5 node at `url`, or None. An N5 group without attributes.json cannot be told from a folder."""
-    data = _read_json(url, "zarr.json")
+    data = read_json(url, "zarr.json")
     if data is not None:
         return Node("zarr3", data.get("node_type") == "array", data.get("attributes") or {}, data)
     for key, is_array in ((".zarray", True), (".zgroup", False)):
-        data = _read_json(url, key)
+        data = read_json(url, key)
         if data is not None:
-            return Node("zarr2", is_array, _read_json(url, ".zattrs") or {}, data)
-    data = _read_json(url, "attributes.json")
+            return Node("zarr2", is_array, read_json(url, ".zattrs") or {}, data)
+    data = read_json(url, "attributes.json")
     if data is not None:
         return Node("n5", "dimensions" in data and "dataType" in data, data, data)
     return None

@@ -23,16 +23,19 @@ from scipy.spatial.transform import Rotation
 
 import bigreg
 from bigreg.phantom import make_pair
+from bigreg.quality.metrics import min_jacobian
 
 SHAPE = (56, 80, 96)
 SETTINGS = ["affine.kind=none", "blocks.core=40", "blocks.halo=12", "ladder.samples=2"]
 CALIBRATED = (
-    "left-1-plain", "left-2-missing", "left-3-blank", "left-4-noise", "left-5-far",
-    "phantom-1-missing", "phantom-2-far", "phantom-3-noise", "phantom-4-blank",
+    "left-1-plain", "left-2-missing", "left-3-blank", "left-4-noise", "left-5-far", "left-6-missing", "left-7-far",
+    "left-8-lost",
+    "phantom-1-missing", "phantom-2-far", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain",
 )  # fmt: skip
 JUDGED = (
     "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
-    "brain-16-missing", "brain-17-far", "brain-18-noise", "phantom-21-far", "phantom-22-missing",
+    "second-20-missing", "brain-16-missing", "brain-17-far", "brain-18-noise", "brain-23-plain", "brain-24-lost", "phantom-21-far",
+    "phantom-22-missing",
 )  # fmt: skip
 
 
@@ -59,13 +62,21 @@ def images(data: Path) -> dict[str, Callable[[], tuple[np.ndarray, tuple[float, 
     }
 
 
-def random_map(shape: tuple[int, ...], rng: np.random.Generator, amplitude: float, smooth: float) -> np.ndarray:
-    """(3, z, y, x) places in voxels: a small rotation, scale and shift, and a smooth part of at most `amplitude`."""
+def random_map(
+    shape: tuple[int, ...], rng: np.random.Generator, amplitude: float, smooth: float, shift: float
+) -> np.ndarray:
+    """(3, z, y, x) places in voxels: a small rotation and scale, a shift, and a smooth part of at most `amplitude`.
+
+    The smooth part is made smaller where its smallest Jacobian determinant would be under 0.3.
+    """
     field = np.stack([ndimage.gaussian_filter(rng.standard_normal(shape), smooth, mode="wrap") for _ in range(3)])
     field *= amplitude / np.sqrt((field**2).sum(0)).max()
+    while min_jacobian(field, (1.0, 1.0, 1.0)).min() < 0.3:
+        field *= 0.9
     middle = np.reshape(np.subtract(shape, 1) / 2, (3, 1, 1, 1))
     turn = Rotation.from_rotvec(np.deg2rad(rng.uniform(-1.5, 1.5, 3))).as_matrix() * (1 + rng.uniform(-0.02, 0.02))
-    return np.tensordot(turn, np.indices(shape) - middle, 1) + middle + rng.uniform(-2, 2, (3, 1, 1, 1)) + field
+    offset = rng.uniform(-shift, shift, (3, 1, 1, 1))
+    return np.tensordot(turn, np.indices(shape) - middle, 1) + middle + offset + field
 
 
 def ball(shape: tuple[int, ...], rng: np.random.Generator, radius: float) -> np.ndarray:
@@ -78,19 +89,21 @@ def make_case(data: Path, name: str) -> dict[str, np.ndarray]:
     """fixed, moving, spacing, and truth: (3, z, y, x) world um in moving of each fixed voxel."""
     source, seed, failure = name.split("-")
     rng = np.random.default_rng(int(seed))
-    amplitude, smooth = (16.0, 9.0) if failure == "far" else (5.0, 12.0)
+    motion = {"plain": (5.0, 12.0, 2.0), "far": (18.0, 16.0, 5.0), "lost": (8.0, 10.0, 12.0)}.get(
+        failure, (8.0, 10.0, 2.0)
+    )
     if source == "phantom":
         spacing = (4.0, 2.6, 2.6)
-        pair = make_pair(SHAPE, spacing, seed=int(seed), max_displacement_um=26.0 if failure == "far" else None)
+        pair = make_pair(SHAPE, spacing, seed=int(seed), max_displacement_um=None)
         fixed, moving, truth = pair.fixed.astype("f4"), pair.moving.astype("f4"), pair.truth
         voxels = truth / np.reshape(spacing, (3, 1, 1, 1))
         if failure == "far":  # what the anatomy does not do is added: moving is seen through another map
-            more = random_map(SHAPE, rng, amplitude, smooth)
+            more = random_map(SHAPE, rng, *motion)
             fixed = ndimage.map_coordinates(fixed, more, order=1, mode="nearest")
             voxels = np.stack([ndimage.map_coordinates(v, more, order=1, mode="nearest") for v in voxels])
     else:
         moving, spacing = images(data)[source]()
-        voxels = random_map(SHAPE, rng, amplitude, smooth)
+        voxels = random_map(SHAPE, rng, *motion)
         fixed = None
     low, high = np.percentile(moving, [1, 99.9])
     if failure == "blank":  # no structure in a part of the sample, in both images

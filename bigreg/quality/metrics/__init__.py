@@ -6,8 +6,10 @@ needs the volume in memory. Moments are added with the parallel update of Chan, 
 """
 
 from .distance import ErrorHistogram, RegistrationError, target_registration_error
-from .intensity import CorrelationSummary, local_correlation, local_ncc, ncc
-from .regularity import JacobianSummary, central_jacobian, min_jacobian, seam_ratio
+from .intensity import CorrelationSummary, local_correlation, local_ncc, ncc, structural_similarity
+from .overlap import LabelCounts, SurfaceDistance, SurfacePoints, surface_distance
+from .regions import JointHistogram, RegionSums, moments
+from .regularity import JacobianSummary, SeamSummary, central_jacobian, min_jacobian, seam_ratio
 from .tensors import Array
 
 __all__ = [
@@ -15,12 +17,21 @@ __all__ = [
     "CorrelationSummary",
     "ErrorHistogram",
     "JacobianSummary",
+    "JointHistogram",
+    "LabelCounts",
+    "RegionSums",
     "RegistrationError",
+    "SeamSummary",
+    "SurfaceDistance",
+    "SurfacePoints",
     "central_jacobian",
     "local_correlation",
     "local_ncc",
     "min_jacobian",
+    "moments",
     "ncc",
     "seam_ratio",
+    "structural_similarity",
+    "surface_distance",
     "target_registration_error",
 ]

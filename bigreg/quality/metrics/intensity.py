@@ -98,6 +98,29 @@ def local_ncc(a: Array, b: Array, mask: Array | None = None, radius: int = 4, te
     return float(as_tensor(local_correlation(a, b, mask, radius, texture_sd)).nanmean())
 
 
+def structural_similarity(a: Array, b: Array, mask: Array | None = None, radius: int = 3, span: float = 1.0) -> Array:
+    """SSIM in a window of (2 radius + 1)^3 voxels around each voxel, (z, y, x).
+
+    Wang et al. (2004) with K1 = 0.01, K2 = 0.03, flat windows and sample covariances; `span` is the range of the
+    intensities. NaN where the window is not wholly in `mask` (default all) and the volume.
+    """
+    first = a
+    a, b = as_pair(a, b)
+    inside = torch.ones_like(a) if mask is None else torch.as_tensor(mask, device=a.device).bool().to(a.dtype)
+    a, b = torch.where(inside > 0, a, 0), torch.where(inside > 0, b, 0)
+    n = (2 * radius + 1) ** 3
+    whole = _box_sum(inside, radius) > n - 0.5
+    mean_a, mean_b = _box_sum(a, radius) / n, _box_sum(b, radius) / n
+    sample = n / (n - 1)
+    variance_a = sample * (_box_sum(a * a, radius) / n - mean_a**2)
+    variance_b = sample * (_box_sum(b * b, radius) / n - mean_b**2)
+    covariance = sample * (_box_sum(a * b, radius) / n - mean_a * mean_b)
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    value = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    value = value / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))
+    return like(torch.where(whole, value, math.nan), first)
+
+
 def _box_sum(image: torch.Tensor, radius: int) -> torch.Tensor:
     """Sum over (2 radius + 1)^3 voxels, zeros outside the image."""
     for axis in range(3):

@@ -159,6 +159,77 @@ class JacobianSummary:
         return math.sqrt(self.squares_log / self.samples) if self.samples else math.nan
 
 
+@dataclass(frozen=True)
+class SeamSummary:
+    """Jumps of the second difference at block faces and elsewhere. `a + b` is the summary of both sets of samples.
+
+    For each axis (z, y, x): sum of the jumps at samples beside a face and their number, and the same of all others.
+    """
+
+    at_faces: tuple[float, ...] = (0.0, 0.0, 0.0)
+    face_samples: tuple[int, ...] = (0, 0, 0)
+    elsewhere: tuple[float, ...] = (0.0, 0.0, 0.0)
+    other_samples: tuple[int, ...] = (0, 0, 0)
+
+    @classmethod
+    def of(
+        cls,
+        field: Array,
+        spacing: Sequence[float],
+        faces: Sequence[Sequence[int]],
+        *,
+        start: Sequence[int] = (0, 0, 0),
+        core: Sequence[tuple[int, int]] | None = None,
+    ) -> SeamSummary:
+        """Summary of a field (3, z, y, x) whose first sample is sample `start` of the whole.
+
+        faces   along z, y and x the indices, in the whole, of the first sample behind each face
+        core    along z, y and x the samples (first, last + 1), in the whole, that count; default all. For blocks to add
+                up to the whole the field must reach two samples before and one beyond it wherever the volume does.
+        The jump at sample i is the length of the third difference between samples i - 2 and i + 1.
+        """
+        d = as_tensor(field).double()
+        core = core or [(a, a + n) for a, n in zip(start, d.shape[1:], strict=True)]
+        rows = []
+        for axis, (h, where) in enumerate(zip(spacing, faces, strict=True)):
+            own = [slice(None), *(slice(low - o, high - o) for (low, high), o in zip(core, start, strict=True))]
+            # Entry k of the third difference belongs to sample k + 2.
+            low, high = (v - start[axis] - 2 for v in core[axis])
+            own[axis + 1] = slice(max(low, 0), max(min(high, d.shape[axis + 1] - 3), 0))
+            if d.shape[axis + 1] < 4 or own[axis + 1].start >= own[axis + 1].stop:
+                rows.append((0.0, 0, 0.0, 0))
+                continue
+            jump = (d.diff(n=3, dim=axis + 1) / float(h) ** 2)[tuple(own)].square().sum(0).sqrt()
+            sums = jump.movedim(axis, 0).flatten(1).sum(1)
+            each = jump[..., 0].numel() if axis == 2 else jump.numel() // jump.shape[axis]
+            near = {int(i) + k for i in where for k in (-1, 0, 1)}
+            samples = range(own[axis + 1].start + start[axis] + 2, own[axis + 1].stop + start[axis] + 2)
+            face = torch.tensor([i in near for i in samples], device=d.device)
+            rows.append(
+                (float(sums[face].sum()), int(face.sum()) * each, float(sums[~face].sum()), int((~face).sum()) * each)
+            )
+        return cls(*zip(*rows, strict=True))
+
+    def __add__(self, other: SeamSummary) -> SeamSummary:
+        parts = (
+            tuple(a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True))
+            for name in ("at_faces", "face_samples", "elsewhere", "other_samples")
+        )
+        return SeamSummary(*parts)
+
+    @property
+    def ratio(self) -> float:
+        """Mean jump at faces over its mean elsewhere, axes weighted by their face samples; see `seam_ratio`."""
+        at_faces = expected = 0.0
+        for jump, n, rest, m in zip(self.at_faces, self.face_samples, self.elsewhere, self.other_samples, strict=True):
+            if n and m:
+                at_faces += jump
+                expected += rest / m * n
+        if expected:
+            return at_faces / expected
+        return math.inf if at_faces else math.nan
+
+
 def seam_ratio(field: Array, spacing: Sequence[float], faces: Sequence[Sequence[int]]) -> float:
     """Mean jump of the second difference across block faces over its mean elsewhere: 1 = no seam can be seen.
 
@@ -167,23 +238,5 @@ def seam_ratio(field: Array, spacing: Sequence[float], faces: Sequence[Sequence[
     has none at its centre), so a step, a kink and a change of curvature all count. Several axes are weighted by their
     face samples. NaN where there is no face; inf for a seam in a field that is elsewhere without curvature.
     """
-    d = as_tensor(field).double()
-    at_faces = expected = 0.0
-    for axis, (h, where) in enumerate(zip(spacing, faces, strict=True)):
-        n = d.shape[axis + 1]
-        if n < 4:
-            continue
-        # Entry i - 2 is the third difference between samples i - 1 and i; those at the border do not exist.
-        entries = sorted({int(i) - 2 + k for i in where if 0 < i < n for k in (-1, 0, 1)} & set(range(n - 3)))
-        jump = (d.diff(n=3, dim=axis + 1) / float(h) ** 2).square().sum(0).sqrt()
-        jump = jump.movedim(axis, 0).flatten(1).mean(1)
-        face = torch.zeros(n - 3, dtype=torch.bool, device=d.device)
-        face[entries] = True
-        if not entries or bool(face.all()):
-            continue
-        samples = len(entries) * (d[0].numel() // n)
-        at_faces += float(jump[face].mean()) * samples
-        expected += float(jump[~face].mean()) * samples
-    if expected:
-        return at_faces / expected
-    return math.inf if at_faces else math.nan
+    inner = [[i for i in where if 0 < i < n] for where, n in zip(faces, field.shape[1:], strict=True)]
+    return SeamSummary.of(field, spacing, inner).ratio

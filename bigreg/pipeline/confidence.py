@@ -1,0 +1,117 @@
+"""Task: the risk of every tile of the fixed image that the map is wrong there; see quality/confidence.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .. import storage
+from ..geometry import BlockGrid, Grid, Shape
+from ..quality.confidence import HALO, RISKY, TILE, features, risk
+from ..transforms.positions import Positions
+from ..volumes import create_image
+from .context import Context, field_reader
+from .fields import field_grids, follow
+from .images import LevelImage
+from .store import Status
+from .warp import pieces
+
+METRICS = ("tiles", "risky")
+PLACE = "confidence"
+CORE = 16
+"""Tiles along an axis of a block, and of a chunk."""
+OTHER_CONTRAST = ("lncc_squared", "mi", "nmi", "mind", "ngf")
+"""Similarities for which dark may go with bright."""
+
+
+def tile_grid(image: Grid) -> Grid:
+    """The tiles of an image at the finest level's resolution; the last ones may reach beyond it."""
+    whole = tuple(-(-n // TILE) * TILE for n in image.shape)
+    return image.cropped((0, 0, 0), whole).downsampled((TILE,) * 3)
+
+
+def blocks_of(tiles: Grid) -> BlockGrid:
+    return BlockGrid(tiles.shape, tuple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
+
+
+def images_of(context: Context) -> tuple[LevelImage, LevelImage]:
+    """Both images at the finest level's resolution."""
+    finest = context.levels[0]
+    return context.level_image("fixed", finest), context.level_image("moving", finest)
+
+
+def tiles_of(context: Context) -> Grid:
+    return tile_grid(images_of(context)[0].grid)
+
+
+def create(context: Context) -> None:
+    """An empty image of risks, NaN where nothing is known; it gets its metadata when it is finished."""
+    create_image(
+        context.store.path(PLACE), [tiles_of(context)], "float32", name="risk of an error above 2 voxels",
+        chunks=(CORE,) * 3, shards=None, orientation=context.volumes["fixed"].orientation, finished=False,
+    )  # fmt: skip
+
+
+def same_contrast(context: Context) -> bool:
+    """Whether the engines of the run take it that bright goes with bright."""
+    options = context.config.engine_options
+    return not any(options.get(e, {}).get("similarity") in OTHER_CONTRAST for e in context.config.engine)
+
+
+def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
+    """The features of the tiles of a box (halo included)."""
+    fixed, moving = images_of(context)
+    tiles = tile_grid(fixed.grid)
+    first = tuple(a * TILE for a in start)
+    last = tuple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
+    shape = tuple((b - a) * TILE for a, b in zip(start, stop, strict=True))
+    values = {"fixed": np.zeros(shape, np.float32), "moving": np.zeros(shape, np.float32)}
+    mask = np.zeros(shape, bool)
+    for low, high in pieces(first, last):
+        here = Positions.of_grid(fixed.grid.cropped(low, high), context.device)
+        there = follow(context, here, "fixed_to_moving")
+        known = there.inside(context.frames.moving)
+        for which, places in (("fixed", here), ("moving", there)):
+            tissue = context.mask(which)
+            if tissue is not None:
+                known &= tissue.at(places)
+        if not bool(known.any()):
+            continue
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))
+        mask[box] = known.cpu().numpy()
+        target = torch.as_tensor(fixed.read(low, high).astype(np.float32))
+        values["fixed"][box] = context.compared("fixed", target).numpy()
+        values["moving"][box] = context.compared("moving", there.sample(moving.read, moving.grid)[0]).cpu().numpy()
+
+    centres = Positions.of_grid(tiles.cropped(start, stop), context.device)
+    field = context.array("transforms", "fixed_to_moving", "0")
+    shift = centres.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).cpu().numpy()
+    into_voxels = fixed.grid.inverse[:3, :3]
+    displacement = np.tensordot(into_voxels, shift.astype(float), 1).astype(np.float32)
+    return features(
+        values["fixed"], values["moving"], mask, displacement, _disagreement(context, centres),
+        signed=same_contrast(context),
+    )  # fmt: skip
+
+
+def _disagreement(context: Context, centres: Positions) -> np.ndarray:
+    """How much the patches of the last pass differed before blending, at places of the fixed frame; voxels."""
+    level = context.levels[0]
+    values = context.store.array("levels", 0, "stitch", "metrics", "disagreement")[...]
+    mid = centres.through(context.frames.to_mid("fixed"))
+    points = mid.points()
+    cells = np.floor((points - level.lattice.origin) / level.lattice.spacing)
+    index = np.clip(cells // level.blocks.core, 0, np.subtract(values.shape, 1)).astype(int)
+    return np.nan_to_num(values[tuple(index.T)]).reshape(mid.offset.shape[1:]) / min(level.spacing)
+
+
+def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute and store the risks of one block of tiles."""
+    block = blocks_of(tiles_of(context))[index]
+    found = risk(block_features(context, block.halo_start, block.halo_stop))
+    inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
+    values = found[inner]
+    storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
+    known = int(np.isfinite(values).sum())
+    metrics = {"tiles": float(known), "risky": float((values >= RISKY).sum())}
+    return (Status.DONE if known else Status.BLANK), metrics
