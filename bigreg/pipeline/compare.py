@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 
 import numpy as np
 
@@ -54,6 +53,8 @@ def _blocks(run: Run) -> Series:
 def _names(paths: Sequence[str]) -> list[str]:
     """Paths without the folders they share."""
     parts = [str(p).rstrip("/").split("/") for p in paths]
-    shared = min(len(commonprefix(parts)), min(map(len, parts)) - 1)
+    shared = 0
+    while shared < min(map(len, parts)) - 1 and len({p[shared] for p in parts}) == 1:
+        shared += 1
     names = ["/".join(p[shared:]) for p in parts]
     return names if len(set(names)) == len(names) else [str(p) for p in paths]

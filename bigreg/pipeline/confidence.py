@@ -7,7 +7,7 @@ import torch
 
 from .. import storage
 from ..geometry import BlockGrid, Grid, Shape
-from ..quality.confidence import HALO, RISKY, TILE, features, risk
+from ..quality.confidence import HALO, RISKY, STRUCTURED, TILE, features, risk
 from ..transforms.positions import Positions
 from ..volumes import create_image
 from .context import Context, field_reader
@@ -16,7 +16,7 @@ from .images import LevelImage
 from .store import Status
 from .warp import pieces
 
-METRICS = ("tiles", "risky")
+METRICS = ("tiles", "risky", "structured", "risky_structured")
 PLACE = "confidence"
 CORE = 16
 """Tiles along an axis of a block, and of a chunk."""
@@ -108,10 +108,11 @@ def _disagreement(context: Context, centres: Positions) -> np.ndarray:
 def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute and store the risks of one block of tiles."""
     block = blocks_of(tiles_of(context))[index]
-    found = risk(block_features(context, block.halo_start, block.halo_stop))
+    found = block_features(context, block.halo_start, block.halo_stop)
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
-    values = found[inner]
+    values, structured = risk(found)[inner], found["texture"][inner] >= STRUCTURED
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
-    known = int(np.isfinite(values).sum())
-    metrics = {"tiles": float(known), "risky": float((values >= RISKY).sum())}
-    return (Status.DONE if known else Status.BLANK), metrics
+    known, risky = np.isfinite(values), values >= RISKY
+    counts = known, risky, known & structured, risky & structured
+    metrics = {name: float(count.sum()) for name, count in zip(METRICS, counts, strict=True)}
+    return (Status.DONE if known.any() else Status.BLANK), metrics

@@ -106,7 +106,7 @@ def compare(
         if differ:
             told = ", ".join(f"{k} {first.get(k)!r} and {other.fixed.get(k)!r}" for k in differ if k != "digest")
             raise InputError(
-                f"the fixed images of '{names[0]}' and '{name}' are not the same ({told or 'their metadata differs'}), so "
+                f"the fixed images of '{names[0]}' and '{name}' differ ({told or 'in their metadata'}), so "
                 "nothing in them can be paired; pass --aggregate for their figures alone"
             )
     paired: list[Paired] = []

@@ -28,6 +28,8 @@ LARGE = 2.0
 """Voxels; an error above this is what is looked for."""
 RISKY = 0.5
 """A tile of at least this risk is flagged."""
+STRUCTURED = 1.0
+"""Of the feature `texture`: a tile with less has nothing to be compared."""
 
 SCALES = {2: 1, 4: 2}  # voxels of one step: tiles on either side that its window reaches
 REACH = 2  # steps to either side along each axis
