@@ -10,8 +10,8 @@ from ..geometry import BlockGrid, Grid, Shape
 from ..quality.confidence import HALO, RISKY, STRUCTURED, TILE, features, risk
 from ..transforms.positions import Positions
 from ..volumes import create_image
-from .context import Context, field_reader
-from .fields import field_grids, follow
+from .context import Context
+from .fields import follow
 from .images import LevelImage
 from .store import Status
 from .warp import pieces
@@ -61,7 +61,6 @@ def same_contrast(context: Context) -> bool:
 def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
     """The features of the tiles of a box (halo included)."""
     fixed, moving = images_of(context)
-    tiles = tile_grid(fixed.grid)
     first = tuple(a * TILE for a in start)
     last = tuple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
     shape = tuple((b - a) * TILE for a, b in zip(start, stop, strict=True))
@@ -82,23 +81,14 @@ def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.
         target = torch.as_tensor(fixed.read(low, high).astype(np.float32))
         values["fixed"][box] = context.compared("fixed", target).numpy()
         values["moving"][box] = context.compared("moving", there.sample(moving.read, moving.grid)[0]).cpu().numpy()
-
-    centres = Positions.of_grid(tiles.cropped(start, stop), context.device)
-    field = context.array("transforms", "fixed_to_moving", "0")
-    shift = centres.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).cpu().numpy()
-    into_voxels = fixed.grid.inverse[:3, :3]
-    displacement = np.tensordot(into_voxels, shift.astype(float), 1).astype(np.float32)
-    return features(
-        values["fixed"], values["moving"], mask, displacement, _disagreement(context, centres),
-        signed=same_contrast(context),
-    )  # fmt: skip
+    return features(values["fixed"], values["moving"], mask, signed=same_contrast(context))
 
 
-def _disagreement(context: Context, centres: Positions) -> np.ndarray:
-    """How much the patches of the last pass differed before blending, at places of the fixed frame; voxels."""
+def disagreement(context: Context, start: Shape, stop: Shape) -> np.ndarray:
+    """How much the patches of the last pass differed before blending, at the tiles of a box; voxels."""
     level = context.levels[0]
     values = context.store.array("levels", 0, "stitch", "metrics", "disagreement")[...]
-    mid = centres.through(context.frames.to_mid("fixed"))
+    mid = Positions.of_grid(tiles_of(context).cropped(start, stop)).through(context.frames.to_mid("fixed"))
     points = mid.points()
     cells = np.floor((points - level.lattice.origin) / level.lattice.spacing)
     index = np.clip(cells // level.blocks.core, 0, np.subtract(values.shape, 1)).astype(int)
@@ -110,7 +100,8 @@ def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     block = blocks_of(tiles_of(context))[index]
     found = block_features(context, block.halo_start, block.halo_stop)
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
-    values, structured = risk(found)[inner], found["texture"][inner] >= STRUCTURED
+    found = {name: values[inner] for name, values in found.items()}
+    values, structured = risk(found, disagreement(context, block.start, block.stop)), found["texture"] >= STRUCTURED
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
     known, risky = np.isfinite(values), values >= RISKY
     counts = known, risky, known & structured, risky & structured

@@ -18,24 +18,25 @@ from pathlib import Path
 
 import numpy as np
 from distributed import Client, LocalCluster
-from scipy import ndimage
+from scipy import ndimage, special
 from scipy.spatial.transform import Rotation
 
 import bigreg
 from bigreg.phantom import make_pair
+from bigreg.pipeline import confidence
+from bigreg.quality.confidence import BIAS, FEATURES, LARGE, RISKY, TILE, WEIGHTS, terms
 from bigreg.quality.metrics import min_jacobian
 
 SHAPE = (56, 80, 96)
 SETTINGS = ["affine.kind=none", "blocks.core=40", "blocks.halo=12", "ladder.samples=2"]
 CALIBRATED = (
     "left-1-plain", "left-2-missing", "left-3-blank", "left-4-noise", "left-5-far", "left-6-missing", "left-7-far",
-    "left-8-lost",
-    "phantom-1-missing", "phantom-2-far", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain",
+    "phantom-1-missing", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain",
+    "template-6-missing", "template-7-plain", "template-8-noise",
 )  # fmt: skip
 JUDGED = (
     "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
-    "second-20-missing", "brain-16-missing", "brain-17-far", "brain-18-noise", "brain-23-plain", "brain-24-lost", "phantom-21-far",
-    "phantom-22-missing",
+    "second-20-missing", "brain-16-missing", "brain-18-noise", "brain-23-plain", "phantom-22-missing",
 )  # fmt: skip
 
 
@@ -49,16 +50,16 @@ def images(data: Path) -> dict[str, Callable[[], tuple[np.ndarray, tuple[float, 
         image = half[: SHAPE[0], : SHAPE[1], x : x + SHAPE[2]]
         return image, tuple(2 * s for s in volume.grid().spacing)
 
-    def brain() -> tuple[np.ndarray, tuple[float, ...]]:
-        volume = bigreg.open_volume(data / "lsfm_mouse" / "brain_25um.ome.zarr")
-        start = (220, 60, 90)
+    def brain(name: str, start: tuple[int, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
+        volume = bigreg.open_volume(data / "lsfm_mouse" / name)
         return volume.read(start, tuple(np.add(start, SHAPE))).astype("f4"), volume.grid().spacing
 
     return {
         "left": lambda: tissue("fix", 0),
         "right": lambda: tissue("fix", 116),
         "second": lambda: tissue("mov", 60),
-        "brain": brain,
+        "template": lambda: brain("ccf_template_25um.ome.zarr", (300, 100, 250)),
+        "brain": lambda: brain("brain_25um.ome.zarr", (220, 60, 90)),
     }
 
 
@@ -166,6 +167,69 @@ def errors(run: bigreg.Run, case: dict) -> np.ndarray:
     return np.where(inside, error, np.nan).reshape(shape)
 
 
+def tiles_of(work: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, terms) what the model weighs and (N,) mean error in voxels of the tiles of a case, made once and kept."""
+    path = work / f"{name}.feat.npz"
+    if not path.exists():
+        case, run = np.load(work / f"{name}.npz"), bigreg.open_run(str(work / f"{name}.zarr"))
+        context = run._context()
+        counts = confidence.tiles_of(context).shape
+        found = confidence.block_features(context, (0, 0, 0), counts)
+        error = np.full([n * TILE for n in counts], np.nan)
+        error[tuple(map(slice, case["fixed"].shape))] = errors(run, case)
+        z, y, x = counts
+        error = error.reshape(z, TILE, y, TILE, x, TILE)
+        known = np.isfinite(error).mean((1, 3, 5)) >= 0.5
+        error = np.where(known, np.nanmean(np.where(known[:, None, :, None, :, None], error, 0), (1, 3, 5)), np.nan)
+        np.savez(path, error=error, **found)
+    data = np.load(path)
+    values = np.stack([v.ravel() for v in terms({k: data[k] for k in FEATURES}).values()], 1).astype(float)
+    error = data["error"].ravel()
+    use = np.isfinite(values).all(1) & np.isfinite(error)
+    return values[use], error[use]
+
+
+def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-3) -> tuple[np.ndarray, float]:
+    """Weights and bias of a logistic regression, ridge on standardised columns, by Newton's method."""
+    middle, scale = values.mean(0), values.std(0) + 1e-9
+    z = np.c_[(values - middle) / scale, np.ones(len(values))]
+    penalty = ridge * np.r_[np.ones(values.shape[1]), 0.0]
+    b = np.zeros(z.shape[1])
+    for _ in range(60):
+        p = special.expit(z @ b)
+        slope = z.T @ (p - large) / len(z) + penalty * b
+        b -= np.linalg.solve((z * (p * (1 - p))[:, None]).T @ z / len(z) + np.diag(penalty + 1e-9), slope)
+    weights = b[:-1] / scale
+    return weights, float(b[-1] - (weights * middle).sum())
+
+
+def fit(work: Path) -> None:
+    """Print the weights from the cases CALIBRATED."""
+    values, error = (np.concatenate(parts) for parts in zip(*(tiles_of(work, n) for n in CALIBRATED), strict=True))
+    weights, bias = fit_logistic(values, (error > LARGE).astype(float))
+    names = terms(dict.fromkeys(FEATURES, np.zeros(())))
+    print("WEIGHTS = {")
+    for name, weight in zip(names, weights, strict=True):
+        print(f'    "{name}": {weight:.4f},')
+    print(f"}}\nBIAS = {bias:.4f}")
+
+
+def judge(work: Path) -> None:
+    """A table of what is flagged by the weights of the package, of each case and of all, for both kinds of cases."""
+    names = list(terms(dict.fromkeys(FEATURES, np.zeros(()))))
+    weights = np.array([WEIGHTS[name] for name in names])
+    for title, cases in (("calibrated", CALIBRATED), ("judged", JUDGED)):
+        print(f"\n| {title} | tiles | above 2 voxels | flagged | recall | precision |\n|---|---|---|---|---|---|")
+        found = [(n, *tiles_of(work, n)) for n in cases]
+        rows = [*found, ("all", *(np.concatenate(v) for v in list(zip(*found, strict=True))[1:]))]
+        for name, values, error in rows:
+            flagged, large = special.expit(values @ weights + BIAS) >= RISKY, error > LARGE
+            both = (flagged & large).sum()
+            recall, precision = both / max(large.sum(), 1), both / max(flagged.sum(), 1)
+            shares = f"{large.mean():.1%} | {flagged.mean():.1%} | {recall:.2f} | {precision:.2f}"
+            print(f"| {name} | {len(error)} | {shares} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -173,9 +237,13 @@ def main() -> None:
     maker.add_argument("data", type=Path)
     maker.add_argument("work", type=Path)
     maker.add_argument("cases", nargs="*", default=[*CALIBRATED, *JUDGED])
+    for verb in ("fit", "judge"):
+        verbs.add_parser(verb).add_argument("work", type=Path)
     args = parser.parse_args()
     if args.verb == "make":
         make(args.data, args.work, args.cases)
+    else:
+        {"fit": fit, "judge": judge}[args.verb](args.work)
 
 
 if __name__ == "__main__":

@@ -83,13 +83,15 @@ def test_ssim_is_its_definition_window_by_window(images):
 
 
 def test_seams_of_blocks_add_up_to_the_whole():
-    field = torch.as_tensor(ndimage.gaussian_filter(np.random.default_rng(2).standard_normal((3, *SHAPE)), (0, 2, 2, 2)))
+    field = torch.as_tensor(
+        ndimage.gaussian_filter(np.random.default_rng(2).standard_normal((3, *SHAPE)), (0, 2, 2, 2))
+    )
     field[:, 6:] += 0.01
     faces, spacing = [[6], [7], [8, 12]], (4.0, 1.5, 2.5)
     total = SeamSummary()
     for start in np.ndindex(3, 2, 3):
         start = np.multiply(start, (5, 9, 6))
-        stop = np.minimum(start + (5, 9, 6), SHAPE)
+        stop = np.minimum(np.add(start, (5, 9, 6)), SHAPE)
         low, high = np.maximum(start - 2, 0), np.minimum(stop + 2, SHAPE)
         box = tuple(map(slice, low, high))
         core = list(zip(start.tolist(), stop.tolist(), strict=True))
