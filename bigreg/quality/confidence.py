@@ -41,25 +41,25 @@ FEATURES = ("shift", "shift_around", "local", "local_around", "texture", "curvat
 SQUARED = ("shift_around", "local_around", "texture", "curvature")
 """Those of which the model has all products of two."""
 WEIGHTS: dict[str, float] = {
-    "shift": 0.7883,
-    "shift_around": 0.1591,
-    "local": -3.4344,
-    "local_around": -2.7286,
-    "texture": 0.9621,
-    "curvature": -1.4181,
-    "curvature_around": 1.4951,
-    "shift_around * shift_around": -0.0638,
-    "shift_around * local_around": -0.5293,
-    "shift_around * texture": 0.2548,
-    "shift_around * curvature": -0.6454,
-    "local_around * local_around": -0.7686,
-    "local_around * texture": 0.8371,
-    "local_around * curvature": -0.3877,
-    "texture * texture": 1.1171,
-    "texture * curvature": -0.1171,
-    "curvature * curvature": 0.1859,
+    "shift": 1.0190,
+    "shift_around": -0.2834,
+    "local": -2.4309,
+    "local_around": -3.6457,
+    "texture": 0.8173,
+    "curvature": -1.6033,
+    "curvature_around": 0.9696,
+    "shift_around * shift_around": -0.0716,
+    "shift_around * local_around": -0.4647,
+    "shift_around * texture": 0.7310,
+    "shift_around * curvature": -0.4556,
+    "local_around * local_around": 0.2955,
+    "local_around * texture": 1.4339,
+    "local_around * curvature": -0.2729,
+    "texture * texture": 0.4588,
+    "texture * curvature": 0.4705,
+    "curvature * curvature": -0.0186,
 }
-BIAS = -3.8059
+BIAS = -2.9194
 
 
 def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
