@@ -211,7 +211,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
 
 def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float]) -> Section:
     """The middle planes, and the one of the greatest risk."""
-    worst = int(np.nansum(np.where(risk >= RISKY, risk, 0), axis=(1, 2)).argmax())
+    worst = int(np.nansum(risk**2, axis=(1, 2)).argmax())
     place = f"z = {worst * spacing[0]:.0f} µm"
     return Section(
         "Where not to trust it",
