@@ -168,3 +168,27 @@ def simulation_table(simulations: list[Any]) -> Table:
         parts = (s.efficiency, s.compute, s.storage, s.scheduler, s.chain)
         table.add_row(str(s.workers), duration(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)
     return table
+
+
+def comparison_tables(comparison: Any) -> list[Table]:
+    """The paired statistics of several runs, where there are any, and their figures."""
+    from .quality.report import number
+
+    tables = []
+    if comparison.paired:
+        table = Table(title=comparison.note, title_justify="left", box=None, pad_edge=False)
+        titles = ("quantity", "run", "pairs", "first", "run", "difference", "95 % interval", "better at", "p (Holm)")
+        for i, name in enumerate(titles):
+            table.add_column(name, justify="left" if i < 2 else "right")
+        for p in comparison.paired:
+            quantity = f"{p.quantity} / {p.unit}" if p.unit else p.quantity
+            values = (p.pairs, p.first_mean, p.mean, p.difference)
+            interval = f"{number(p.low)} … {number(p.high)}"
+            table.add_row(quantity, Text(p.run), *map(number, values), interval, number(p.wins), number(p.holm))
+        tables.append(table)
+    table = Table(box=None, pad_edge=False)
+    for i, name in enumerate(("figure", *comparison.names, "")):
+        table.add_column(Text(name), justify="right" if 0 < i <= len(comparison.names) else "left")
+    for group, name, unit, values in comparison.figures:
+        table.add_row(f"{group}: {name}", *map(number, values), unit)
+    return [*tables, table]

@@ -64,6 +64,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return "stages/warped", block
         case ["warped", level]:
             return f"stages/warped-level-{level}", block
+        case ["confidence", "0"]:
+            return "stages/confidence", block
         case ["check", name]:
             return "stages/check", tuple(int(i) for i in name.split("."))
     return None

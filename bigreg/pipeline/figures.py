@@ -102,6 +102,22 @@ def figures(context: Context) -> list[Row]:
         ("largest", errors.maximum),
     ):
         rows.append(("inverse error", name, value, "voxels", "fixed -> moving -> fixed, between samples"))
+    if storage.exists(context.store.path("stages/confidence")):
+        m = _metrics(context, "stages/confidence")
+        tiles, risky, known, doubtful = (
+            float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "risky_structured")
+        )
+        note = "probably off by more than 2 voxels"
+        rows += [
+            ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
+            (
+                "confidence",
+                "places with structure at risk",
+                100 * doubtful / known if known else float("nan"),
+                "%",
+                f"{note}; elsewhere nothing tells",
+            ),
+        ]
     seconds = context.attributes.get("seconds", {})
     rows.append(("effort", "all stages", float(sum(seconds.values())), "s", "wall"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):

@@ -17,7 +17,7 @@ from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
-from . import compose, estimate, fields, given, images, masks, start, steering, stitch, warp
+from . import compose, confidence, estimate, fields, given, images, masks, start, steering, stitch, warp
 from .context import IMAGES
 from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
@@ -34,6 +34,8 @@ FEATURE_ARRAYS = 4
 """And for each further channel of what a similarity compares: of both images, as they lie and warped."""
 SAMPLE_ARRAYS = 60
 """float32 arrays of a block's size while a field is inverted and verified, or an image resampled."""
+TILE_ARRAYS = 12
+"""And of a block of tiles with its halo, while these are compared."""
 REPORT_FILES = 20
 
 
@@ -77,6 +79,7 @@ class _Foreseen:
             self._field(direction)
         self.phase += 1
         self._check()
+        self._confidence()
         self._warped()
         for direction in fields.DIRECTIONS:
             self._field_pyramid(direction)
@@ -305,6 +308,29 @@ class _Foreseen:
         )  # fmt: skip
         self.arrays.append(Stored("check/*", (bins,), (bins,), 8, arrays=len(blocks)))
 
+    def _confidence(self) -> None:
+        finest = np.asarray(self.levels[0].spacing)
+        found = {which: self._source(which, pooling(self.frames, which, finest)) for which in IMAGES}
+        grid = found["fixed"][0]
+        tiles = confidence.tile_grid(grid)
+        blocks = confidence.blocks_of(tiles)
+        box = spans(blocks, halo=True, scale=(confidence.TILE,) * 3)
+        box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
+        there, chunk = fields.field_grids(self, "fixed_to_moving")[0], (self.config.output.chunk,) * 3
+        source, reads = [], [_read_in_pieces(12, box, grid, np.eye(4), there, chunk)]
+        for which, matrix in zip(IMAGES, (np.eye(4), self.frames.affine), strict=True):
+            target, chunks, itemsize, own = found[which]
+            (source if own else reads).append(_read_in_pieces(itemsize, box, grid, matrix, target, chunks))
+        voxels = Amount.of(MILLION, box)
+        piece = min(warp.PIECE**3, voxels.largest / MILLION)
+        self._stage(
+            "stages/confidence", "confidence", blocks.counts, (("warp", voxels),), len(confidence.METRICS),
+            reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
+            memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS,
+        )  # fmt: skip
+        chunk, _ = clipped(tiles.shape, (confidence.CORE,) * 3, None)
+        self._array(f"{confidence.PLACE}/0", tiles.shape, chunk, 4)
+
     # ------------------------------------------------------------------------------------------------ warped
 
     def _warped(self) -> None:
@@ -315,12 +341,9 @@ class _Foreseen:
         target, moving_chunks, moving_itemsize, moving_own = found["moving"]
         blocks = warp.output_blocks(grid, self.config)
         box, itemsize = spans(blocks), self.volumes["moving"].dtype.itemsize
-        pieces, owners = zip(*(_in_pieces(span) for span in box), strict=True)
 
         def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
-            boxes = seen(pieces, grid, matrix, target, chunks)
-            lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(boxes, owners, strict=True))
-            return Amount(each, tuple(lengths))
+            return _read_in_pieces(each, box, grid, matrix, target, chunks)
 
         there = fields.field_grids(self, "fixed_to_moving")[0]
         voxels = Amount.of(MILLION, box)
@@ -372,6 +395,16 @@ def _overlaps(own: Span, blocks: BlockGrid, axis: int, box: Span) -> np.ndarray:
         overlap = np.minimum(own[1], last) - np.maximum(own[0], first)
         total += np.where(other < box[1], np.maximum(overlap, 0), 0)
     return total
+
+
+def _read_in_pieces(
+    each: float, box: Sequence[Span], grid: Grid, matrix: np.ndarray, target: Grid, chunks: Shape
+) -> Amount:
+    """Bytes that are read of `target` for boxes of `grid` which are sampled piece by piece."""
+    pieces, owners = zip(*(_in_pieces(span) for span in box), strict=True)
+    found = seen(pieces, grid, matrix, target, chunks)
+    lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
+    return Amount(each, tuple(lengths))
 
 
 def _in_pieces(span: Span) -> tuple[Span, np.ndarray]:

@@ -7,17 +7,19 @@ import torch
 import yaml
 
 from .. import storage
-from ..geometry import Shape
+from ..geometry import Grid, Shape
+from ..quality.evaluation import Evaluation, read_evaluation
 from ..quality.figures import overlay, stretched
 from ..quality.metrics import RegistrationError, central_jacobian, ncc
-from ..quality.report import Figure, Picture, ReportData, Section, write_report
+from ..quality.report import Figure, Picture, ReportData, Section, Table, write_report
 from ..quality.verdict import Outcome
 from ..transforms.positions import Positions
+from . import confidence
 from .context import IMAGES, Context, field_reader
 from .fields import field_grids, follow
 from .figures import figures
 from .ladder import pooling
-from .store import Status
+from .store import EVALUATION, Status
 
 DISPLAY_VOXELS = 6_000_000
 """Of each volume that the page is made of: it is one task, whatever the size of the run."""
@@ -54,6 +56,10 @@ def collect(context: Context) -> ReportData:
     displacement = here.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).numpy()
 
     rows = figures(context)
+    evaluation = read_evaluation(context.store.path(EVALUATION))
+    if evaluation is not None:
+        own = {(group, name) for group, name, *_ in rows}
+        rows += [row for row in evaluation.figures if row[:2] not in own]
     value = {(group, name): v for group, name, v, _, _ in rows}
     known = context.attributes.get("evaluation", {})
     errors = {f"error_{k}": RegistrationError(**known[k]) for k in ("before", "affine", "after") if k in known}
@@ -68,6 +74,8 @@ def collect(context: Context) -> ReportData:
         blocks=int(sum(value["blocks", k] for k in ("done", "blank", "failed"))),
         blocks_failed=int(value["blocks", "failed"]),
         seconds=value["effort", "all stages"],
+        risky=value.get(("confidence", "places with structure at risk"), float("nan")) / 100,
+        risk_calibrated=confidence.same_contrast(context),
         **errors,
     )
     # A map of few blocks says less than the table does.
@@ -87,6 +95,8 @@ def collect(context: Context) -> ReportData:
         outcome=outcome,
         figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
         blocks={f"level {index}": _blocks(context, index) for index in mapped},
+        risk=shown_risk(context, grid),
+        tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions=context.attributes["versions"],
         inputs=[
@@ -112,6 +122,52 @@ def _corrected(context: Context, which: str, factors: Shape) -> Section:
         png = overlay(grey, grey, image.grid.spacing)
         pictures.append(Picture(f"preprocess_{which}_{key}", title, f"{which}, {title.lower()}, three planes", png))
     return Section(f"Preprocessing, {which}", f"Only what is compared is corrected: {done}.", tuple(pictures))
+
+def shown_risk(context: Context, grid: Grid) -> np.ndarray | None:
+    """The risk at the voxels of a display grid; None in a run of before it was kept."""
+    url = context.store.path(confidence.PLACE, "0")
+    if not storage.exists(url):
+        return None
+    array, tiles = storage.open_array(url), confidence.tiles_of(context)
+    along = tiles.inverse @ grid.affine  # both have the fixed image's axes
+    z, y, x = (
+        np.clip(np.rint(along[a, a] * np.arange(grid.shape[a]) + along[a, 3]).astype(int), 0, tiles.shape[a] - 1)
+        for a in range(3)
+    )
+    out = np.full(grid.shape, np.nan, np.float32)
+    for low in range(0, tiles.shape[0], confidence.CORE):
+        high = min(low + confidence.CORE, tiles.shape[0])
+        planes = np.flatnonzero((z >= low) & (z < high))
+        if len(planes):
+            layer = array.read((low, 0, 0), (high, *tiles.shape[1:]))
+            out[planes] = layer[np.ix_(z[planes] - low, y, x)]
+    return out
+
+
+SHOWN_ROWS = 25
+
+
+def _tables(evaluation: Evaluation) -> list[Table]:
+    """The worst rows of what was measured; the rest is in the files beside."""
+    tables = []
+    for name, by, worst_is_high in (
+        ("landmarks", "error_after", True),
+        ("labels", "dice", False),
+        ("regions", "", False),
+    ):
+        rows = list(getattr(evaluation, name))
+        if not rows:
+            continue
+        text = f"{len(rows)} {name}; all of them are in evaluation/{name}.csv."
+        if by:
+            rows.sort(key=lambda r: np.nan_to_num(r[by], nan=0.0), reverse=worst_is_high)
+            text += f" The worst {min(len(rows), SHOWN_ROWS)} by {by.replace('_', ' ')}:"
+        else:
+            rows.sort(key=lambda r: -np.nan_to_num(r.get("voxels", 0.0)))
+            text += f" The largest {min(len(rows), SHOWN_ROWS)}:"
+        columns = [c.replace("_", " ") for c in rows[0]]
+        tables.append(Table(name.capitalize(), text, columns, [list(r.values()) for r in rows[:SHOWN_ROWS]]))
+    return tables
 
 
 def _name(identity: dict) -> str:

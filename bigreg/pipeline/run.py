@@ -17,6 +17,7 @@ from ..cluster import HERE, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
+from ..quality.evaluation import Evaluation
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
@@ -37,7 +38,7 @@ from .plan import make_plan
 from .stages import Stages
 from .start import provisional
 from .stopping import forget_request, request_stop
-from .store import RunStore, Status, require_fields
+from .store import EVALUATION, RunStore, Status, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
 from .viewing import Viewed
@@ -351,6 +352,35 @@ class Run(Viewed, Transform):
         from .figures import figures
 
         return figures(self._context())
+
+    def evaluate(
+        self,
+        *,
+        landmarks: str | None = None,
+        labels: tuple[Any, Any] | None = None,
+        annotation: Any = None,
+        out: str | None = None,
+    ) -> Evaluation:
+        """Measure the run, block by block; what is given decides what can be measured.
+
+        landmarks    CSV of pairs (see transforms.landmarks), best such as the run has not seen
+        labels       label images of the fixed and of the moving frame, on any grids
+        annotation   label image of the fixed frame: similarity, folds, volume change and errors of each region
+        out          folder for JSON and CSV; without it they go into the run, and its report is written anew
+        Raises InputError where the run has no fields yet, or for images and files that cannot be read.
+        """
+        from .evaluate import evaluate
+
+        require_fields(self.store)
+        images = None if labels is None else tuple(
+            as_volume(v, n) for v, n in zip(labels, ("fixed labels", "moving labels"), strict=True)
+        )  # fmt: skip
+        regions = None if annotation is None else as_volume(annotation, "annotation")
+        found = evaluate(self._context(), self.url, self.map(), landmarks=landmarks, labels=images, annotation=regions)
+        found.write(self.store.path(EVALUATION) if out is None else str(out))
+        if out is None:
+            self.report()
+        return found
 
     def report(self) -> str:
         """Write the report anew; returns the path of its index.html."""

@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, estimate, fields, given, images, preprocess, report, start, steering, stitch, warp
+from . import compose, confidence, estimate, fields, given, images, preprocess, report, start, steering, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -248,9 +248,18 @@ class Stages:
         counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
         check = Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS)
         pyramids = [stage for direction in fields.DIRECTIONS for stage in self._field_pyramid(direction)]
-        self._run(check, *self._warped_stages(), *pyramids)
+        self._run(check, self._confidence_stage(), *self._warped_stages(), *pyramids)
+        ImageWriter(self.store.path(confidence.PLACE)).finish()
         if self.context.config.output.warped:
             ImageWriter(self.store.path("warped")).finish()
+
+    def _confidence_stage(self) -> Stage:
+        counts = confidence.blocks_of(confidence.tiles_of(self.context)).counts
+        stage = Stage("stages/confidence", "confidence", counts, confidence.measure, metrics=confidence.METRICS)
+        if not self.driver.open(stage).status.any():
+            storage.remove(self.store.path(confidence.PLACE))  # whatever an interrupted run began to create
+            confidence.create(self.context)
+        return stage
 
     def _field_pyramid(self, direction: str) -> list[Stage]:
         blocks = [fields.field_blocks(g, self.context.config) for g in fields.field_grids(self.context, direction)]
@@ -308,6 +317,8 @@ class Stages:
             grid = fields.finest_grid(frames, levels[-1].lattice, direction)
             stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
         stages.append(("stages/check", "round trip", stages[-2][2]))
+        finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(levels[-1].spacing)))
+        stages.append(("stages/confidence", "confidence", len(confidence.blocks_of(confidence.tile_grid(finest)))))
         title = "warped image" if config.output.warped else "comparison"
         stages.append(("stages/warped", title, len(warp.output_blocks(self._measured(frames), config))))
         stages.append(("stages/report", "report", 1))

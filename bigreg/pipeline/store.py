@@ -19,6 +19,8 @@ from ..geometry import Shape
 
 FORMAT = 2
 """Version of the layout; a store of another one is refused by name."""
+EVALUATION = "evaluation"
+"""Where a run keeps its last evaluation."""
 
 
 class Status(IntEnum):

@@ -162,6 +162,28 @@ def block_map(
     return _png(figure)
 
 
+def risk_map(fixed: np.ndarray, risk: np.ndarray, spacing: Vector, z: int | None = None) -> bytes:
+    """The probability of a large error (z, y, x), NaN where it is not known, over the fixed image (from `stretched`).
+
+    Three planes through the centre, or with `z` that one plane.
+    """
+    cmap, norm = colormaps["YlOrRd"], Normalize(0, 1)
+
+    def paint(ax: Axes, axis: int) -> None:
+        index = z if axis == 0 else None
+        grey = np.repeat(_plane(fixed, axis, index)[..., None] * 0.8, 3, axis=2)
+        values = _plane(risk, axis, index)
+        strength = 0.75 * np.clip(np.nan_to_num(values), 0, 1)[..., None] ** 0.5
+        _image(ax, grey * (1 - strength) + cmap(norm(np.nan_to_num(values)))[..., :3] * strength, axis, spacing)
+
+    def bar(figure: Figure, size: Sequence[float]) -> None:
+        _colour_bar(figure, size, ScalarMappable(norm, cmap), "risk of an error above 2 voxels")
+
+    if z is not None:
+        return _one_plane(fixed.shape, spacing, z, paint)
+    return _three_planes(fixed.shape, spacing, paint, bar)
+
+
 # ------------------------------------------------------------------------------------------------- parts of pictures
 
 

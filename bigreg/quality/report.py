@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from ..geometry import Vector
 from ..storage import write_file
 from . import figures as draw
+from .confidence import RISKY
 from .verdict import Outcome, judge
 
 # What the maps of blocks mean, in their order on the page: title, unit, what to look for.
@@ -40,6 +41,15 @@ class Figure(NamedTuple):
     note: str = ""
 
 
+class Table(NamedTuple):
+    """A table of what was measured: its columns' names, and rows of as many values."""
+
+    title: str
+    text: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[float | int | str | None]]
+
+
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """All that a report shows.
@@ -48,8 +58,9 @@ class ReportData:
     axis: `fixed`, moving as it lies (`moving_before`), after the affine (`moving_affine`), after all (`warped`), 0
     where there is no image; `displacement` (3, z, y, x) um is what the registration adds to the affine, `jacobian` its
     determinant (<= 0 is marked as a fold), `inside` where the moving image reaches. `blocks` maps the name of a stage
-    or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. `more` are sections that come after
-    those of the registration. Raises ValueError where shapes disagree.
+    or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. `risk`, where it is known, is the
+    probability of a large error, NaN where there is none to tell; `tables` what was measured against a truth; `more`
+    are sections that come after those of the registration. Raises ValueError where shapes disagree.
     """
 
     title: str
@@ -64,6 +75,8 @@ class ReportData:
     outcome: Outcome
     figures: Sequence[Figure]
     blocks: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    risk: np.ndarray | None = None
+    tables: Sequence[Table] = ()
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
@@ -74,8 +87,8 @@ class ReportData:
         shape = self.fixed.shape
         if len(shape) != 3:
             raise ValueError(f"fixed has shape {shape}; need (z, y, x)")
-        for name in ("moving_before", "moving_affine", "warped", "jacobian", "inside"):
-            if getattr(self, name).shape != shape:
+        for name in ("moving_before", "moving_affine", "warped", "jacobian", "inside", "risk"):
+            if getattr(self, name) is not None and getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, fixed {shape}; need one display grid")
         if self.displacement.shape != (3, *shape):
             raise ValueError(f"displacement has shape {self.displacement.shape}; need {(3, *shape)}")
@@ -192,8 +205,28 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
             ),
         ),
     ]
+    if data.risk is not None and np.isfinite(data.risk).any():
+        sections.insert(1, _risk_section(fixed, data.risk, spacing))
     sections += data.more
     return sections, [_block_section(data, stage, metrics) for stage, metrics in data.blocks.items()]
+
+
+def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float]) -> Section:
+    """The middle planes, and the one of the greatest risk."""
+    worst = int(np.nansum(risk**2, axis=(1, 2)).argmax())
+    place = f"z = {worst * spacing[0]:.0f} µm"
+    return Section(
+        "Where not to trust it",
+        "How probable an error above 2 voxels is, from how well each place fits, whether another place nearby would "
+        f"fit as well, and what structure there is to tell. From {RISKY:.0%} on a place is flagged. Where there is no "
+        "structure the map is carried over from around, and cannot be checked.",
+        (
+            Picture("risk", "Three planes through the centre.", "Map of the risk of a large error, three planes",
+                    draw.risk_map(fixed, risk, spacing)),
+            Picture("risk_worst", f"{place}, the plane at most risk.", f"Map of the risk of a large error at {place}",
+                    draw.risk_map(fixed, risk, spacing, worst)),
+        ),
+    )  # fmt: skip
 
 
 def _depth_pictures(fixed: np.ndarray, states: Sequence[tuple], spacing: Sequence[float]) -> Iterator[Picture]:

@@ -23,7 +23,8 @@ def read_file(url: str, name: str) -> bytes | None:
     return result.value if result.state == "value" else None
 
 
-def _read_json(url: str, key: str) -> dict[str, Any] | None:
+def read_json(url: str, key: str) -> dict[str, Any] | None:
+    """The JSON object in a file below `url`, None where there is none. Raises CorruptDataError, InputError."""
     content = read_file(url, key)
     if content is None:
         return None
@@ -60,14 +61,14 @@ class Node:
 
 def find_node(url: str) -> Node | None:
     """The Zarr or N5 node at `url`, or None. An N5 group without attributes.json cannot be told from a folder."""
-    data = _read_json(url, "zarr.json")
+    data = read_json(url, "zarr.json")
     if data is not None:
         return Node("zarr3", data.get("node_type") == "array", data.get("attributes") or {}, data)
     for key, is_array in ((".zarray", True), (".zgroup", False)):
-        data = _read_json(url, key)
+        data = read_json(url, key)
         if data is not None:
-            return Node("zarr2", is_array, _read_json(url, ".zattrs") or {}, data)
-    data = _read_json(url, "attributes.json")
+            return Node("zarr2", is_array, read_json(url, ".zattrs") or {}, data)
+    data = read_json(url, "attributes.json")
     if data is not None:
         return Node("n5", "dimensions" in data and "dataType" in data, data, data)
     return None

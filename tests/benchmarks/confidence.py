@@ -1,0 +1,256 @@
+"""Calibrate and judge the expected errors of a run on pairs whose answer is known, failures put in.
+
+    python tests/benchmarks/confidence.py make DATA WORK [CASE ...]     make the pairs and register them
+    python tests/benchmarks/confidence.py fit WORK                      fit the model on the cases CALIBRATED
+    python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
+
+DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. The weights are fitted
+on the cases CALIBRATED; features and threshold were chosen with an eye on CHOSEN too; JUDGED share no image with
+CALIBRATED and no seed with either, and nothing was chosen after them. A tile counts where its true place lies in the
+moving image for most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
+bigreg/quality/confidence.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from distributed import Client, LocalCluster
+from scipy import ndimage, special
+from scipy.spatial.transform import Rotation
+
+import bigreg
+from bigreg.phantom import make_pair
+from bigreg.pipeline import confidence
+from bigreg.quality.confidence import BIAS, FEATURES, LARGE, RISKY, TILE, WEIGHTS, terms
+from bigreg.quality.metrics import min_jacobian
+
+SHAPE = (56, 80, 96)
+SETTINGS = ["affine.kind=none", "blocks.core=40", "blocks.halo=12", "ladder.samples=2"]
+CALIBRATED = (
+    "left-1-plain", "left-2-missing", "left-3-blank", "left-4-noise", "left-5-far", "left-6-missing", "left-7-far",
+    "phantom-1-missing", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain",
+    "template-6-missing", "template-7-plain", "template-8-noise",
+)  # fmt: skip
+CHOSEN = (
+    "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
+    "second-20-missing", "brain-16-missing", "brain-18-noise", "brain-23-plain", "phantom-22-missing",
+)  # fmt: skip
+JUDGED = (
+    "right-51-noise", "right-56-missing", "second-52-blank", "phantom-53-far", "brain-17-far", "brain-54-blank",
+    "brain-55-far",
+)  # fmt: skip
+
+
+def images(data: Path) -> dict[str, Callable[[], tuple[np.ndarray, tuple[float, ...]]]]:
+    """Real images by name: (z, y, x) of SHAPE and their spacing, um."""
+
+    def tissue(name: str, x: int) -> tuple[np.ndarray, tuple[float, ...]]:
+        volume = bigreg.open_volume(data / "easifish" / f"{name}.n5")
+        whole = volume.read((0, 0, 0), volume.shape).astype("f4")
+        half = whole[: whole.shape[0] // 2 * 2, :240, :456].reshape(-1, 2, 120, 2, 228, 2).mean((1, 3, 5))
+        image = half[: SHAPE[0], : SHAPE[1], x : x + SHAPE[2]]
+        return image, tuple(2 * s for s in volume.grid().spacing)
+
+    def brain(name: str, start: tuple[int, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
+        volume = bigreg.open_volume(data / "lsfm_mouse" / name)
+        return volume.read(start, tuple(np.add(start, SHAPE))).astype("f4"), volume.grid().spacing
+
+    return {
+        "left": lambda: tissue("fix", 0),
+        "right": lambda: tissue("fix", 116),
+        "second": lambda: tissue("mov", 60),
+        "template": lambda: brain("ccf_template_25um.ome.zarr", (300, 100, 250)),
+        "brain": lambda: brain("brain_25um.ome.zarr", (220, 60, 90)),
+    }
+
+
+def random_map(
+    shape: tuple[int, ...], rng: np.random.Generator, amplitude: float, smooth: float, shift: float
+) -> np.ndarray:
+    """(3, z, y, x) places in voxels: a small rotation and scale, a shift, and a smooth part of at most `amplitude`.
+
+    The smooth part is made smaller where its smallest Jacobian determinant would be under 0.3.
+    """
+    field = np.stack([ndimage.gaussian_filter(rng.standard_normal(shape), smooth, mode="wrap") for _ in range(3)])
+    field *= amplitude / np.sqrt((field**2).sum(0)).max()
+    while min_jacobian(field, (1.0, 1.0, 1.0)).min() < 0.3:
+        field *= 0.9
+    middle = np.reshape(np.subtract(shape, 1) / 2, (3, 1, 1, 1))
+    turn = Rotation.from_rotvec(np.deg2rad(rng.uniform(-1.5, 1.5, 3))).as_matrix() * (1 + rng.uniform(-0.02, 0.02))
+    offset = rng.uniform(-shift, shift, (3, 1, 1, 1))
+    return np.tensordot(turn, np.indices(shape) - middle, 1) + middle + offset + field
+
+
+def ball(shape: tuple[int, ...], rng: np.random.Generator, radius: float) -> np.ndarray:
+    centre = [rng.uniform(0.25 * n, 0.75 * n) for n in shape]
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.indices(shape), centre, strict=True)))
+    return distance < radius
+
+
+def make_case(data: Path, name: str) -> dict[str, np.ndarray]:
+    """fixed, moving, spacing, and truth: (3, z, y, x) world um in moving of each fixed voxel."""
+    source, seed, failure = name.split("-")
+    rng = np.random.default_rng(int(seed))
+    motion = {"plain": (5.0, 12.0, 2.0), "far": (18.0, 16.0, 5.0), "lost": (8.0, 10.0, 12.0)}.get(
+        failure, (8.0, 10.0, 2.0)
+    )
+    if source == "phantom":
+        spacing = (4.0, 2.6, 2.6)
+        pair = make_pair(SHAPE, spacing, seed=int(seed), max_displacement_um=None)
+        fixed, moving, truth = pair.fixed.astype("f4"), pair.moving.astype("f4"), pair.truth
+        voxels = truth / np.reshape(spacing, (3, 1, 1, 1))
+        if failure == "far":  # what the anatomy does not do is added: moving is seen through another map
+            more = random_map(SHAPE, rng, *motion)
+            fixed = ndimage.map_coordinates(fixed, more, order=1, mode="nearest")
+            voxels = np.stack([ndimage.map_coordinates(v, more, order=1, mode="nearest") for v in voxels])
+    else:
+        moving, spacing = images(data)[source]()
+        voxels = random_map(SHAPE, rng, *motion)
+        fixed = None
+    low, high = np.percentile(moving, [1, 99.9])
+    if failure == "blank":  # no structure in a part of the sample, in both images
+        empty = ndimage.gaussian_filter(ball(SHAPE, rng, 24.0).astype("f4"), 2.0)
+        moving = moving * (1 - empty) + low * empty
+        if fixed is not None:
+            seen = ndimage.map_coordinates(empty, voxels, order=1, mode="nearest")
+            fixed = fixed * (1 - seen) + np.percentile(fixed, 1) * seen
+    if fixed is None:
+        fixed = ndimage.map_coordinates(moving, voxels, order=3, mode="nearest")
+        fixed = np.clip((fixed - low) / (high - low), 0, None) ** 0.8 * (high - low) * 0.8 + low
+    span = np.percentile(fixed, 99.9) - np.percentile(fixed, 1)
+    if failure == "missing":
+        gone = ball(SHAPE, rng, 17.0) | ball(SHAPE, rng, 12.0)
+        moving = np.where(gone, low, moving)
+    if failure == "noise":
+        place = ndimage.gaussian_filter(ball(SHAPE, rng, 26.0).astype("f4"), 3.0)
+        fixed = fixed + place * rng.normal(0, 1.5 * span, SHAPE)
+        moving = moving + place * rng.normal(0, 1.5 * (high - low), SHAPE)
+    fixed, moving = (i + rng.normal(0, 0.01 * (high - low), SHAPE) for i in (fixed, moving))
+    truth = voxels * np.reshape(spacing, (3, 1, 1, 1))
+    shift = max(0.0, -min(fixed.min(), moving.min()))
+    fixed, moving = ((i + shift).clip(0, 65535).astype("u2") for i in (fixed, moving))
+    return {"fixed": fixed, "moving": moving, "truth": truth.astype("f4"), "spacing": np.array(spacing)}
+
+
+def make(data: Path, work: Path, names: list[str]) -> None:
+    """Make and register cases that are not there yet."""
+    work.mkdir(parents=True, exist_ok=True)
+    config = bigreg.load_config(preset="rounds", overrides=SETTINGS)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
+        for name in names:
+            path = work / f"{name}.npz"
+            if not path.exists():
+                np.savez(path, **make_case(data, name))
+            case = np.load(path)
+            spacing = tuple(case["spacing"])
+            begin = time.perf_counter()
+            out = str(work / f"{name}.zarr")
+            run = bigreg.register(
+                (case["fixed"], spacing), (case["moving"], spacing), out=out, config=config, client=client
+            )
+            error = errors(run, case)
+            print(
+                f"{name}: {time.perf_counter() - begin:.0f} s, error {np.nanmean(error):.2f} voxels on average, "
+                f"{(error > 2).sum() / np.isfinite(error).sum():.1%} above 2",
+                flush=True,
+            )
+
+
+def errors(run: bigreg.Run, case: dict) -> np.ndarray:
+    """(z, y, x) distance of the found from the true place in voxels; NaN where that lies outside of moving."""
+    shape, spacing = case["fixed"].shape, np.asarray(case["spacing"])
+    points = np.moveaxis(np.indices(shape), 0, -1).reshape(-1, 3) * spacing
+    truth = np.moveaxis(case["truth"], 0, -1).reshape(-1, 3).astype(float)
+    error = np.linalg.norm((run.map_points(points) - truth) / spacing, axis=1)
+    inside = ((truth >= 0) & (truth <= (np.array(case["moving"].shape) - 1) * spacing)).all(1)
+    return np.where(inside, error, np.nan).reshape(shape)
+
+
+def tiles_of(work: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, terms) what the model weighs and (N,) mean error in voxels of the tiles of a case, made once and kept."""
+    path = work / f"{name}.feat.npz"
+    if not path.exists():
+        case, run = np.load(work / f"{name}.npz"), bigreg.open_run(str(work / f"{name}.zarr"))
+        context = run._context()
+        counts = confidence.tiles_of(context).shape
+        found = confidence.block_features(context, (0, 0, 0), counts)
+        error = np.full([n * TILE for n in counts], np.nan)
+        error[tuple(map(slice, case["fixed"].shape))] = errors(run, case)
+        z, y, x = counts
+        error = error.reshape(z, TILE, y, TILE, x, TILE)
+        known = np.isfinite(error).mean((1, 3, 5)) >= 0.5
+        error = np.where(known, np.nanmean(np.where(known[:, None, :, None, :, None], error, 0), (1, 3, 5)), np.nan)
+        np.savez(path, error=error, **found)
+    data = np.load(path)
+    values = np.stack([v.ravel() for v in terms({k: data[k] for k in FEATURES}).values()], 1).astype(float)
+    error = data["error"].ravel()
+    use = np.isfinite(values).all(1) & np.isfinite(error)
+    return values[use], error[use]
+
+
+def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-3) -> tuple[np.ndarray, float]:
+    """Weights and bias of a logistic regression, ridge on standardised columns, by Newton's method."""
+    middle, scale = values.mean(0), values.std(0) + 1e-9
+    z = np.c_[(values - middle) / scale, np.ones(len(values))]
+    penalty = ridge * np.r_[np.ones(values.shape[1]), 0.0]
+    b = np.zeros(z.shape[1])
+    for _ in range(60):
+        p = special.expit(z @ b)
+        slope = z.T @ (p - large) / len(z) + penalty * b
+        b -= np.linalg.solve((z * (p * (1 - p))[:, None]).T @ z / len(z) + np.diag(penalty + 1e-9), slope)
+    weights = b[:-1] / scale
+    return weights, float(b[-1] - (weights * middle).sum())
+
+
+def fit(work: Path) -> None:
+    """Print the weights from the cases CALIBRATED."""
+    values, error = (np.concatenate(parts) for parts in zip(*(tiles_of(work, n) for n in CALIBRATED), strict=True))
+    weights, bias = fit_logistic(values, (error > LARGE).astype(float))
+    names = terms(dict.fromkeys(FEATURES, np.zeros(())))
+    print("WEIGHTS = {")
+    for name, weight in zip(names, weights, strict=True):
+        print(f'    "{name}": {weight:.4f},')
+    print(f"}}\nBIAS = {bias:.4f}")
+
+
+def judge(work: Path) -> None:
+    """A table of what is flagged by the weights of the package, of each case and of all, for both kinds of cases."""
+    names = list(terms(dict.fromkeys(FEATURES, np.zeros(()))))
+    weights = np.array([WEIGHTS[name] for name in names])
+    for title, cases in (("calibrated", CALIBRATED), ("chosen", CHOSEN), ("judged", JUDGED)):
+        print(f"\n| {title} | tiles | above 2 voxels | flagged | recall | precision |\n|---|---|---|---|---|---|")
+        found = [(n, *tiles_of(work, n)) for n in cases]
+        rows = [*found, ("all", *(np.concatenate(v) for v in list(zip(*found, strict=True))[1:]))]
+        for name, values, error in rows:
+            flagged, large = special.expit(values @ weights + BIAS) >= RISKY, error > LARGE
+            both = (flagged & large).sum()
+            recall, precision = both / max(large.sum(), 1), both / max(flagged.sum(), 1)
+            shares = f"{large.mean():.1%} | {flagged.mean():.1%} | {recall:.2f} | {precision:.2f}"
+            print(f"| {name} | {len(error)} | {shares} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    maker = verbs.add_parser("make")
+    maker.add_argument("data", type=Path)
+    maker.add_argument("work", type=Path)
+    maker.add_argument("cases", nargs="*", default=[*CALIBRATED, *CHOSEN, *JUDGED])
+    for verb in ("fit", "judge"):
+        verbs.add_parser(verb).add_argument("work", type=Path)
+    args = parser.parse_args()
+    if args.verb == "make":
+        make(args.data, args.work, args.cases)
+    else:
+        {"fit": fit, "judge": judge}[args.verb](args.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What is told of a map's errors without the truth: on images whose wrong places are known because they were put in."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bigreg.quality.confidence import FEATURES, HALO, LARGE, RISKY, TILE, features, risk
+
+SHAPE = (88, 96, 104)
+TILES = tuple(n // TILE for n in SHAPE)
+
+
+@pytest.fixture(scope="module")
+def anatomy():
+    """Cells and coarser structure, intensities about 0 .. 1."""
+    rng = np.random.default_rng(5)
+    fine, coarse = (ndimage.gaussian_filter(rng.standard_normal(SHAPE), s) for s in (1.5, 5))
+    image = fine / fine.std() + coarse / coarse.std()
+    return (0.4 + 0.15 * image).astype(np.float32)
+
+
+def bump(centre, radius, length):
+    """(3, z, y, x) displacement of `length` voxels in a ball that falls off smoothly."""
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.indices(SHAPE), centre, strict=True)))
+    height = length / (1 + np.exp((distance - radius) / 2.0))
+    return np.stack([0.2 * height, 0.9 * height, -0.4 * height])
+
+
+def seen(anatomy, error, noise=0.01, seed=1):
+    """Fixed, and moving as a map that is wrong by `error` brings it there."""
+    rng = np.random.default_rng(seed)
+    moving = ndimage.map_coordinates(anatomy, np.indices(SHAPE) + error, order=1, mode="nearest")
+    moving = 0.1 + 0.8 * moving  # another gain
+    return tuple((i + rng.normal(0, noise, SHAPE)).astype(np.float32) for i in (anatomy, moving))
+
+
+def described(fixed, moving, mask=None):
+    return features(fixed, moving, np.ones(SHAPE, bool) if mask is None else mask)
+
+
+def test_places_that_are_off_by_more_than_two_voxels_are_flagged(anatomy):
+    error = bump((30, 30, 30), 16, 5.0) + bump((60, 66, 74), 13, -8.0)
+    found = risk(described(*seen(anatomy, error)))
+    true = np.sqrt((error**2).sum(0)).reshape(TILES[0], 8, TILES[1], 8, TILES[2], 8).mean((1, 3, 5)) > LARGE
+    flagged = found >= RISKY
+    assert 0.03 < true.mean() < 0.3
+    assert (flagged & true).sum() / true.sum() >= 0.9
+    assert (flagged & true).sum() / flagged.sum() >= 0.5
+
+
+def test_a_right_map_is_flagged_nowhere(anatomy):
+    assert (risk(described(*seen(anatomy, np.zeros((3, *SHAPE))))) >= RISKY).mean() < 0.01
+
+
+def test_noise_that_hides_all_structure_is_risk(anatomy):
+    right = np.zeros((3, *SHAPE))
+    clean, noisy = (risk(described(*seen(anatomy, right, noise=n))).mean() for n in (0.01, 1.5))
+    assert clean < 0.05 and noisy > 0.5
+
+
+def test_missing_tissue_is_risk(anatomy):
+    fixed, moving = seen(anatomy, np.zeros((3, *SHAPE)))
+    moving[24:64, 24:64, 24:64] = 0.1
+    found = risk(described(fixed, moving))
+    assert found[4:7, 4:7, 4:7].min() > RISKY
+
+
+def test_along_an_edge_the_least_curvature_is_small():
+    image = np.broadcast_to(np.sin(np.arange(SHAPE[2]) / 3), SHAPE).astype(np.float32)
+    rough = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 2).astype(np.float32)
+    rough /= rough.std()
+    inner = (slice(3, -3),) * 3
+    edge, full = (described(i, i)["curvature"][inner].mean() for i in (image, rough))
+    assert edge < full - 1.0
+
+
+def test_features_of_blocks_with_halo_are_those_of_the_whole(anatomy):
+    error = bump((30, 30, 30), 16, 5.0)
+    fixed, moving = seen(anatomy, error)
+    mask = np.ones(SHAPE, bool)
+    mask[:, :, 90:] = False
+    whole = described(fixed, moving, mask)
+    start, stop = (0, 5, 4), (4, 9, 8)
+    low, high = (np.clip(v, 0, TILES) for v in (np.subtract(start, HALO), np.add(stop, HALO)))
+    box = tuple(slice(a * TILE, b * TILE) for a, b in zip(low, high, strict=True))
+    part = features(fixed[box], moving[box], mask[box])
+    inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
+    for name in FEATURES:
+        expected = whole[name][tuple(map(slice, start, stop))]
+        assert np.allclose(part[name][inner], expected, atol=2e-3, equal_nan=True), name
+
+
+def test_where_the_images_do_not_overlap_nothing_is_told(anatomy):
+    mask = np.ones(SHAPE, bool)
+    mask[:, :, 60:] = False
+    found = risk(described(*seen(anatomy, np.zeros((3, *SHAPE))), mask))
+    assert np.isnan(found[:, :, 8:]).all() and np.isfinite(found[:, :, :7]).all()
+
+
+def test_inverted_contrast_counts_only_where_it_may(anatomy):
+    fixed, moving = seen(anatomy, np.zeros((3, *SHAPE)))
+    mask = np.ones(SHAPE, bool)
+    signed, free = (risk(features(fixed, 1 - moving, mask, signed=s)).mean() for s in (True, False))
+    assert signed > 0.9 and free < RISKY
+
+
+def test_patches_that_disagree_are_risk_whatever_the_images_say(anatomy):
+    found = described(*seen(anatomy, np.zeros((3, *SHAPE))))
+    disagreement = np.zeros(TILES)
+    disagreement[2, 3, 4] = 3.0
+    told = risk(found, disagreement)
+    assert told[2, 3, 4] >= 0.5 and told[8, 8, 8] == risk(found)[8, 8, 8]
