@@ -16,11 +16,11 @@ from .errors import ConfigError
 Positive = Field(gt=0)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Intensity(_Section):
+class Intensity(Section):
     """Both images are scaled so that these percentiles become 0 and 1.
 
     Above `knee` (in these units) the engines compare intensities by their logarithm, below as they are; None: no
@@ -32,14 +32,14 @@ class Intensity(_Section):
     knee: float | None = Field(None, gt=0, le=1)
 
 
-class Masks(_Section):
+class Masks(Section):
     """What is compared of each image: none (everything), tissue (found), or the path of a mask, 0 where not to look."""
 
     fixed: str = "none"
     moving: str = "none"
 
 
-class Stripes(_Section):
+class Stripes(Section):
     """Shadows of a light sheet, or slices of another brightness, along the image's own axes.
 
     along     what a stripe runs along: one axis, or two for whole slices
@@ -60,7 +60,7 @@ class Stripes(_Section):
         return self
 
 
-class Preprocess(_Section):
+class Preprocess(Section):
     """What the engines see of one image in place of what is stored; null is not done. Lengths in um.
 
     background_um    what is dim in every window of this size is taken away
@@ -93,14 +93,14 @@ class Preprocess(_Section):
         return self.by_tiles or self.stripes is not None
 
 
-class Preprocessing(_Section):
+class Preprocessing(Section):
     """Of each image; what is written is never touched by it."""
 
     fixed: Preprocess = Preprocess()
     moving: Preprocess = Preprocess()
 
 
-class Affine(_Section):
+class Affine(Section):
     """The global start.
 
     `start` takes the place of the search: an affine (ITK's .txt .mat .h5, a 4 x 4 or landmarks as .csv), which is
@@ -119,7 +119,7 @@ class Affine(_Section):
     start_axes: Literal["lps", "xyz"] = "lps"
 
 
-class Landmarks(_Section):
+class Landmarks(Section):
     """Pairs that steer the registration on every level; one that nothing speaks for loses its weight.
 
     path         BigWarp's CSV, or one with columns fixed_z ... moving_x, um
@@ -132,7 +132,7 @@ class Landmarks(_Section):
     accuracy_um: float | None = Field(None, gt=0)
 
 
-class Ladder(_Section):
+class Ladder(Section):
     """The levels, coarse to fine."""
 
     finest: int = Field(1, ge=1)
@@ -176,7 +176,7 @@ Options = dict[str, dict[str, Any]]
 """Of each engine, by its name."""
 
 
-class Coarse(_Section):
+class Coarse(Section):
     """Other engines for the first, coarsest passes of the ladder."""
 
     engine: Engines | None = None
@@ -189,14 +189,14 @@ class Coarse(_Section):
         return self
 
 
-class Blocks(_Section):
+class Blocks(Section):
     """The unit of work, in voxels of a level."""
 
     core: int = Field(128, ge=8)
     halo: int = Field(16, ge=0)
 
 
-class Output(_Section):
+class Output(Section):
     """What the run writes."""
 
     warped: bool = True
@@ -212,14 +212,14 @@ class Output(_Section):
         return value
 
 
-class Guarantee(_Section):
+class Guarantee(Section):
     """What the stored fields must satisfy, or be damped until they do."""
 
     min_determinant: float = Field(0.05, gt=0, lt=0.5)
     inverse_tolerance: float = Field(0.01, gt=0, lt=0.5)
 
 
-class IO(_Section):
+class IO(Section):
     """How hard one worker process works its storage."""
 
     copies: int = Field(4, ge=1)
@@ -246,7 +246,7 @@ def _bytes(text: str) -> int | None:
     return size if size >= 0 else None
 
 
-class Config(_Section):
+class Config(Section):
     """Configuration of one registration."""
 
     intensity: Intensity = Intensity()
@@ -323,10 +323,10 @@ def load_config(
         key, sep, value = item.partition("=")
         if not sep or not key:
             raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance blocks.core=96)")
-        changes.append((key.strip().split("."), _yaml(value, f"override {item!r}"), item))
+        changes.append((key.strip().split("."), parse_yaml(value, f"override {item!r}"), item))
     # Engines first: of the options that are there, those of other engines go; what is given for them is an error.
     for keys, value, item in sorted(changes, key=lambda change: change[0][-1:] != ["engine"]):
-        _set(data, keys, value, item)
+        set_key(data, keys, value, item)
         if keys == ["engine"]:
             _keep_options(data, "engine_options", value)
         elif keys == ["coarse", "engine"]:
@@ -375,13 +375,13 @@ def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> 
         raise ConfigError(
             f"{what} '{source}' is neither one that comes with bigreg ({', '.join(names)}) nor a readable file: {error}"
         ) from error
-    data = _yaml(text, f"{what} '{source}'")
+    data = parse_yaml(text, f"{what} '{source}'")
     if not isinstance(data, dict):
         raise ConfigError(f"{what} '{source}' must hold keys and values, found {type(data).__name__}")
     return data
 
 
-def _yaml(text: str, what: str) -> Any:
+def parse_yaml(text: str, what: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -393,7 +393,7 @@ def _keep_options(section: dict, key: str, engines: Any) -> None:
         section[key] = {name: options for name, options in section[key].items() if name in (_listed(engines) or [])}
 
 
-def _set(data: dict, keys: list[str], value: Any, item: str) -> None:
+def set_key(data: dict, keys: list[str], value: Any, item: str) -> None:
     for key in keys[:-1]:
         child = data.get(key)
         data[key] = dict(child) if isinstance(child, dict) else {}

@@ -7,7 +7,7 @@ computes one block at a time whatever it has in hand.
 from .client import client
 from .local import local_client
 from .settings import HERE, JOBS, KINDS, Cluster
-from .workers import BASE_BYTES, GPU, require_memory, worker_count, worker_memory
+from .workers import BASE_BYTES, GPU, give_back_memory, require_memory, worker_count, worker_memory
 
 __all__ = [
     "BASE_BYTES",
@@ -17,6 +17,7 @@ __all__ = [
     "KINDS",
     "Cluster",
     "client",
+    "give_back_memory",
     "local_client",
     "require_memory",
     "worker_count",

@@ -11,6 +11,7 @@ import torch
 from distributed import get_worker
 
 from .. import storage
+from ..cluster import give_back_memory
 from ..errors import BigregError, CorruptDataError, InputError, OutputError
 from ..geometry import Shape
 from .store import Status
@@ -59,8 +60,20 @@ def execute(opener: Opener, url: str, stamp: str, task: Callable, arguments: tup
     worker = get_worker().address
     try:
         with storage.computing():
+            _begin(task)
             return Answer(*task(opener(url, stamp), *arguments, index), worker=worker)
     except BigregError as error:
         return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
     except Exception as error:
         return Answer(Status.FAILED, {}, Failure(f"{type(error).__name__}: {error}", traceback.format_exc()), worker)
+
+
+_begun: set[str] = set()
+
+
+def _begin(task: Callable) -> None:
+    """Before the first block of a kind: what blocks of other kinds have left is given back, as it fits these badly."""
+    kind = getattr(task, "__qualname__", type(task).__name__)
+    if kind not in _begun:
+        _begun.add(kind)
+        give_back_memory()

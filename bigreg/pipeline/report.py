@@ -123,6 +123,7 @@ def _corrected(context: Context, which: str, factors: Shape) -> Section:
         pictures.append(Picture(f"preprocess_{which}_{key}", title, f"{which}, {title.lower()}, three planes", png))
     return Section(f"Preprocessing, {which}", f"Only what is compared is corrected: {done}.", tuple(pictures))
 
+
 def shown_risk(context: Context, grid: Grid) -> np.ndarray | None:
     """The risk at the voxels of a display grid; None in a run of before it was kept."""
     url = context.store.path(confidence.PLACE, "0")

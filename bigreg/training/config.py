@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ..config import ConfigError, Intensity, _Section, _set, _yaml
+from ..config import Intensity, Section, parse_yaml, set_key
+from ..errors import ConfigError
 from ..volumes import ImageSpec
 
 Vector = tuple[float, float, float]
@@ -15,7 +16,7 @@ Range = tuple[float, float]
 Weight = Field(1.0, gt=0)
 
 
-class Source(_Section):
+class Source(Section):
     """Where patches come from: one `image`, which is deformed, or `fixed` and `moving`, a real pair.
 
     A pair lies as `affine` says (4 x 4, fixed world to moving world, um, after orientation codes were brought to one
@@ -63,7 +64,7 @@ class Source(_Section):
         return self
 
 
-class Tissue(_Section):
+class Tissue(Section):
     """Which patches are taken: their mean lies between `least` and `most`, and at least `share` is above `level`.
 
     Of intensities 0 .. 1; of a pair both images.
@@ -75,7 +76,7 @@ class Tissue(_Section):
     share: float = Field(0.1, ge=0, le=1)
 
 
-class Data(_Section):
+class Data(Section):
     """What is learned from. A patch's voxels are of the image's spacing times one of `downsample` (or of `spacing`).
 
     held_out   share of each source, at the far end of its longest axis, that only the validation sees
@@ -109,7 +110,7 @@ class Data(_Section):
         return value
 
 
-class Deformation(_Section):
+class Deformation(Section):
     """Random velocities: on lattices of `cells` voxels, their sum moving at most `largest` voxels (drawn, half-way).
 
     least   smallest share of `largest` that is drawn
@@ -122,7 +123,7 @@ class Deformation(_Section):
     roughness: float = Field(1.0, ge=0)
 
 
-class Contrast(_Section):
+class Contrast(Section):
     """Changes of intensity, drawn for each image by itself; intensities are about 0 .. 1. Zero ranges do nothing.
 
     gamma   exponent, log-uniform      gain, offset   a + b x      noise   SD      blur   sigma in voxels
@@ -137,7 +138,7 @@ class Contrast(_Section):
     bias: float = Field(0.2, ge=0)
 
 
-class Augment(_Section):
+class Augment(Section):
     """Geometry: mirror along every axis, exchange axes of equal spacing and size; contrast.
 
     both_orders   each pair counts twice, the second time with its images exchanged: a network that is not symmetric by
@@ -150,7 +151,7 @@ class Augment(_Section):
     contrast: Contrast | None = Contrast()
 
 
-class _Loss(_Section):
+class _Loss(Section):
     weight: float = Weight
 
 
@@ -199,7 +200,7 @@ class Adversarial(_Loss):
 Loss = Annotated[SimilarityLoss | FieldLoss | PlainLoss | Adversarial, Field(discriminator="name")]
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """Steps, batch (for each process), Adam and what keeps it quiet."""
 
     steps: int = Field(20000, ge=1)
@@ -212,7 +213,7 @@ class Schedule(_Section):
     ema: float | None = Field(0.999, gt=0, lt=1)
 
 
-class Validation(_Section):
+class Validation(Section):
     """Held-out synthetic pairs (and real ones where there are): `patches` of each source, `every` so many steps.
 
     sources   whole images or pairs of their own, in place of the held-out ends of the training's
@@ -225,7 +226,7 @@ class Validation(_Section):
     sources: list[Source] | None = None
 
 
-class Output(_Section):
+class Output(Section):
     """Folder of everything that a training writes; `name` of the weights; what the card says of them."""
 
     folder: Path
@@ -236,14 +237,14 @@ class Output(_Section):
     description: str = ""
 
 
-class Network(_Section):
+class Network(Section):
     """Architecture and the keywords of its constructor."""
 
     name: Literal["sitreg", "invgan", "voxelmorph"]
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class Training(_Section):
+class Training(Section):
     """Configuration of one training."""
 
     network: Network
@@ -297,7 +298,7 @@ def load_training(source: Training | dict | str | Path, *, overrides: list[str] 
         data = dict(source)
     else:
         try:
-            data = _yaml(Path(source).read_text(), f"training configuration '{source}'")
+            data = parse_yaml(Path(source).read_text(), f"training configuration '{source}'")
         except OSError as error:
             raise ConfigError(f"training configuration '{source}' cannot be read: {error}") from error
         if not isinstance(data, dict):
@@ -306,7 +307,7 @@ def load_training(source: Training | dict | str | Path, *, overrides: list[str] 
         key, sep, value = item.partition("=")
         if not sep or not key:
             raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance schedule.steps=1000)")
-        _set(data, key.strip().split("."), _yaml(value, f"override {item!r}"), item)
+        set_key(data, key.strip().split("."), parse_yaml(value, f"override {item!r}"), item)
     try:
         return Training.model_validate(data)
     except ValidationError as error:
