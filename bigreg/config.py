@@ -17,6 +17,8 @@ Positive = Field(gt=0)
 
 
 class Section(BaseModel):
+    """Part of a configuration: what it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -382,6 +384,7 @@ def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> 
 
 
 def parse_yaml(text: str, what: str) -> Any:
+    """What a text of safe YAML says. Raises ConfigError that names `what` it is."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -394,6 +397,7 @@ def _keep_options(section: dict, key: str, engines: Any) -> None:
 
 
 def set_key(data: dict, keys: list[str], value: Any, item: str) -> None:
+    """Set data[keys[0]][keys[1]].. in place. Raises ConfigError that names the override `item`."""
     for key in keys[:-1]:
         child = data.get(key)
         data[key] = dict(child) if isinstance(child, dict) else {}
