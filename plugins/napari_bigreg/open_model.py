@@ -24,6 +24,8 @@ FIXED, MOVING = "magenta", "green"
 """As in the report of a run: grey where both agree."""
 UNITS = ("um", "um", "um")
 AXES = ("z", "y", "x")
+SMALL = 160
+"""Voxels along the longest axis of the coarsest level that is offered: it is what napari shows in 3-D."""
 LOOK_VOXELS = 2_000_000
 """What may be read to find how bright an image is."""
 ARROWS = 12
@@ -98,7 +100,8 @@ class RunView:
         return True
 
     def _image(self, what: str, pyramid: Any, fill: float = 0, **settings: Any) -> LayerData:
-        data = levels_of(pyramid, self.tell, fill)
+        small = next((n for n, level in enumerate(pyramid) if max(level.grid.shape) <= SMALL), len(pyramid) - 1)
+        data = levels_of(pyramid[: small + 1], self.tell, fill)
         settings = {
             "name": what,
             "metadata": {"bigreg": {"run": self.url, "what": what}},
