@@ -27,10 +27,8 @@ def test_coarser_levels_cover_the_same_place(registered):
     for what in PYRAMIDS:
         levels = registered.run.pyramid(what)
         for level in levels[1:]:
-            low, high = (
-                np.abs(a - b) for a, b in zip(level.grid.bounds(faces=True), levels[0].grid.bounds(faces=True))
-            )
-            assert (low < 1e-6).all() and (high < level.grid.spacing).all(), what
+            (low, high), (first, last) = (g.bounds(faces=True) for g in (level.grid, levels[0].grid))
+            assert np.allclose(low, first) and (np.abs(high - last) < level.grid.spacing).all(), what
 
 
 def test_moving_after_the_affine_is_moving_where_the_affine_leads(registered):
