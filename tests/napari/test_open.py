@@ -160,7 +160,7 @@ def test_a_run_on_a_read_only_disk_opens(finished):
 def test_a_run_without_fields_shows_the_affine(failed_run):
     found = layers_of(failed_run)
     assert list(found) == ["affine", "fixed", "blocks"] and found["affine"].visible
-    assert np.bincount(np.asarray(found["blocks"].data).ravel(), minlength=6)[5] == 2  # failed, its label is 4 + 1
+    assert np.bincount(np.asarray(found["blocks"].data).ravel(), minlength=5)[4] == 2  # failed
 
 
 def test_a_run_that_has_just_begun_shows_both_images_as_they_lie(run_copy):
