@@ -68,7 +68,7 @@ class LaunchPanel(QWidget):
         self.level.addItems([f"level {i}" for i in range(4)])
         self.level.setCurrentIndex(1)
         self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
-        self.level.currentIndexChanged.connect(lambda _: self._changed())
+        self.level.currentIndexChanged.connect(lambda _: self.live.isChecked() and self._soon.start())
         self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
         self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
         self.cancel.setEnabled(False)

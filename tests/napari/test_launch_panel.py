@@ -16,7 +16,7 @@ pytest.importorskip("pytestqt", reason="needs bigreg[test]")
 from napari_bigreg.launch_model import Choice, Launch
 from napari_bigreg.launch_panel import LaunchPanel
 from napari_bigreg.linked_views import centre_on
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
@@ -119,7 +119,7 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     layers = panel.viewer.layers
     assert layers["preview: after"].visible and not layers["preview: before"].visible
     assert "NCC, deformation" in panel.figures.text()
-    press(qtbot, panel.after)
+    qtbot.mouseClick(panel.after, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.after.height() // 2))
     assert not layers["preview: after"].visible and layers["preview: before"].visible
     until(lambda: panel._previewing is None, 500)
     old = panel.viewer.layers["preview: after"]
