@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 def test_help_names_every_verb():
     text = bigreg("--help").stdout
-    verbs = "demo convert plan register resume status report warp points export models"
+    verbs = "demo convert plan register resume stop status view report warp points export models"
     for verb in verbs.split():
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0

@@ -13,12 +13,10 @@ ARROW = "#35d0ff"
 
 
 def block_colours() -> Any:
-    """Of the labels status + 1."""
-    from napari.utils.colormaps import DirectLabelColormap
+    """Of status values over contrast limits -0.5 to 4.5: one colour each."""
+    from napari.utils.colormaps import Colormap
 
-    return DirectLabelColormap(
-        color_dict={None: "transparent", 0: "transparent", **{n + 1: c for n, c in enumerate(STATUS.values())}}
-    )
+    return Colormap(list(STATUS.values()), name="status of blocks", interpolation="zero")
 
 
 def jacobian_colours(values: np.ndarray) -> Any:

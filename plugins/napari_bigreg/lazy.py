@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,21 @@ def warn(message: str) -> None:
 
 
 class LazyArray:
-    """One level, (z, y, x): basic slicing with integers and slices reads a box of `samples`, `fill` beyond its edges.
+    """One level, (z, y, x), as `samples` and `fill` beyond their edges; basic slicing with integers and slices.
 
-    What cannot be read is `fill` too, and said once by `tell`.
+    A part of it that is 3-D still is a view that has read nothing: napari cuts out what the canvas shows before it
+    takes the plane. `np.asarray`, or an integer among the indices, reads. What cannot be read is `fill` too, and said
+    once by `tell`.
     """
 
     def __init__(self, samples: Any, shape: Sequence[int] | None = None, tell: Tell = warn, fill: float = 0) -> None:
-        self.fill = fill
         self.samples = samples
         self.shape = tuple(int(n) for n in (samples.grid.shape if shape is None else shape))
         self.dtype = np.dtype(samples.dtype)
         self.ndim = 3
-        self.size = int(np.prod(self.shape, dtype=np.int64))
         self.tell = tell
+        self.fill = fill
+        self._first = (0, 0, 0)
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -45,10 +48,14 @@ class LazyArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[...].astype(dtype or self.dtype, copy=False)
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._read(self._first, np.add(self._first, self.shape)).astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, key: Any) -> LazyArray | np.ndarray:
         key = key if isinstance(key, tuple) else (key,)
         if Ellipsis in key:
             at = key.index(Ellipsis)
@@ -70,15 +77,21 @@ class LazyArray:
                 start.append(index)
                 stop.append(index + 1)
                 rest.append(0)
-        return self._box(start, stop)[tuple(rest)]
+        if all(part == slice(None, None, 1) for part in rest):
+            view = copy(self)
+            view.shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+            view._first = tuple(int(a + o) for a, o in zip(start, self._first, strict=True))
+            return view
+        return self._read(np.add(start, self._first), np.add(stop, self._first))[tuple(rest)]
 
-    def _box(self, start: list[int], stop: list[int]) -> np.ndarray:
+    def _read(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
+        start, stop = (tuple(int(v) for v in corner) for corner in (start, stop))
         out = np.full(np.subtract(stop, start), self.fill, self.dtype)
-        inner = [min(b, n) for b, n in zip(stop, self.samples.grid.shape, strict=True)]
+        inner = tuple(min(b, n) for b, n in zip(stop, self.samples.grid.shape, strict=True))
         if out.size == 0 or any(a >= b for a, b in zip(start, inner, strict=True)):
             return out
         try:
-            values = self.samples.read(tuple(start), tuple(inner))
+            values = self.samples.read(start, inner)
         except BigregError as error:
             if str(error) not in self._told:
                 self._told.add(str(error))

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from napari.layers import Labels, Layer
+from napari.layers import Image, Layer
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
@@ -63,7 +63,7 @@ class MonitorPanel(QWidget):
         self.block: tuple[str, tuple[int, int, int]] | None = None
         self.patches: Any = None
         self.process: Any = None
-        self.layer: Labels | None = None
+        self.layer: Image | None = None
         self._work = Work(self)
         self._asking = False
         self._build()
@@ -209,19 +209,18 @@ class MonitorPanel(QWidget):
         if snapshot.blocks is None or snapshot.statuses is None or self.model is None:
             return
         layer = layer_of(self.viewer, self.model.url, "blocks")
-        labels = snapshot.statuses.astype(np.uint8) + 1
+        statuses = snapshot.statuses
         if layer is not None and layer.metadata["bigreg"]["stage"] == snapshot.stage:
-            if not np.array_equal(layer.data, labels):
-                layer.data = labels
+            if not np.array_equal(layer.data, statuses):
+                layer.data = statuses
             first = self.layer is None
         else:
             kept = {} if layer is None else {"opacity": layer.opacity, "visible": layer.visible}
             first = layer is None or self.layer is None
             if layer is not None:
                 self.viewer.layers.remove(layer)
-            made = block_layer(snapshot.blocks, labels, self.model.url, **kept)
+            made = block_layer(snapshot.blocks, statuses, self.model.url, **kept)
             layer = self.viewer.add_layer(Layer.create(*made))
-            layer.mode = "pan_zoom"
         if first:
             layer.visible = True
         self.layer = layer

@@ -24,6 +24,8 @@ FIXED, MOVING = "magenta", "green"
 """As in the report of a run: grey where both agree."""
 UNITS = ("um", "um", "um")
 AXES = ("z", "y", "x")
+SMALL = 160
+"""Voxels along the longest axis of the coarsest level that is offered: it is what napari shows in 3-D."""
 LOOK_VOXELS = 2_000_000
 """What may be read to find how bright an image is."""
 ARROWS = 12
@@ -98,7 +100,8 @@ class RunView:
         return True
 
     def _image(self, what: str, pyramid: Any, fill: float = 0, **settings: Any) -> LayerData:
-        data = levels_of(pyramid, self.tell, fill)
+        small = next((n for n, level in enumerate(pyramid) if max(level.grid.shape) <= SMALL), len(pyramid) - 1)
+        data = levels_of(pyramid[: small + 1], self.tell, fill)
         settings = {
             "name": what,
             "metadata": {"bigreg": {"run": self.url, "what": what}},
@@ -190,8 +193,7 @@ class RunView:
     def block_map(self) -> LayerData:
         """How the blocks of the finest level fared."""
         stage = next((s for s in self.run.blocks() if s == "levels/0"), next(iter(self.run.blocks())))
-        labels = self.run.block_status(stage).astype(np.uint8) + 1
-        return block_layer(self.run.blocks()[stage], labels, self.url, visible=False)
+        return block_layer(self.run.blocks()[stage], self.run.block_status(stage), self.url, visible=False)
 
     def landmarks(self) -> LayerData:
         """The fixed points of the pairs that are kept in the run."""
@@ -218,16 +220,20 @@ def enlargement(length: np.ndarray, step: float) -> float:
     return next((f for f in (100.0, 50.0, 20.0, 10.0, 5.0, 2.0) if f * usual <= step), 1.0)
 
 
-def block_layer(blocks: Any, labels: np.ndarray, url: str, **settings: Any) -> LayerData:
-    """The blocks of a stage of the run at `url`, a voxel each; `labels`: their status + 1, as label 0 is nothing."""
+def block_layer(blocks: Any, statuses: np.ndarray, url: str, **settings: Any) -> LayerData:
+    """The blocks of a stage of the run at `url`, a voxel each, coloured by status.
+
+    An image, not labels: it opens in a tenth of the time, and nobody paints on it by mistake.
+    """
     settings = {
         "name": f"blocks: {blocks.title}",
         "metadata": {"bigreg": {"run": url, "what": "blocks", "stage": blocks.stage}},
         "colormap": block_colours(),
+        "contrast_limits": (-0.5, len(STATUS) - 0.5),
+        "interpolation2d": "nearest",
         "opacity": 0.3,
         "blending": "translucent",
-        "features": {"status": ["", *STATUS]},
         **placed(blocks.grid),
         **settings,
     }
-    return labels, settings, "labels"
+    return statuses, settings, "image"

@@ -81,7 +81,7 @@ def test_blocks_turn_done_a_worker_dies_a_block_fails_and_is_tried_again(make_na
 
     def done() -> int:
         layer = layer_of(viewer, str(run), "blocks")
-        count = 0 if layer is None else int((np.asarray(layer.data) == 3).sum())  # done is 2, its label 3
+        count = 0 if layer is None else int((np.asarray(layer.data) == 2).sum())  # done
         counts.append(count)
         return count
 

@@ -1,0 +1,92 @@
+"""`bigreg view` and the sample runs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import bigreg
+from bigreg.cli import app
+from bigreg.errors import InputError
+
+pytest.importorskip("napari", reason="needs bigreg[napari]")
+
+
+def view(*arguments) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["view", *map(str, arguments)])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_without_napari_the_verb_says_what_to_install(finished, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("napari_bigreg")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "napari", None)
+    status, output = view(finished)
+    assert status == 4 and "pip install 'bigreg[napari]'" in output
+
+
+def test_the_verb_names_what_is_no_run_and_what_is_no_panel(finished, tmp_path):
+    assert view(tmp_path) == (3, f"error: '{tmp_path}' is not a bigreg run; check the path")
+    status, output = view(finished, "--panel", "bogus")
+    assert status == 4 and "'bogus' is unknown; use monitor, inspect, landmarks, launch" in output
+
+
+def test_a_window_has_the_layers_of_all_runs_and_the_panels(make_napari_viewer, until, finished, run_copy, monkeypatch):
+    from napari_bigreg import window
+
+    monkeypatch.setattr(window.napari, "Viewer", lambda **settings: make_napari_viewer(**settings))
+    viewer = window.open_window([str(finished), str(run_copy)], ["monitor", "inspect"])
+    assert {layer.metadata["bigreg"]["run"] for layer in viewer.layers} == {str(finished), str(run_copy)}
+    docks = viewer.window.dock_widgets
+    panels = [docks[f"{name} (bigreg)"] for name in ("Monitor", "Inspect")]
+    until(lambda: panels[0].snapshot is not None and panels[1].model is not None)
+    assert panels[0].model.url == str(run_copy)  # the one that was opened last
+    for panel in panels:
+        until(lambda panel=panel: not panel._work._jobs)
+        panel.close()
+
+
+def test_the_finished_sample_is_made_once(make_napari_viewer, finished, tmp_path, monkeypatch):
+    from napari_bigreg import samples
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = samples.cache() / f"demo-{bigreg.__version__}"
+    shutil.copytree(finished, folder / "run.zarr")
+    monkeypatch.setattr(samples, "make_demo", lambda folder: pytest.fail("it was made again"))
+    make_napari_viewer()
+    assert len(samples.finished_run()) == 6
+
+
+def copying(run, folder) -> tuple[str, subprocess.Popen]:
+    """In place of the demo, which takes minutes: a process that brings a finished run."""
+    code = "import shutil, sys, time; time.sleep(0.5); shutil.copytree(sys.argv[1], sys.argv[2])"
+    target = str(folder / "run.zarr")
+    return target, subprocess.Popen([sys.executable, "-c", code, str(run), target])
+
+
+def test_the_live_sample_opens_with_the_monitor(make_napari_viewer, until, finished, monkeypatch):
+    from napari_bigreg import samples
+    from napari_bigreg.panel import layer_of
+
+    monkeypatch.setattr(samples, "make_demo", lambda folder: copying(finished, folder))
+    viewer = make_napari_viewer()
+    monkeypatch.setattr(samples.napari, "current_viewer", lambda: viewer)
+    assert samples.live_run() == []
+    until(lambda: "Monitor (bigreg)" in viewer.window.dock_widgets)
+    panel = viewer.window.dock_widgets["Monitor (bigreg)"]
+    until(lambda: panel.snapshot is not None and layer_of(viewer, panel.model.url, "blocks") is not None)
+    until(lambda: not panel._asking)
+    panel.close()
+
+
+def test_a_demo_that_ends_early_says_so(tmp_path):
+    from napari_bigreg.samples import wait_for
+
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process.wait()
+    with pytest.raises(InputError, match=r"ended early \(exit status 3\)"):
+        wait_for(str(tmp_path / "run.zarr"), process, lambda *step: None, finished=True)
