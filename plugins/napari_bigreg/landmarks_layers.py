@@ -54,7 +54,7 @@ class PairLayers:
             if isinstance(layer, Points) and layer.metadata.get("bigreg") == mine:
                 layer.data = np.empty((0, 3))
                 return layer
-        size = 5 * float(np.mean(self.model.images[side][0].grid.spacing))
+        size = 8 * float(np.mean(self.model.images[side][0].grid.spacing))
         with warnings.catch_warnings():
             # What napari 0.9 has in its place (thick slices) is a setting of the whole view, and older ones lack it.
             warnings.simplefilter("ignore", FutureWarning)

@@ -31,7 +31,7 @@ from .landmarks_model import SIDES, Errors, LandmarksModel, Pair
 from .launch_model import Launch
 from .launch_panel import LaunchPanel
 from .linked_views import LinkedViews
-from .open_model import RunView, placed
+from .open_model import RunView
 from .panel import RunChoice, Work, runs_of
 from .threads import later
 
@@ -153,11 +153,7 @@ class LandmarksPanel(QWidget):
             problems: list[str] = []
             view = RunView(url, problems.append)
             model = LandmarksModel(view.run)
-            data, settings, kind = view.moving()
-            for key in ("scale", "translate", "affine"):
-                settings.pop(key, None)
-            settings |= {"name": "moving", "visible": True, **placed(model.images["moving"][0].grid)}
-            return model, [] if view.url in shown else view.layers(), (data, settings, kind), problems
+            return model, [] if view.url in shown else view.layers(), view.own_moving(), problems
 
         self._start(work, "Opening the run", self._opened)
 

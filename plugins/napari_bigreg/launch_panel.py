@@ -68,7 +68,7 @@ class LaunchPanel(QWidget):
         self.level.addItems([f"level {i}" for i in range(4)])
         self.level.setCurrentIndex(1)
         self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
-        self.level.currentIndexChanged.connect(lambda _: self._changed())
+        self.level.currentIndexChanged.connect(lambda _: self.live.isChecked() and self._soon.start())
         self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
         self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
         self.cancel.setEnabled(False)
@@ -92,8 +92,8 @@ class LaunchPanel(QWidget):
         whole.addWidget(self.form)
         whole.addLayout(make_row(self.plan, self.go, self.copy))
         whole.addWidget(self.message)
-        whole.addWidget(self.rows)
         whole.addWidget(box)
+        whole.addWidget(self.rows)
         whole.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -147,9 +147,14 @@ class LaunchPanel(QWidget):
 
     def _planned(self, found: Checked) -> None:
         self._list_levels(found.volumes["fixed"])
-        cells = "".join(f"<tr><td style='padding-right:10px'><b>{k}</b></td><td>{v}</td></tr>" for k, v in found.rows)
+        cells = "".join(
+            f"<tr><td style='padding-right:10px; white-space:nowrap'><b>{k}</b></td><td width='100%'>{v}</td></tr>"
+            for k, v in found.rows
+        )
         self.rows.setText(f"<table>{cells}</table>")
-        self.say("goes on with the run that is there" if found.goes_on else "ready to start")
+        row = dict(found.rows)
+        ready = "goes on with the run that is there" if found.goes_on else "ready to start"
+        self.say(f"{ready}: {row['blocks']} blocks, {row['memory a worker']} a worker, {row['time']}")
 
     def _list_levels(self, volume: Any) -> None:
         chosen = self.level.currentIndex()

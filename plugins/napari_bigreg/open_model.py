@@ -138,7 +138,12 @@ class RunView:
             # Resampled rather than placed by its affine: napari shows a slice of a turned image as if it were not.
             pyramid, name = self.run.pyramid("affine"), "moving after the affine"
             return self._image("affine", pyramid, name=name, colormap=MOVING, visible=seen)
-        return self._image("moving", self.run.pyramid("moving"), name="moving", colormap=MOVING, visible=seen)
+        data, settings, kind = self.own_moving()
+        return data, {**settings, "visible": seen}, kind
+
+    def own_moving(self) -> LayerData:
+        """The moving image where it lies in its own world."""
+        return self._image("moving", self.run.pyramid("moving"), name="moving", colormap=MOVING)
 
     def jacobian(self) -> LayerData:
         """Volume ratio: blue shrinks, red grows, yellow folds."""

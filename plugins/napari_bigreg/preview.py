@@ -107,7 +107,7 @@ class Previewer:
                 config,
                 overrides=[
                     f"affine.start={folder / 'start.csv'}", "affine.kind=none", "ladder.finest=1",
-                    "ladder.coarsest=null", f"blocks.core={max(8, *fixed[0].shape, *moving[0].shape)}",
+                    "ladder.coarsest=null", f"blocks.core={2 * max(*fixed[0].shape, *moving[0].shape)}",  # one
                     "output.warped=false", "output.chunk=64", "output.shard=256", *_no_mask_files(config),
                 ],
             )  # fmt: skip

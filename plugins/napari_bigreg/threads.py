@@ -93,7 +93,8 @@ class Job(QObject):
         if self._bar.total != total:
             self._bar.total = total
         self._bar.set_description(f"{self.title}: {text}" if text else self.title)
-        self._bar.update(done - self._bar.n)
+        if self._bar is not None:  # showing the text lets other events through, the job's end among them
+            self._bar.update(done - self._bar.n)
 
 
 _jobs: set[Job] = set()

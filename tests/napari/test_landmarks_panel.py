@@ -68,6 +68,8 @@ def test_both_images_are_shown_and_the_views_follow_each_other(panel, qtbot, unt
     assert "fixed" in [layer.name for layer in panel.viewer.layers]
     assert "moving" in [layer.name for layer in panel.views.other.layers]
     viewer, other, run = panel.viewer, panel.views.other, panel.model.run
+    grid = run.pyramid("moving")[0].grid
+    np.testing.assert_allclose(other.layers["moving"].data_to_world((7, 8, 9)), grid.index_to_world([[7, 8, 9]])[0])
     for point in cells[0][:2]:
         centre_on(viewer, point)
         viewer.camera.zoom = 4.5

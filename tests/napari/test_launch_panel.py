@@ -16,7 +16,7 @@ pytest.importorskip("pytestqt", reason="needs bigreg[test]")
 from napari_bigreg.launch_model import Choice, Launch
 from napari_bigreg.launch_panel import LaunchPanel
 from napari_bigreg.linked_views import centre_on
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
@@ -82,6 +82,7 @@ def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until
     assert "blocks.core" in form.overrides.error.text() and "ff7b6b" in value.styleSheet()
     press(qtbot, form.overrides.rows[4][0].layout().itemAt(2).widget())
     assert len(form.launch.overrides) == len(QUICK) - 1
+    until(panel.plan.isEnabled)
     form.images["fixed"].path.setText("nowhere.tif")
     assert form.overrides.error.text() == ""
     press(qtbot, panel.plan)
@@ -114,18 +115,18 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     panel.level.setCurrentIndex(0)
     press(qtbot, panel.try_it)
     assert panel.cancel.isEnabled()
-    until(lambda: "preview: after" in panel.viewer.layers)
+    until(lambda: "preview: after" in panel.viewer.layers, 500)
     layers = panel.viewer.layers
     assert layers["preview: after"].visible and not layers["preview: before"].visible
     assert "NCC, deformation" in panel.figures.text()
-    press(qtbot, panel.after)
+    qtbot.mouseClick(panel.after, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.after.height() // 2))
     assert not layers["preview: after"].visible and layers["preview: before"].visible
-    until(lambda: panel._previewing is None)
+    until(lambda: panel._previewing is None, 500)
     old = panel.viewer.layers["preview: after"]
     panel.live.setChecked(True)
     panel.form.overrides.rows[3][2].setText("[3]")
-    until(lambda: "preview: after" in layers and layers["preview: after"] is not old)
-    until(lambda: panel._previewing is None)
+    until(lambda: "preview: after" in layers and layers["preview: after"] is not old, 500)
+    until(lambda: panel._previewing is None, 500)
     panel.live.setChecked(False)
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
     press(qtbot, panel.try_it)
@@ -136,7 +137,7 @@ def test_a_preview_is_cancelled(panel, qtbot, until):
     press(qtbot, panel.try_it)
     press(qtbot, panel.cancel)
     assert panel.figures.text() == "cancelled"
-    until(lambda: panel._previewing is None)
+    until(lambda: panel._previewing is None, 500)
     assert not [layer for layer in panel.viewer.layers if layer.name.startswith("preview")]
 
 
