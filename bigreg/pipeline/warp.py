@@ -43,8 +43,8 @@ def output_blocks(grid: Grid, config) -> BlockGrid:
     return BlockGrid(grid.shape, tuple(min(config.output.shard, n) for n in grid.shape), (0, 0, 0))
 
 
-def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str, labels: bool = False) -> None:
-    """An empty OME-Zarr image for `warp_block` to fill; it gets its metadata when it is finished."""
+def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str) -> None:
+    """An empty OME-Zarr image for `measure_block` to fill; it gets its metadata when it is finished."""
     shard, chunk = config.output.shard, config.output.chunk
     create_image(
         url,
@@ -53,7 +53,6 @@ def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str, labels: 
         name=name,
         chunks=(chunk,) * 3,
         shards=(shard,) * 3,
-        labels=labels,
         finished=False,
     )
 
