@@ -125,7 +125,7 @@ def atlas(
     if cells is not None:
         _require_table(cells)
     work = _Work(str(out), progress)
-    source = brainglobe_atlas(atlas, work.path("atlas")) if isinstance(atlas, str) else atlas
+    source = brainglobe_atlas(atlas, work.path("atlas", atlas)) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})
     run = register(
         source.template, volume, out=work.path(RUN), client=client, progress=progress,

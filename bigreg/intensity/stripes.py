@@ -13,7 +13,7 @@ def stripe_profile(
 ) -> np.ndarray:
     """Logarithm of the stripes' gain: (z, y, x) with the axes `along` cut into segments.
 
-    values    (z, y, x), with `width` // 2 voxels more at either end of `across`, which the answer lacks
+    values    (z, y, x), with `width` - 1 voxels more at either end of `across`, which the answer lacks
     along     the axes that a stripe runs along; across: the one that it is compared across
     width     odd; what is as wide as this across, in voxels, is no stripe
     segment   voxels of a segment along each axis (1 where not `along`): a stripe is constant there, and what covers
@@ -26,11 +26,11 @@ def stripe_profile(
     size[across] = width
     half = width // 2
     inner = [slice(None)] * 3
-    inner[across] = slice(half, values.shape[across] - half)
+    inner[across] = slice(2 * half, values.shape[across] - 2 * half)
     inner = tuple(inner)
     # The median does not see an edge of the tissue; smoothed, it does not follow the stripes either.
     nearby = ndimage.median_filter(logs, size=size, mode="nearest")
-    off = (logs - ndimage.gaussian_filter1d(nearby, width / 4, across, mode="nearest"))[inner]
+    off = (logs - ndimage.gaussian_filter1d(nearby, width / 4, across, mode="nearest", radius=half))[inner]
     bright = values[inner] > floor
     counts = [-(-n // s) for n, s in zip(off.shape, segment, strict=True)]
     out = np.zeros(counts, np.float32)

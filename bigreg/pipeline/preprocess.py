@@ -79,9 +79,10 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
     segment = stripe_segment(settings, image.grid)
     across = "zyx".index(settings.across)
     half = max(1, round(settings.width_um / image.grid.spacing[across] / 2))
+    reach = 2 * half
     start_, stop, pad = list(block.start), list(block.stop), [(0, 0)] * 3
-    start_[across], stop[across] = max(0, start_[across] - half), min(image.grid.shape[across], stop[across] + half)
-    pad[across] = (start_[across] - block.start[across] + half, block.stop[across] + half - stop[across])
+    start_[across], stop[across] = max(0, start_[across] - reach), min(image.grid.shape[across], stop[across] + reach)
+    pad[across] = (start_[across] - block.start[across] + reach, block.stop[across] + reach - stop[across])
     values = image.read(tuple(start_), tuple(stop)).astype(np.float32) - known.bins.low
     profile = stripe_profile(
         np.pad(values, pad, mode="edge"),

@@ -131,7 +131,7 @@ def test_known_stripes_are_reduced_by_four_fifths_and_cells_stay(along, across, 
     cells = ndimage.gaussian_filter(cells, 1.5)
     clean = 1000 * np.exp(0.1 * noise / noise.std()) + cells
     half = 7
-    pad = [(half, half) if a == across else (0, 0) for a in range(3)]
+    pad = [(2 * half, 2 * half) if a == across else (0, 0) for a in range(3)]
     profile = stripe_profile(np.pad(clean * gain, pad, mode="edge"), axes, across, 2 * half + 1, segment, 10.0)
     assert profile.shape == tuple(-(-n // s) for n, s in zip(shape, segment, strict=True))
     for axis in range(3):
@@ -151,5 +151,14 @@ def test_known_stripes_are_reduced_by_four_fifths_and_cells_stay(along, across, 
 
 
 def test_background_is_no_stripe():
-    profile = stripe_profile(np.random.default_rng(0).uniform(0, 9, (4, 20, 30)), [2], 1, 5, (1, 1, 30), 10.0)
+    profile = stripe_profile(np.random.default_rng(0).uniform(0, 9, (4, 24, 30)), [2], 1, 5, (1, 1, 30), 10.0)
     assert not profile.any() and profile.shape == (4, 16, 1)
+
+
+def test_a_part_of_the_image_has_the_profile_of_the_whole(tissue):
+    half = 3
+    whole = stripe_profile(
+        np.pad(tissue, [(0, 0), (6, 6), (0, 0)], mode="edge"), [2], 1, 2 * half + 1, (1, 1, 50), 10.0
+    )
+    part = stripe_profile(tissue[:, 9:44], [2], 1, 2 * half + 1, (1, 1, 50), 10.0)
+    assert np.array_equal(part, whole[:, 15:38])
