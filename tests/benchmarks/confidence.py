@@ -39,10 +39,11 @@ CALIBRATED = (
 CHOSEN = (
     "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
     "second-20-missing", "brain-16-missing", "brain-18-noise", "brain-23-plain", "phantom-22-missing",
-)  # fmt: skip
-JUDGED = (
     "right-51-noise", "right-56-missing", "second-52-blank", "phantom-53-far", "brain-17-far", "brain-54-blank",
     "brain-55-far",
+)  # fmt: skip
+JUDGED = (
+    "right-61-far", "second-62-missing", "second-66-noise", "brain-63-missing", "brain-64-plain", "phantom-65-missing",
 )  # fmt: skip
 
 
