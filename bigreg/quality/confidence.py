@@ -29,7 +29,7 @@ HALO = 4
 """Tiles around a box of tiles that their features depend on."""
 LARGE = 2.0
 """Voxels; an error above this is what is looked for."""
-RISKY = 0.14
+RISKY = 0.17
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
 """Of the feature `texture`: a tile with less has nothing to be compared."""
