@@ -5,9 +5,9 @@
     python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
 
 DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. The weights are fitted
-on the cases CALIBRATED; features were chosen with an eye on CHOSEN too, and the threshold on all but CALIBRATED; JUDGED share
-no image with CALIBRATED and no seed with either. A tile counts where its true place lies in the
-moving image for most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
+on the cases CALIBRATED; features were chosen with an eye on CHOSEN too, and the threshold on all but CALIBRATED; JUDGED
+share no image with CALIBRATED and no seed with either. A tile counts where its true place lies in the moving image for
+most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
 bigreg/quality/confidence.py.
 """
 
