@@ -107,7 +107,7 @@ def figures(context: Context) -> list[Row]:
         tiles, risky, known, doubtful = (
             float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "risky_structured")
         )
-        note = "probably off by more than 2 voxels"
+        note = "may be off by more than 2 voxels"
         rows += [
             ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
             (

@@ -5,9 +5,10 @@ be moved by every step of a small window. Under independent noise the profile li
 over n samples is (1 - r^2)^(-n/2); the mean length of the steps, weighted so, is the error to be expected there. It is
 large where another place fits better (a wrong match), where all places fit alike (no texture, or noise that hides it),
 and where nothing fits (missing tissue, too large a motion). A logistic model weighs it together with the local
-correlation, with the structure that there is and with how much of it lies along the direction that has least, here and
-around. Its weights come from pairs with a known answer (tests/benchmarks/confidence.py). Where overlapping patches
-disagreed, the risk is at least that of a normal error of that size.
+correlation, with the structure that there is and how much of it lies along the direction that has least, here and
+around, and with how far the edge of the images is. Its weights come from pairs with a known answer
+(tests/benchmarks/confidence.py). Where overlapping patches disagreed, the risk is at least that of a normal error of
+that size.
 
 Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
 """
@@ -28,7 +29,7 @@ HALO = 4
 """Tiles around a box of tiles that their features depend on."""
 LARGE = 2.0
 """Voxels; an error above this is what is looked for."""
-RISKY = 0.15
+RISKY = 0.17
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
 """Of the feature `texture`: a tile with less has nothing to be compared."""
@@ -37,29 +38,30 @@ STEP, REACH = 2, 2  # voxels of one step, and steps to either side along each ax
 RADIUS = 3  # voxels of the window of the local correlation
 NOISE = 0.02  # intensity SD, of images scaled to about 0 .. 1, that means nothing
 SAMPLES = 8.0  # independent ones in a window: neighbours are alike, and a window moves not quite as one
-FEATURES = ("shift", "shift_around", "local", "local_around", "texture", "curvature", "curvature_around")
+FEATURES = ("shift", "shift_around", "local", "local_around", "texture", "curvature", "curvature_around", "edge")
 SQUARED = ("shift_around", "local_around", "texture", "curvature")
 """Those of which the model has all products of two."""
 WEIGHTS: dict[str, float] = {
-    "shift": 1.0190,
-    "shift_around": -0.2834,
-    "local": -2.4309,
-    "local_around": -3.6457,
-    "texture": 0.8173,
-    "curvature": -1.6033,
-    "curvature_around": 0.9696,
-    "shift_around * shift_around": -0.0716,
-    "shift_around * local_around": -0.4647,
-    "shift_around * texture": 0.7310,
-    "shift_around * curvature": -0.4556,
-    "local_around * local_around": 0.2955,
-    "local_around * texture": 1.4339,
-    "local_around * curvature": -0.2729,
-    "texture * texture": 0.4588,
-    "texture * curvature": 0.4705,
-    "curvature * curvature": -0.0186,
+    "shift": 1.0307,
+    "shift_around": -0.2008,
+    "local": -2.3965,
+    "local_around": -3.7111,
+    "texture": 0.7715,
+    "curvature": -1.2893,
+    "curvature_around": 0.5873,
+    "edge": -2.6193,
+    "shift_around * shift_around": -0.1453,
+    "shift_around * local_around": -0.4376,
+    "shift_around * texture": 0.8017,
+    "shift_around * curvature": -0.3366,
+    "local_around * local_around": 0.3258,
+    "local_around * texture": 1.4099,
+    "local_around * curvature": 0.1207,
+    "texture * texture": 0.4323,
+    "texture * curvature": 0.3604,
+    "curvature * curvature": 0.0593,
 }
-BIAS = -2.9194
+BIAS = -1.0372
 
 
 def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
@@ -74,6 +76,7 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     local       local correlation in windows of 2 RADIUS + 1 voxels, by its inverse hyperbolic tangent
     texture     log of the SD of fixed in a tile's window, in units of NOISE
     curvature   log of the RMS change of fixed a voxel along the direction with least of it, in units of NOISE
+    edge        share of the 5^3 tiles around that is known: at the edge of the images there are fewer neighbours
     Each but texture also as its mean over the tiles around.
     """
     own = _cells(mask.astype(np.float32), TILE) / TILE**3
@@ -91,6 +94,7 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
         "texture": np.log(0.1 + deviation / NOISE),
         "curvature": np.log(0.02 + least / NOISE),
         "curvature_around": np.log(0.02 + _around(least, own) / NOISE),
+        "edge": ndimage.uniform_filter((own >= 0.5).astype(np.float32), 5, mode="constant"),
     }
     return {name: np.where(own >= 0.5, values, np.nan).astype(np.float32) for name, values in found.items()}
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .metrics import RegistrationError
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.05, 0.5  # share of the tiles with structure that are probably off by over 2 voxels
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.6  # share of the tiles with structure that are flagged; about half of those are off
 LARGEST_INVERSE_ERROR = 0.1  # voxel, at the 99.9th percentile: what the methods promise
 
 
@@ -17,7 +17,7 @@ class Outcome:
     """What is known at the end of a run; NaN or None is "not measured".
 
     `ncc_*` are normalised cross-correlations over the overlap as the images lie, after the affine, and after all;
-    `risky` is the share of the tiles with structure that are probably off by over 2 voxels (see confidence.py), and
+    `risky` is the share of the tiles with structure that are flagged (see confidence.py), and
     `risk_calibrated` whether that was calibrated for the similarity that the run used;
     `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `error_*` are target
     registration errors against a known truth, where there is one.
@@ -76,7 +76,7 @@ def judge(outcome: Outcome) -> Verdict:
         )
     if o.risky >= DOUBTFUL:
         doubt = (
-            f"{o.risky:.0%} of the places with structure are probably off by more than 2 voxels; "
+            f"{o.risky:.0%} of the places with structure may be off by more than 2 voxels; "
             "the section on where not to trust the map shows them"
         )
         if not o.risk_calibrated:

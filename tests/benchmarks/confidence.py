@@ -5,9 +5,9 @@
     python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
 
 DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. The weights are fitted
-on the cases CALIBRATED; features and threshold were chosen with an eye on CHOSEN too; JUDGED share no image with
-CALIBRATED and no seed with either, and nothing was chosen after them. A tile counts where its true place lies in the
-moving image for most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
+on the cases CALIBRATED; features were chosen with an eye on CHOSEN too, and the threshold on all but CALIBRATED; JUDGED
+share no image with CALIBRATED and no seed with either. A tile counts where its true place lies in the moving image for
+most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
 bigreg/quality/confidence.py.
 """
 
@@ -39,10 +39,11 @@ CALIBRATED = (
 CHOSEN = (
     "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
     "second-20-missing", "brain-16-missing", "brain-18-noise", "brain-23-plain", "phantom-22-missing",
-)  # fmt: skip
-JUDGED = (
     "right-51-noise", "right-56-missing", "second-52-blank", "phantom-53-far", "brain-17-far", "brain-54-blank",
     "brain-55-far",
+)  # fmt: skip
+JUDGED = (
+    "right-61-far", "second-62-missing", "second-66-noise", "brain-63-missing", "brain-64-plain", "phantom-65-missing",
 )  # fmt: skip
 
 
@@ -234,6 +235,16 @@ def judge(work: Path) -> None:
             recall, precision = both / max(large.sum(), 1), both / max(flagged.sum(), 1)
             shares = f"{large.mean():.1%} | {flagged.mean():.1%} | {recall:.2f} | {precision:.2f}"
             print(f"| {name} | {len(error)} | {shares} |")
+
+    values, error = (np.concatenate(v) for v in zip(*(tiles_of(work, n) for n in (*CHOSEN, *JUDGED)), strict=True))
+    risks, large = special.expit(values @ weights + BIAS), error > LARGE
+    flagged = risks >= RISKY
+    both = (flagged & large).sum()
+    print(f"\nall that nothing was fitted on: recall {both / large.sum():.3f}, precision {both / flagged.sum():.3f}")
+    print("share above 2 voxels where the risk is " + ", ".join(
+        f"{low / 10:g} .. {low / 10 + 0.1:g}: {large[(risks * 10).astype(int).clip(0, 9) == low].mean():.2f}"
+        for low in range(10)
+    ))  # fmt: skip
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from bigreg.errors import OutputError
 from bigreg.quality import figures as draw
 from bigreg.quality.metrics import RegistrationError
-from bigreg.quality.report import Figure, ReportData, number, render, write_report
+from bigreg.quality.report import Figure, ReportData, Table, number, render, write_report
 from bigreg.quality.verdict import Outcome, duration, judge
 
 SHAPE, SPACING = (21, 34, 47), (4.0, 2.5, 3.0)
@@ -261,3 +261,27 @@ def test_numbers_and_durations_read_well():
         "not measured", "not measured", "0", "1\u202f234\u202f567", "1.20e-05", "yes", "yes", "2.5",
     ]  # fmt: skip
     assert [duration(s) for s in (3.21, 59.99, 61, 7384)] == ["3.2 s", "1 min 00 s", "1 min 01 s", "2 h 03 min"]
+
+
+@pytest.mark.parametrize(
+    ("risky", "calibrated", "level"),
+    [(0.02, True, "good"), (0.3, True, "look"), (0.8, True, "bad"), (0.8, False, "look"), (float("nan"), True, "good")],
+)
+def test_the_share_of_places_at_risk_decides_with(risky, calibrated, level):
+    verdict = judge(replace(GOOD, risky=risky, risk_calibrated=calibrated))
+    assert verdict.level == level
+    assert level == "good" or f"{risky:.0%} of the places" in verdict.reasons[0]
+
+
+def test_the_risk_is_drawn_where_it_is_known(data):
+    assert "Where not to trust it" not in render(data)
+    assert "Where not to trust it" not in render(replace(data, risk=np.full(data.fixed.shape, np.nan, "f4")))
+    page = render(replace(data, risk=np.where(data.fixed > 0, 0.7, np.nan)))
+    assert page.count("Map of the risk of a large error") == 4  # two pictures, each enlarged too
+
+
+def test_tables_of_what_was_measured_are_shown(data):
+    page = render(
+        replace(data, tables=[Table("Labels", "the worst:", ["label", "dice"], [[7, 0.25], [9, float("nan")]])])
+    )
+    assert "<h2>Labels</h2>" in page and "<td>0.25</td>" in page and "not measured" in page
