@@ -87,12 +87,13 @@ def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.
 def disagreement(context: Context, start: Shape, stop: Shape) -> np.ndarray:
     """How much the patches of the last pass differed before blending, at the tiles of a box; voxels."""
     level = context.levels[0]
-    values = context.store.array("levels", 0, "stitch", "metrics", "disagreement")[...]
+    metric = storage.open_array(context.store.path("levels", 0, "stitch", "metrics", "disagreement"))
     mid = Positions.of_grid(tiles_of(context).cropped(start, stop)).through(context.frames.to_mid("fixed"))
-    points = mid.points()
-    cells = np.floor((points - level.lattice.origin) / level.lattice.spacing)
-    index = np.clip(cells // level.blocks.core, 0, np.subtract(values.shape, 1)).astype(int)
-    return np.nan_to_num(values[tuple(index.T)]).reshape(mid.offset.shape[1:]) / min(level.spacing)
+    cells = np.floor((mid.points() - level.lattice.origin) / level.lattice.spacing)
+    index = np.clip(cells // level.blocks.core, 0, np.subtract(metric.shape, 1)).astype(int)
+    low, high = index.min(0), index.max(0) + 1
+    values = np.nan_to_num(metric.read(tuple(low), tuple(high)))[tuple((index - low).T)]
+    return values.reshape(mid.offset.shape[1:]) / min(level.spacing)
 
 
 def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

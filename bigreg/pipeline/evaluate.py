@@ -7,6 +7,7 @@ takes a few blocks of memory, and the size of the blocks changes no figure.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from ..transforms.landmarks import read_pairs
 from ..transforms.maps import Map
 from ..transforms.positions import Positions
 from ..volumes import Volume
+from . import steering
 from .context import IMAGES, Context
 from .fields import field_grids, follow
 from .figures import figures
@@ -255,16 +257,19 @@ def _landmarks(context: Context, through: Map, path: str, annotation: Volume | N
 
 
 def _seen(context: Context, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """(N,) bool: pairs of the file that the run started from, where that was one."""
+    """(N,) bool: pairs of the file that the run started from or was steered by, where there was one."""
+    known = []
+    if context.config.landmarks.path is not None:
+        known.append(context.array(*steering.PLACE.split("/"))[...])
     start = context.config.affine.start
-    if start is None or not str(start).endswith(".csv"):
-        return np.zeros(len(fixed), bool)
-    try:
-        known = np.concatenate(read_pairs(start), axis=1)
-    except InputError:  # a matrix, or a file that is gone
-        return np.zeros(len(fixed), bool)
+    if start is not None and str(start).endswith(".csv"):
+        with suppress(InputError):  # a matrix, or a file that is gone
+            known.append(np.concatenate(read_pairs(start), axis=1))
+    seen = np.zeros(len(fixed), bool)
     pairs = np.concatenate([fixed, moving], axis=1)
-    return np.array([bool((np.abs(known - p).max(1) < 1e-3).any()) for p in pairs], bool)
+    for others in known:
+        seen |= np.array([bool((np.abs(others - p).max(1) < 1e-3).any()) for p in pairs], bool)
+    return seen
 
 
 # ------------------------------------------------------------------------------------------------------------- labels

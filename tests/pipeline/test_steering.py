@@ -165,3 +165,10 @@ def soft_limit(lattice):
     import torch
 
     return torch.tensor(lattice.spacing, dtype=torch.float64).reshape(3, 1, 1, 1)
+
+
+def test_pairs_that_steered_are_not_counted_as_held_out(steered, tmp_path):
+    fixed, moving = pairs()
+    write_bigwarp(tmp_path / "mixed.csv", np.vstack([fixed, fixed + 3.0]), np.vstack([moving, moving + 3.0]))
+    found = steered.run.evaluate(landmarks=str(tmp_path / "mixed.csv"), out=str(tmp_path / "out"))
+    assert [row["seen"] for row in found.landmarks] == [True] * len(fixed) + [False] * len(fixed)
