@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -55,6 +56,7 @@ class InspectPanel(QWidget):
         self._busy = self._again = False
         self._build()
         self._settle = later(SETTLE_MS, self.compute)
+        self._settle.setParent(self)
         self._flicker = QTimer(self)
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.timeout.connect(self._flick)
@@ -214,7 +216,7 @@ class InspectPanel(QWidget):
         return Plane(axis, float(point[axis]), centre, 1.0 / max(float(camera.zoom), 1e-9))
 
     def _moved(self, event: Any = None) -> None:
-        if self.model is None or (event is not None and event.type not in MOVES):
+        if not isalive(self) or self.model is None or (event is not None and event.type not in MOVES):
             return
         if self.viewer.dims.ndisplay == 2:
             self.drawn.follow(self.plane())

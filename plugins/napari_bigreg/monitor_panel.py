@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
@@ -231,7 +232,13 @@ class MonitorPanel(QWidget):
         yield
         while event.type == "mouse_move":
             yield
-        if self.layer is None or self.layer not in viewer.layers or not self.layer.visible or self.snapshot is None:
+        if (
+            not isalive(self)
+            or self.layer is None
+            or self.layer not in viewer.layers
+            or not self.layer.visible
+            or self.snapshot is None
+        ):
             return
         if np.abs(np.asarray(event.pos) - begin).max() > 3 or viewer.dims.ndisplay != 2:
             return

@@ -19,6 +19,7 @@ from superqt.utils import FunctionWorker
 
 from bigreg.errors import BigregError
 
+LINGER_MS = 2000
 T = TypeVar("T")
 Report = Callable[[int, int, str], None]
 
@@ -75,7 +76,8 @@ class Job(QObject):
 
         def finished() -> None:
             self.running = False
-            _jobs.discard(self)
+            # The thread may still be leaving the work, and must not be the one that frees what belongs to Qt.
+            QTimer.singleShot(LINGER_MS, lambda: _jobs.discard(self))
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None

@@ -26,12 +26,18 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
     viewer = napari.Viewer(title="bigreg", **settings)
     for layer in layers:
         viewer.add_layer(Layer.create(*layer))
-    viewer.scale_bar.visible = True
+    scale_bar_of(viewer).visible = True
     for name in panels:
         panel = getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")(viewer)
         viewer.window.add_dock_widget(panel, name=f"{name.capitalize()} (bigreg)", area="right")
     viewer.reset_view()
     return viewer
+
+
+def scale_bar_of(viewer: Any) -> Any:
+    """The scale bar; napari 0.9 has moved it."""
+    canvas = getattr(viewer, "canvas", None)
+    return canvas.overlays.scale_bar if hasattr(canvas, "overlays") else viewer.scale_bar
 
 
 def show(runs: Sequence[str], panels: Sequence[str]) -> None:
