@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +13,8 @@ from napari.layers.base import ActionType
 from .landmarks_model import SIDES, LandmarksModel, Pair
 from .open_model import AXES, UNITS
 
+THICKNESS = 6
+"""Voxels, in all: how far from a slice its landmarks are shown."""
 SET, PROPOSED, UNUSED = "#ffd400", "#00d5ff", "#8a919c"
 
 
@@ -37,6 +39,11 @@ class PairLayers:
         self.chosen = chosen
         self._busy = False
         self._rows: dict[str, list[Pair]] = {side: [] for side in SIDES}
+        # napari shows the points that are within half a unit of their layer from the slice: make that some voxels. As
+        # the unit is a power of two, points in it are the same bits.
+        self.units = {
+            side: 2.0 ** round(math.log2(THICKNESS * max(model.images[side][0].grid.spacing))) for side in SIDES
+        }
         self.layers = {side: self._layer(side) for side in SIDES}
         self._connections: list[tuple[Any, Callable[..., None]]] = []
         for side, layer in self.layers.items():
@@ -48,20 +55,16 @@ class PairLayers:
             emitter.connect(call)
 
     def _layer(self, side: str) -> Points:
-        """The layer of a side: that which opening the run has made, or a new one."""
+        """A new layer of a side, in place of that which opening the run has made."""
         mine = {"run": self.model.run.url, "what": "landmarks"}
-        for layer in self.views[side].layers:
-            if isinstance(layer, Points) and layer.metadata.get("bigreg") == mine:
-                layer.data = np.empty((0, 3))
-                return layer
-        size = 8 * float(np.mean(self.model.images[side][0].grid.spacing))
-        with warnings.catch_warnings():
-            # What napari 0.9 has in its place (thick slices) is a setting of the whole view, and older ones lack it.
-            warnings.simplefilter("ignore", FutureWarning)
-            layer = Points(
-                np.empty((0, 3)), ndim=3, name="landmarks", metadata={"bigreg": mine}, size=size, face_color=SET,
-                border_color="black", out_of_slice_display=True, units=UNITS, axis_labels=AXES,
-            )  # fmt: skip
+        layers = self.views[side].layers
+        for layer in [x for x in layers if isinstance(x, Points) and x.metadata.get("bigreg") == mine]:
+            layers.remove(layer)
+        spacing, unit = self.model.images[side][0].grid.spacing, self.units[side]
+        layer = Points(
+            np.empty((0, 3)), ndim=3, name="landmarks", metadata={"bigreg": mine}, face_color=SET, border_color="black",
+            size=6 * float(np.mean(spacing)) / unit, scale=(unit,) * 3, units=UNITS, axis_labels=AXES,
+        )  # fmt: skip
         self.views[side].add_layer(layer)
         return layer
 
@@ -100,7 +103,7 @@ class PairLayers:
 
     def _show(self, side: str, layer: Points) -> None:
         rows = [p for p in self.model.pairs if p.shown(side) is not None]
-        points = np.array([p.shown(side) for p in rows]).reshape(-1, 3)
+        points = np.array([p.shown(side) for p in rows]).reshape(-1, 3) / self.units[side]
         if points.shape != layer.data.shape or not np.array_equal(points, layer.data):
             chosen = [self._rows[side][i] for i in layer.selected_data if i < len(self._rows[side])]
             layer.selected_data = set()
@@ -124,7 +127,7 @@ class PairLayers:
         if self._busy or event.action not in (ActionType.ADDED, ActionType.CHANGED, ActionType.REMOVED):
             return
         layer, rows = self.layers[side], self._rows[side]
-        points = np.array(layer.data, dtype=float)
+        points = np.array(layer.data, dtype=float) * self.units[side]
         if event.action == ActionType.ADDED:
             for point in points[len(rows) :]:
                 self._add(side, point)

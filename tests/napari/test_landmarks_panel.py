@@ -98,17 +98,17 @@ def test_a_click_in_the_view_places_a_point_and_the_map_proposes_the_other(opene
     pair = panel.model.pairs[0]
     np.testing.assert_allclose(pair.fixed, cells[0][0], atol=2.0)
     until(lambda: panel.table.item(0, AFTER).text() == "proposed")
-    np.testing.assert_allclose(panel.layers.layers["moving"].data[0], pair.proposal, rtol=1e-5)
+    other, unit = panel.layers.layers["moving"], panel.layers.units["moving"]
+    np.testing.assert_array_equal(other.data_to_world(other.data[0]), pair.proposal)
     # What is dragged is set.
-    other = panel.layers.layers["moving"]
     other.selected_data = {0}
-    other._move([0], pair.proposal)  # where the mouse went down
-    other._move([0], pair.proposal + np.array((0, 3.0, 2.0)))
+    other._move([0], pair.proposal / unit)  # where the mouse went down
+    other._move([0], (pair.proposal + np.array((0, 3.0, 2.0))) / unit)
     until(lambda: pair.lacks is None)
     until(lambda: panel.table.item(0, AFTER).text() not in ("", "proposed", "-"))
     assert "1 pairs" in panel.figures.text()
     # The moving view takes points as well.
-    panel.layers.layers["moving"].add(cells[1][1])
+    other.add(cells[1][1] / unit)
     until(lambda: len(panel.model.pairs) == 2 and panel.model.pairs[1].proposal is not None)
     press(qtbot, panel.add)
     assert panel.layers.layers["fixed"].mode == "select"
