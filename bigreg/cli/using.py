@@ -117,7 +117,11 @@ def points(
     then: Then = None,
     direction: Direction = "fixed_to_moving",
     columns: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="A table's columns, names or numbers from 0; default z,y,x.")
+        str | None,
+        typer.Option(
+            metavar="Z,Y,X",
+            help="A table's columns, names or numbers from 0; default z,y,x, or napari's axis-0, -1, -2.",
+        ),
     ] = None,
     units: Annotated[str | None, typer.Option(help="Of IN: um (default), mm or voxel.")] = None,
     to: Annotated[str | None, typer.Option(help="Units of OUT; by default those of IN.")] = None,

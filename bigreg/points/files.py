@@ -36,7 +36,7 @@ def map_points_file(
 ) -> Counts:
     """Map the points of a file into a new file of the same format; returns how many, and how many lay outside.
 
-    columns   names (or numbers, from 0) of a table's z, y and x; by default these letters
+    columns   names (or numbers, from 0) of a table's z, y and x; by default these letters, or napari's axis-0 to axis-2
     units     of the numbers in the file: um (default), mm or voxel
     to        units that are written, by default the same
     grids     whose voxels are meant, before and after; by default those of the images that the map joins

@@ -17,11 +17,14 @@ from .text_cpu import find, replace
 PIECE = 24 << 20  # bytes of text that are in hand at once
 WIDEST = 24  # bytes of a number that is written
 SEPARATORS = ",\t;"
+NAPARI = ("axis-0", "axis-1", "axis-2")
+"""Columns of a layer of points that napari saved."""
 
 
 def chosen_columns(source: Path, names: Sequence[str], columns: Sequence[str] | None) -> list[int]:
     """Places of z, y and x in a header. Raises InputError where a column is missing."""
-    wanted = list(columns or "zyx")
+    napari = columns is None and [n for n in names if n.startswith("axis-")] == list(NAPARI)  # one more would be time
+    wanted = list(columns or (NAPARI if napari else "zyx"))
     found = []
     for name in wanted:
         if name in names:

@@ -80,6 +80,19 @@ def test_columns_are_chosen_by_name_or_by_number(tmp_path):
     assert rows_of(tmp_path / "a.csv")[0] == ["axis-0", "axis-1", "axis-2"]
 
 
+def test_points_that_napari_saved_need_no_names_of_columns(tmp_path):
+    points = inside(5)
+    saved, moving = tmp_path / "points.csv", tmp_path / "in_time.csv"
+    rows = "".join(f"{i},{z},{y},{x}\n" for i, (z, y, x) in enumerate(points))
+    saved.write_text("index,axis-0,axis-1,axis-2\n" + rows)
+    map_points_file(saved, tmp_path / "out.csv", a_map())
+    found = np.loadtxt(tmp_path / "out.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(found[:, 1:], a_map().points(points), atol=1e-4)
+    moving.write_text("axis-0,axis-1,axis-2,axis-3\n0,1,2,3\n")
+    with pytest.raises(InputError, match="no column z"):
+        map_points_file(moving, tmp_path / "no.csv", a_map())
+
+
 def test_units_are_turned_on_both_sides(tmp_path):
     points = inside(20)
     expected = a_map().points(points)
