@@ -22,6 +22,7 @@ import torch
 from scipy import ndimage, special
 
 from ..similarity import local_correlation
+from .confidence_cpu import step_sums
 
 TILE = 8
 """Voxels along an axis of a tile."""
@@ -140,21 +141,20 @@ def _match(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, signed: bool
     """Correlation (steps, tiles) with moving a step away, over a tile and its neighbours; SD (tiles) of fixed there."""
     f, known = _coarse(fixed, mask, STEP)
     m, _ = _coarse(moving, mask, STEP)
-    padded, padded_known = np.pad(m, REACH), np.pad(known, REACH)
-    out = []
-    for d in product(range(2 * REACH + 1), repeat=3):
-        box = tuple(slice(a, a + n) for a, n in zip(d, f.shape, strict=True))
-        w = (known & padded_known[box]).astype(np.float32)
-        a, b = f * w, padded[box] * w
-        sums = np.stack([_cells(v, TILE // STEP) for v in (w, a, b, a * a, b * b, a * b)])
-        n, a, b, aa, bb, ab = ndimage.uniform_filter(sums, (0, 3, 3, 3), mode="constant") * 27.0
+    edge, steps = TILE // STEP, (2 * REACH + 1) ** 3
+    weights = known.astype(np.float32)
+    sums = np.empty((steps, 6, *(n // edge for n in f.shape)), np.float32)
+    step_sums(f, weights, np.pad(m, REACH), np.pad(weights, REACH), sums)
+    out = np.empty((steps, *sums.shape[2:]), np.float32)
+    for number, own in enumerate(sums):
+        n, a, b, aa, bb, ab = ndimage.uniform_filter(own, (0, 3, 3, 3), mode="constant") * 27.0
         n = np.maximum(n, 1.0)
         variance_a, variance_b = (np.maximum(s2 / n - (s / n) ** 2, 0) + NOISE**2 for s, s2 in ((a, aa), (b, bb)))
         r = (ab / n - a * b / n**2) / np.sqrt(variance_a * variance_b)
-        out.append(np.maximum(r, 0) if signed else np.abs(r))
-        if all(v == REACH for v in d):
+        out[number] = np.maximum(r, 0) if signed else np.abs(r)
+        if number == steps // 2:
             deviation = np.sqrt(np.maximum(variance_a - NOISE**2, 0))
-    return np.stack(out), deviation
+    return out, deviation
 
 
 def _expected_shift(correlation: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from bigreg.quality.confidence import FEATURES, HALO, LARGE, RISKY, TILE, features, risk
+from bigreg.quality.confidence_cpu import step_sums
 
 SHAPE = (88, 96, 104)
 TILES = tuple(n // TILE for n in SHAPE)
@@ -110,3 +111,19 @@ def test_patches_that_disagree_are_risk_whatever_the_images_say(anatomy):
     disagreement[2, 3, 4] = 3.0
     told = risk(found, disagreement)
     assert told[2, 3, 4] >= 0.5 and told[8, 8, 8] == risk(found)[8, 8, 8]
+
+
+def test_sums_over_tiles_are_those_of_numpy():
+    rng = np.random.default_rng(2)
+    shape, reach, edge = (8, 4, 12), 1, 4
+    wide = tuple(n + 2 * reach for n in shape)
+    a, b = rng.random(shape, np.float32), rng.random(wide, np.float32)
+    known, moving_known = ((rng.random(s) > 0.3).astype(np.float32) for s in (shape, wide))
+    out = np.empty((27, 6, 2, 1, 3), np.float32)
+    step_sums(a, known, b, moving_known, out)
+    for step, at in enumerate(np.ndindex(3, 3, 3)):
+        box = tuple(slice(d, d + n) for d, n in zip(at, shape, strict=True))
+        w, m = known * moving_known[box], b[box]
+        for kind, values in enumerate((w, w * a, w * m, w * a * a, w * m * m, w * a * m)):
+            expected = values.reshape(2, edge, 1, edge, 3, edge).sum((1, 3, 5))
+            np.testing.assert_allclose(out[step, kind], expected, rtol=1e-5)
