@@ -245,6 +245,8 @@ class LaunchPanel(QWidget):
             return volumes["fixed"], made, [_limits(data) for data in (made.fixed, made.before)]
 
         self.form.tell(None)
+        if self.message.styleSheet():
+            self.say("")
         self.cancel.setEnabled(True)
         self.bar.setRange(0, 0)
         self.bar.show()
@@ -280,7 +282,6 @@ class LaunchPanel(QWidget):
     def _previewed(self, found: tuple[Any, Preview, list]) -> None:
         volume, preview, limits = found
         self._list_levels(volume)
-        self.say("")
         rows = "".join(
             f"<tr><td style='padding-right:10px'>{name}</td><td>{value:.3f} {unit}</td></tr>"
             for name, value, unit in preview.figures
