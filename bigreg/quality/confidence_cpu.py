@@ -1,0 +1,47 @@
+"""Sums over tiles of two images, one of them moved by every step of a window: the costly part of the confidence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..jit import compiled
+
+
+@compiled
+def step_sums(fixed, known, moving, moving_known, out):
+    """Fill (steps, 6, tiles z, y, x) float32 with the sums over tiles of w, wa, wb, waa, wbb, wab.
+
+    fixed, known           (z, y, x) float32 a and its weight, whole tiles
+    moving, moving_known   the same of b, with as many voxels more on every side as a step may be long
+    w is the product of both weights, 0 or 1; the steps are in C order of (z, y, x).
+    """
+    depth, width = fixed.shape[0], fixed.shape[2]
+    reach = (moving.shape[0] - depth) // 2
+    span = 2 * reach + 1
+    tall, high, wide = out.shape[2:]
+    edge = depth // tall
+    sums = np.empty((6, width), np.float32)
+    for step in range(span**3):
+        dz, dy, dx = step // (span * span), step // span % span, step % span
+        for i in range(tall):
+            for j in range(high):
+                sums[:] = np.float32(0.0)
+                for row in range(edge * edge):
+                    z, y = i * edge + row // edge, j * edge + row % edge
+                    f, k = fixed[z, y], known[z, y]
+                    m, mk = moving[z + dz, y + dy], moving_known[z + dz, y + dy]
+                    for x in range(width):
+                        w = k[x] * mk[x + dx]
+                        a, b = f[x] * w, m[x + dx] * w
+                        sums[0, x] += w
+                        sums[1, x] += a
+                        sums[2, x] += b
+                        sums[3, x] += a * a
+                        sums[4, x] += b * b
+                        sums[5, x] += a * b
+                for kind in range(6):
+                    for t in range(wide):
+                        total = np.float32(0.0)
+                        for x in range(t * edge, (t + 1) * edge):
+                            total += sums[kind, x]
+                        out[step, kind, i, j, t] = total
