@@ -1,8 +1,9 @@
 """A brain in an atlas and the atlas in a brain: regions, their borders and volumes, the cells in each."""
 
+from .result import AtlasResult
 from .source import Atlas, brainglobe_atlas, chosen_atlas, local_atlas
 from .structures import Structure, Structures
-from .workflow import AtlasResult, atlas
+from .workflow import atlas
 
 __all__ = [
     "Atlas",

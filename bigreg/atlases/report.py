@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -13,17 +13,15 @@ from jinja2 import Environment, StrictUndefined
 from .. import storage
 from ..geometry import Grid
 from ..pipeline.report import display_levels
+from ..pipeline.run import Run
 from ..quality.figures import stretched
 from ..quality.outlines import outlines, outlines_slice
 from ..quality.report import Picture, Section
 from ..volumes import Volume
 from .lookup import lookup
 from .regions import Row
+from .result import AtlasResult
 from .source import Atlas
-
-if TYPE_CHECKING:
-    from ..pipeline.run import Run
-    from .workflow import AtlasResult
 
 SHOWN = 40
 """Rows of the page's table of regions."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +14,17 @@ from ..config import Config, load_config
 from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
 from ..pipeline.inputs import as_volume
-from ..pipeline.run import Run, open_run, register
+from ..pipeline.run import register
 from ..pipeline.streaming import Listener
 from ..points import FORMATS, map_points_file
-from ..volumes import Volume, open_volume
+from ..volumes import Volume
 from .borders import write_borders
-from .regions import CellCounter, Counts, Row, cell_rows, count_voxels, from_csv, region_rows, to_csv
+from .regions import CellCounter, Counts, Row, cell_rows, count_voxels, region_rows, to_csv
 from .report import write_atlas_report
+from .result import ANNOTATION, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
 from .source import Atlas, brainglobe_atlas
 
-KEY = "bigreg-atlas"
 FORMAT = 1
-RUN, ANNOTATION, BORDERS = "run.zarr", "annotation.ome.zarr", "borders.ome.zarr"
-REGIONS, CELLS = "regions.csv", "cells.csv"
-
-
-@dataclass(frozen=True)
-class AtlasResult:
-    """What `atlas` has made, at `url`."""
-
-    url: str
-
-    @property
-    def run(self) -> Run:
-        """The registration: fixed is the atlas's template, moving the brain."""
-        return open_run(storage.join(self.url, RUN))
-
-    @property
-    def annotation(self) -> Volume:
-        """The annotation in the brain."""
-        return open_volume(storage.join(self.url, ANNOTATION), name="annotation")
-
-    @property
-    def borders(self) -> Volume:
-        """The borders of the regions in the brain: 1, elsewhere 0."""
-        return open_volume(storage.join(self.url, BORDERS), name="borders")
-
-    @property
-    def brain(self) -> Volume:
-        """The brain in the atlas."""
-        return open_volume(storage.join(self.url, RUN, "warped"), name="brain")
-
-    @cached_property
-    def regions(self) -> list[Row]:
-        """The table of volumes, a row a structure."""
-        return from_csv(_text(self.url, REGIONS))
-
-    @cached_property
-    def cells(self) -> list[Row]:
-        """The table of cells, a row a structure. Raises InputError where no cells were given."""
-        if "cells" not in _attributes(self.url)["done"]:
-            raise InputError(f"'{self.url}' has no table of cells; give them (--cells FILE)")
-        return from_csv(_text(self.url, CELLS))
-
-    @property
-    def report(self) -> str:
-        """The path of the page."""
-        return storage.join(self.url, "report", "index.html")
-
-    def summary(self) -> list[tuple[str, str]]:
-        """(what, value) of what is most asked for."""
-        named = [row for row in self.regions if row["own_voxels"]]
-        rows = [(f"{r['name']}, mm3 (left, right)", f"{r['volume_mm3']:.2f} ({r['volume_left_mm3']:.2f}, "
-                 f"{r['volume_right_mm3']:.2f})") for r in self.regions[:1]]  # fmt: skip
-        rows.append(("regions found", str(len(named))))
-        counted = _attributes(self.url)["done"].get("cells")
-        rows += [(f"cells: {k}", str(counted[k])) for k in ("cells", "outside", "no region") if counted]
-        return [*rows, ("report", self.report)]
 
 
 def atlas(
@@ -190,18 +132,6 @@ def _require_table(cells: str | Path) -> None:
 def _stamp(path: Path) -> dict[str, Any]:
     stat = path.stat()
     return {"path": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-
-
-def _attributes(url: str) -> dict[str, Any]:
-    known = storage.read_attributes(url).get(KEY) if storage.exists(url) else None
-    if known is None:
-        raise InputError(f"'{url}' was not made by `bigreg atlas`; check the path")
-    return known
-
-
-def _text(url: str, name: str) -> str:
-    files, place = storage.filesystem(storage.join(url, name))
-    return files.cat_file(place).decode("utf-8")
 
 
 class _Work:

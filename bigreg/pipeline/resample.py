@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ..cluster.workers import BASE_BYTES
 from ..config import IO
 from ..errors import InputError, OutputError
 from ..geometry import BlockGrid, Grid, Shape
+from ..transforms.maps import Map
 from ..transforms.positions import Positions
 from ..volumes import ImageSpec, ImageWriter, Volume, create_image, open_volume
 from ..volumes.convert import cast
@@ -36,14 +37,17 @@ from .flow import Need, Stage
 from .lock import working_on
 from .store import Progress, RunStore, Status
 
-if TYPE_CHECKING:
-    from .transform import Transform
-
 HERE_VOXELS = 2**26
 """Fewer are resampled by this process: in the time that others take to start it is done."""
 PIECE_BYTES = 400 * 2**20
 """What a worker needs for a piece beside its shard: positions, the part of the image and of the field around it."""
 PLACE = "unfinished"
+
+
+class Mapped(Protocol):
+    """What an image is taken through: a run, a chain or a file's map, all of them small enough to travel."""
+
+    def map(self, direction: str) -> Map: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Job:
     grids     of its levels
     """
 
-    transform: Transform
+    transform: Mapped
     direction: str
     image: ImageSpec | Volume
     planes: tuple[tuple[int, int], ...]

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -37,8 +36,9 @@ from .masks import given_mask
 from .plan import make_plan
 from .stages import Stages
 from .start import provisional
+from .status import RunStatus, status_of
 from .stopping import forget_request, request_stop
-from .store import EVALUATION, RunStore, Status, require_fields
+from .store import EVALUATION, RunStore, require_fields
 from .streaming import Listener
 from .transform import Transform, checked
 from .viewing import Viewed
@@ -46,41 +46,6 @@ from .viewing import Viewed
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
 LANDMARKS, PAIRS = "landmarks", "pairs.csv"
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """Progress of one stage in blocks."""
-
-    name: str
-    title: str
-    blocks: int
-    done: int = 0
-    blank: int = 0
-    failed: int = 0
-    running: int = 0
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
-
-    `workers`: processes that are connected while it is running.
-    """
-
-    state: str
-    stages: tuple[StageStatus, ...]
-    errors: tuple[str, ...]
-    updated: float
-    workers: int = 0
-
-    @property
-    def blocks(self) -> int:
-        return sum(s.blocks for s in self.stages)
-
-    @property
-    def done(self) -> int:
-        return sum(s.done + s.blank for s in self.stages)
 
 
 def register(
@@ -298,33 +263,7 @@ class Run(Viewed, Transform):
 
     def status(self) -> RunStatus:
         """Progress, read from the store: works from any process on any machine that sees it."""
-        attributes = self.store.attributes
-        stages = []
-        for name, title, blocks in attributes.get("stages", []):
-            url = self.store.path(name, "status")
-            if not storage.exists(url):
-                stages.append(StageStatus(name, title, blocks))
-                continue
-            status = storage.open_array(url)[...]
-            count = {s: int((status == s).sum()) for s in Status}
-            stages.append(
-                StageStatus(
-                    name,
-                    title,
-                    status.size,
-                    count[Status.DONE],
-                    count[Status.BLANK],
-                    count[Status.FAILED],
-                    count[Status.RUNNING],
-                )
-            )
-        errors = tuple(
-            f"{e['stage']} block {tuple(e['block'])}: {e['message']}" + " (treated as blank)" * e.get("accepted", False)
-            for e in attributes.get("errors", [])
-        )
-        state = attributes["state"]
-        workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
-        return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+        return status_of(self.store)
 
     def held_by(self) -> dict[str, Any] | None:
         """Who works on the run at this moment, from any machine: host, process, seen; None where nobody does."""

@@ -1,0 +1,74 @@
+"""How far a run is, read from its store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import storage
+from .store import RunStore, Status
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Progress of one stage in blocks."""
+
+    name: str
+    title: str
+    blocks: int
+    done: int = 0
+    blank: int = 0
+    failed: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
+
+    `workers`: processes that are connected while it is running.
+    """
+
+    state: str
+    stages: tuple[StageStatus, ...]
+    errors: tuple[str, ...]
+    updated: float
+    workers: int = 0
+
+    @property
+    def blocks(self) -> int:
+        return sum(s.blocks for s in self.stages)
+
+    @property
+    def done(self) -> int:
+        return sum(s.done + s.blank for s in self.stages)
+
+
+def status_of(store: RunStore) -> RunStatus:
+    """Progress of every stage that has been planned."""
+    attributes = store.attributes
+    stages = []
+    for name, title, blocks in attributes.get("stages", []):
+        url = store.path(name, "status")
+        if not storage.exists(url):
+            stages.append(StageStatus(name, title, blocks))
+            continue
+        status = storage.open_array(url)[...]
+        count = {s: int((status == s).sum()) for s in Status}
+        stages.append(
+            StageStatus(
+                name,
+                title,
+                status.size,
+                count[Status.DONE],
+                count[Status.BLANK],
+                count[Status.FAILED],
+                count[Status.RUNNING],
+            )
+        )
+    errors = tuple(
+        f"{e['stage']} block {tuple(e['block'])}: {e['message']}" + " (treated as blank)" * e.get("accepted", False)
+        for e in attributes.get("errors", [])
+    )
+    state = attributes["state"]
+    workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
+    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
