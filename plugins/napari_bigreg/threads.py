@@ -90,13 +90,14 @@ class Job(QObject):
         self._worker.start()
 
     def _show(self, done: int, total: int, text: str) -> None:
-        if self._bar is None:
+        bar = self._bar
+        if bar is None:
             return
-        if self._bar.total != total:
-            self._bar.total = total
-        self._bar.set_description(f"{self.title}: {text}" if text else self.title)
-        if self._bar is not None:  # showing the text lets other events through, the job's end among them
-            self._bar.update(done - self._bar.n)
+        if bar.total != total:
+            bar.total = total
+        bar.set_description(f"{self.title}: {text}" if text else self.title)  # the window lives on meanwhile
+        if self._bar is not None:
+            bar.update(done - bar.n)
 
 
 _jobs: set[Job] = set()

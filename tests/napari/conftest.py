@@ -115,26 +115,21 @@ def failed_run(run_copy) -> Path:
 
 
 @pytest.fixture
-def register_plugin() -> Callable[[], object]:
-    """Make napari know the plugin, installed or not; to be called once there is a viewer. Returns its manifest."""
+def plugin(npe2pm):
+    """The manifest of the plugin, known to a plugin manager of this test's own."""
+    import napari_bigreg
+    from npe2 import PluginManifest
 
-    def register():
-        import napari_bigreg
-        from npe2 import PluginManager, PluginManifest
-
-        manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
-        if manifest.name not in PluginManager.instance():
-            PluginManager.instance().register(manifest)
-        return manifest
-
-    return register
+    manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
+    npe2pm.register(manifest)
+    return manifest
 
 
 @pytest.fixture
 def until(qtbot) -> Callable[..., None]:
     """Let the window work until something holds: a loaded machine may take its time."""
 
-    def wait(holds: Callable[[], bool], seconds: float = 120) -> None:
+    def wait(holds: Callable[[], bool], seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, "this never came to hold"

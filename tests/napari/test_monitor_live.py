@@ -66,11 +66,12 @@ def going(pair, small_config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_blocks_turn_done_a_worker_dies_a_block_fails_and_is_tried_again(make_napari_viewer, until, going, tmp_path):
     run, process = going
     workers = json.loads(process.stdout.readline())
     viewer = make_napari_viewer()
-    until(lambda: bigreg.is_run(str(run)) and bool(bigreg.open_run(str(run)).blocks()), 240)
+    until(lambda: bigreg.is_run(str(run)) and bool(bigreg.open_run(str(run)).blocks()), 500)
     panel = MonitorPanel(viewer)
     viewer.window.add_dock_widget(panel)
     panel.choice.set(str(run))
@@ -85,13 +86,13 @@ def test_blocks_turn_done_a_worker_dies_a_block_fails_and_is_tried_again(make_na
         counts.append(count)
         return count
 
-    until(lambda: done() >= 2, 240)
+    until(lambda: done() >= 2, 500)
     os.kill(workers[0], signal.SIGKILL)
     total = panel.snapshot.statuses.size
-    until(lambda: done() >= total - 1, 240)
+    until(lambda: done() >= total - 1, 500)
     assert len(set(counts)) > 3  # blocks turned done one after the other, before our eyes
 
-    until(lambda: process.poll() is not None and panel.snapshot.holder is None, 240)
+    until(lambda: process.poll() is not None and panel.snapshot.holder is None, 500)
     until(lambda: panel.snapshot.status.state == "incomplete")
     assert panel.snapshot.failed == [(0, 1, 1)]
     panel.next_failed.click()
@@ -101,15 +102,16 @@ def test_blocks_turn_done_a_worker_dies_a_block_fails_and_is_tried_again(make_na
     (tmp_path / "break").unlink()
     until(panel.resume.isEnabled)
     panel.resume.click()
-    until(lambda: panel.snapshot.statuses is not None and panel.snapshot.statuses[0, 1, 1] == 2, 240)
+    until(lambda: panel.snapshot.statuses is not None and panel.snapshot.statuses[0, 1, 1] == 2, 500)
     until(lambda: "done" in panel.title.text(), 60)
     if panel.snapshot.holder is not None:
         panel.stop.click()
-    until(lambda: panel.process.poll() is not None and not panel._asking, 240)
+    until(lambda: panel.process.poll() is not None and not panel._asking, 500)
     panel.close()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_of_another_process_stops_when_it_is_asked_to_and_goes_on(going):
     run, process = going
     process.stdout.readline()

@@ -228,15 +228,14 @@ def test_landmarks_of_the_run_are_points(run_copy):
     assert np.allclose(layers_of(run_copy)["landmarks"].data, fixed)
 
 
-def test_napari_opens_a_run_by_its_plugin(make_napari_viewer, register_plugin, finished):
+def test_napari_opens_a_run_by_its_plugin(plugin, make_napari_viewer, finished):
     viewer = make_napari_viewer()
-    plugin = register_plugin()
     viewer.open(str(finished), plugin=plugin.name)
     assert {"fixed", "warped"} <= {layer.name for layer in viewer.layers}
     assert all(command.python_name.count(":") == 1 for command in plugin.contributions.commands)
 
 
-def test_every_command_of_the_manifest_exists(register_plugin):
-    for command in register_plugin().contributions.commands:
+def test_every_command_of_the_manifest_exists(plugin):
+    for command in plugin.contributions.commands:
         module, _, name = command.python_name.partition(":")
         assert callable(getattr(importlib.import_module(module), name)), command.id
