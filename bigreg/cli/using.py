@@ -98,13 +98,16 @@ def warp(
 def box_of(text: str) -> list[tuple[float | None, float | None]]:
     """Z0:Z1,Y0:Y1,X0:X1 as pairs; an end that is left out is None."""
     try:
-        pairs = [tuple(float(end) if end.strip() else None for end in part.split(":")) for part in text.split(",")]
+        pairs = [
+            tuple(float(end) if end.strip() else None for end in (part.strip() or ":").split(":"))
+            for part in text.split(",")
+        ]
     except ValueError:
         pairs = []
     if len(pairs) != 3 or any(len(pair) != 2 for pair in pairs):
         raise typer.BadParameter(
-            f"--box {text!r} is not Z0:Z1,Y0:Y1,X0:X1 in um, such as 0:500,,1200: (an end or both "
-            "of an axis may be left out: :)"
+            f"--box {text!r} is not Z0:Z1,Y0:Y1,X0:X1 in um, such as 0:500,,1200: (an end or a whole "
+            "axis may be left out)"
         )
     return pairs
 

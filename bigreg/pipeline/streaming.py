@@ -77,6 +77,9 @@ class Streaming:
         self.flows = flows
         self.stamp = stamp
         self.failures: dict[tuple[str, Shape], Failure] = {}
+        self.suspects: deque[tuple[Flow, Shape]] = deque()
+        self.suspected: set[tuple[str, Shape]] = set()
+        self.alone: tuple[str, Shape] | None = None
         self.waiting: dict[Any, tuple[Flow, Shape, str]] = {}
         self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.reserves: dict[str, deque[tuple[Flow, Shape]]] = {}
@@ -264,6 +267,14 @@ class Streaming:
 
     def _answered(self, future: Any, answer: Answer | None) -> None:
         flow, index = self._forget(future)
+        if self.alone is not None and self.alone == (flow.stage.name, index):
+            self.alone = None
+        if answer is None and future.status == "error" and (flow.stage.name, index) not in self.suspected:
+            # Whatever a worker has in hand shares its death, so each such block has to show that it kills by itself.
+            self.suspected.add((flow.stage.name, index))
+            self.suspects.append((flow, index))
+            self._try_alone()
+            return
         answer = answer or self._answer(future)
         if answer is None:
             future.cancel()
@@ -283,6 +294,14 @@ class Streaming:
             self.listener.block(flow.stage.name, int(answer.status), index)
         if flow.complete:
             self._end(flow)
+        self._try_alone()
+
+    def _try_alone(self) -> None:
+        """Submit the next block that a worker died on, unless another of them is still out."""
+        if self.suspects and self.alone is None:
+            flow, index = self.suspects.popleft()
+            self.alone = flow.stage.name, index
+            self._submit("", [(flow, index)])
 
     def _record(self, flow: Flow, index: Shape, failure: Failure, accepted: bool = False) -> None:
         """Write a failure into the run at once, so that whoever watches can read it; the first MOST_ERRORS of them."""

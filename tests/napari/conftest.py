@@ -129,7 +129,7 @@ def plugin(npe2pm):
 def until(qtbot) -> Callable[..., None]:
     """Let the window work until something holds: a loaded machine may take its time."""
 
-    def wait(holds: Callable[[], bool], seconds: float = 300) -> None:
+    def wait(holds: Callable[[], bool], seconds: float = 150) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, "this never came to hold"

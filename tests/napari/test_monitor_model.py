@@ -40,7 +40,7 @@ def test_blocks_tile_both_images(finished):
     run = bigreg.open_run(str(finished))
     for stage, blocks in run.blocks().items():
         low, high = blocks.grid.bounds(faces=True)
-        first, last = run.image("fixed").grid().bounds(faces=True)
+        first, last = run.pyramid("fixed")[0].grid.bounds(faces=True)
         frame = "moving" if "moving_to_fixed" in stage else "fixed"
         if stage.startswith("levels") or frame == "fixed":
             assert (low <= first + 1e-6).all() and (high >= last - 1e-6).all(), stage
