@@ -38,6 +38,7 @@ def settings(data_folder, out, name, more, steps):
 def check_that_it_learns(data_folder, tmp_path, name, more, steps):
     """The error on what was held out is halved, nothing folds, and the weights are those of the last step."""
     begin = time.perf_counter()
+    torch.set_num_threads(1)  # other tests have the other cores, and threads that wait for each other take longer
     path = train(load_training(settings(data_folder, tmp_path, name, more, steps)))
     first, last = (read(tmp_path / "validation.csv")[i] for i in (0, -1))
     print(
