@@ -284,11 +284,9 @@ def test_an_array_in_memory_is_not_sent_to_workers(tmp_path, through, thread_cli
 def test_the_memory_of_a_worker_does_not_grow_with_the_image(tmp_path, through):
     with local_client(Cluster(workers=1)) as client:
         peaks = []
-        for number, shape in enumerate([(128, 256, 256), (256, 512, 512)]):
+        # The first already fills the cache of decoded chunks and what the allocator keeps.
+        for number, shape in enumerate([(256, 512, 512), (256, 512, 1024)]):
             source = convert(noise(*shape), tmp_path / f"{number}.ome.zarr", spacing=SPACING, shards=(128,) * 3)
-            map_ = through(TURN, source.grid())
-            map_.warp(source, out=str(tmp_path / f"out{number}"), client=client)
+            through(TURN, source.grid()).warp(source, out=str(tmp_path / f"out{number}"), client=client)
             peaks.append(max(client.run(peak_memory).values()))
-    cache = map_.config.io.cache_bytes / 2**30  # the smaller image leaves room in it
-    # Eight times the voxels; a tenth more beside the cache was measured.
-    assert peaks[1] - cache <= 1.2 * peaks[0]
+    assert peaks[1] <= 1.1 * peaks[0]
