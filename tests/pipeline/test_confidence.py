@@ -62,4 +62,4 @@ def test_places_that_went_wrong_are_flagged(thread_client, tmp_path):
     flagged = risk[known] >= RISKY
     assert 0.05 < large.mean() < 0.7
     assert (flagged & large).sum() / large.sum() >= 0.9
-    assert (flagged & large).sum() / flagged.sum() >= 0.4  # over many cases 0.5: tests/benchmarks/confidence.py
+    assert (flagged & large).sum() / flagged.sum() >= 0.4  # the goal, 0.5, is missed in this one: 0.467
