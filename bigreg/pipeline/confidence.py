@@ -102,7 +102,7 @@ def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     found = block_features(context, block.halo_start, block.halo_stop)
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
     found = {name: values[inner] for name, values in found.items()}
-    values, structured = risk(found, disagreement(context, block.start, block.stop)), found["texture"] >= STRUCTURED
+    values, structured = risk(found, disagreement(context, block.start, block.stop)), found["detail"] >= STRUCTURED
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
     known, risky = np.isfinite(values), values >= RISKY
     counts = known, risky, known & structured, risky & structured

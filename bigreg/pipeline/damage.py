@@ -46,6 +46,10 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
     match parts:
         case ["images", which, factors]:
             return f"stages/prepare/{which}-{factors}", block
+        case ["preprocess", which, "stripes"]:
+            return f"stages/stripes/{which}", block
+        case ["preprocess", which, "histograms"]:
+            return f"stages/histograms/{which}", tuple(int(i) for i in low[:3])
         case ["masks", _]:
             return "stages/affine", (0, 0, 0)
         case ["levels", level, "patches"]:

@@ -17,7 +17,7 @@ from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
-from . import compose, confidence, estimate, fields, given, images, masks, start, steering, stitch, warp
+from . import compose, confidence, estimate, fields, given, images, masks, preprocess, start, steering, stitch, warp
 from .context import IMAGES
 from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
@@ -25,7 +25,21 @@ from .frames import Frames
 from .inputs import Image
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress
-from .workload import Amount, Span, Stored, Work, Workload, box_spans, grown, of_blocks, seen, spans, whole_chunks
+from .workload import (
+    Amount,
+    Stored,
+    Work,
+    Workload,
+    box_spans,
+    grown,
+    of_blocks,
+    overlaps,
+    read_in_pieces,
+    seen,
+    spans,
+    whole_chunks,
+    with_border,
+)
 
 MILLION = 1e-6
 PATCH_ARRAYS = 40
@@ -36,6 +50,10 @@ SAMPLE_ARRAYS = 60
 """float32 arrays of a block's size while a field is inverted and verified, or an image resampled."""
 TILE_ARRAYS = 12
 """And of a block of tiles with its halo, while these are compared."""
+INTENSITY_WORK = {"stripes": 5.0, "histograms": 2.0}
+"""Times the work of downsampling as many voxels (measured)."""
+INTENSITY_ARRAYS = 6
+"""float32 arrays of what is read at once, while intensities are measured."""
 REPORT_FILES = 20
 
 
@@ -68,6 +86,7 @@ class _Foreseen:
             self._keep(which)
         small = {w: start.affine_factors(self.frames, w, self.config.affine.voxels) for w in IMAGES}
         self._prepare({which: [factors] for which, factors in small.items()})
+        self._preprocess()
         self._affine(small)
         self._given_maps()
         levels = self.levels.values()
@@ -127,8 +146,8 @@ class _Foreseen:
         return grid, tuple(min(images.BLOCK, n) for n in grid.shape), min(volume.dtype.itemsize, 4), False
 
     def _prepare(self, needs: dict[str, list[Shape]]) -> None:
-        for which in IMAGES:
-            for step in images.preparation(self.volumes[which], needs[which]):
+        for which, factors in needs.items():
+            for step in images.preparation(self.volumes[which], factors):
                 if step.factors in self._made[which]:
                     continue
                 self._made[which].add(step.factors)
@@ -146,6 +165,27 @@ class _Foreseen:
                     memory=voxels.largest / MILLION * (fine_itemsize + 6), **{"source" if own else "reads": read},
                 )  # fmt: skip
                 self._array("/".join(images.place(which, step.factors)), grid.shape, chunks, itemsize)
+                self.phase += 1
+
+    def _preprocess(self) -> None:
+        for which in IMAGES:
+            if not getattr(self.config.preprocess, which).any:
+                continue
+            factors = preprocess.level_of(self.frames, self.config, which)
+            self._prepare({which: [factors]})
+            grid, chunks, itemsize, own = self._source(which, factors)
+            for what, blocks in preprocess.blocks_of(self.config, which, grid).items():
+                wide = spans(blocks, halo=True)
+                shape, unit = preprocess.array_of(self.config, which, grid, what)
+                held = Amount.of(MILLION, wide).largest / MILLION
+                self._stage(
+                    f"stages/{what}/{which}", f"{which}: {what}", blocks.counts,
+                    (("downsample", Amount.of(INTENSITY_WORK[what] * MILLION, wide)),),
+                    writes=(Amount.same(4 * math.prod(unit), blocks.counts),),
+                    memory=4 * INTENSITY_ARRAYS * (held if what == "stripes" else min(held, preprocess.BLOCK**3)),
+                    **{"source" if own else "reads": (Amount.of(itemsize, whole_chunks(wide, chunks, grid.shape)),)},
+                )  # fmt: skip
+                self._array(f"{preprocess.PLACE}/{which}/{what}", shape, unit, 4)
                 self.phase += 1
 
     def _affine(self, small: dict[str, Shape]) -> None:
@@ -225,7 +265,7 @@ class _Foreseen:
         (around,) = stitch.needs(level)
         patches = box_spans(around, blocks.counts)
         owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
-        blended = [_overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
+        blended = [overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
         self._stage(
             f"{name}/stitch", f"{title}: stitch", blocks.counts, (("stitch", Amount(MILLION, tuple(blended))),),
             len(stitch.METRICS), needs=(around, *steered), reads=(Amount.of(patch_bytes, patches),),
@@ -237,7 +277,7 @@ class _Foreseen:
         wide = grown(spans(blocks), reach, reach, blocks.cells)
         samples = Amount.of(MILLION * math.prod(lattice.samples), wide)
         needs = compose.needs(self.levels, level, None if coarser is None else compose.stage_name(coarser.index, 0))
-        reads = [Amount.of(12, whole_chunks(_with_border(wide), blocks.core, lattice.points))]
+        reads = [Amount.of(12, whole_chunks(with_border(wide), blocks.core, lattice.points))]
         if coarser is not None:
             reads.append(_maps(needs[1], level, coarser, images=2))
         self._stage(
@@ -317,10 +357,10 @@ class _Foreseen:
         box = spans(blocks, halo=True, scale=(confidence.TILE,) * 3)
         box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
         there, chunk = fields.field_grids(self, "fixed_to_moving")[0], (self.config.output.chunk,) * 3
-        source, reads = [], [_read_in_pieces(12, box, grid, np.eye(4), there, chunk)]
+        source, reads = [], [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
         for which, matrix in zip(IMAGES, (np.eye(4), self.frames.affine), strict=True):
             target, chunks, itemsize, own = found[which]
-            (source if own else reads).append(_read_in_pieces(itemsize, box, grid, matrix, target, chunks))
+            (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
         voxels = Amount.of(MILLION, box)
         piece = min(warp.PIECE**3, voxels.largest / MILLION)
         self._stage(
@@ -343,7 +383,7 @@ class _Foreseen:
         box, itemsize = spans(blocks), self.volumes["moving"].dtype.itemsize
 
         def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
-            return _read_in_pieces(each, box, grid, matrix, target, chunks)
+            return read_in_pieces(each, box, grid, matrix, target, chunks, warp.PIECE)
 
         there = fields.field_grids(self, "fixed_to_moving")[0]
         voxels = Amount.of(MILLION, box)
@@ -374,43 +414,7 @@ class _Foreseen:
                 finer = blocks
 
 
-def _with_border(found: Sequence[Span]) -> list[Span]:
-    return [(a, b + 4) for a, b in found]
-
-
 def _maps(need: Need, level: LevelPlan, coarser: LevelPlan, *, images: int) -> Amount:
     """Bytes of the coarser level's maps that a block reads: whole chunks, one a block of that level."""
     box = of_blocks(box_spans(need, level.blocks.counts), coarser.blocks)
     return Amount.of(images * 12 * math.prod(coarser.lattice.samples), box)
-
-
-def _overlaps(own: Span, blocks: BlockGrid, axis: int, box: Span) -> np.ndarray:
-    """Control points of a block times the patches that hold each, along one axis."""
-    n, core, halo = blocks.cells[axis], blocks.core[axis], blocks.halo[axis]
-    total = np.zeros(len(own[0]))
-    for step in range(int((box[1] - box[0]).max())):
-        other = box[0] + step
-        first = np.maximum(other * core - halo, 0)
-        last = np.minimum(np.minimum(other * core + core, n) + halo, n) + 4
-        overlap = np.minimum(own[1], last) - np.maximum(own[0], first)
-        total += np.where(other < box[1], np.maximum(overlap, 0), 0)
-    return total
-
-
-def _read_in_pieces(
-    each: float, box: Sequence[Span], grid: Grid, matrix: np.ndarray, target: Grid, chunks: Shape
-) -> Amount:
-    """Bytes that are read of `target` for boxes of `grid` which are sampled piece by piece."""
-    pieces, owners = zip(*(_in_pieces(span) for span in box), strict=True)
-    found = seen(pieces, grid, matrix, target, chunks)
-    lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
-    return Amount(each, tuple(lengths))
-
-
-def _in_pieces(span: Span) -> tuple[Span, np.ndarray]:
-    """Pieces of at most warp.PIECE voxels of every block along one axis, and where the pieces of each block begin."""
-    counts = -(-(span[1] - span[0]) // warp.PIECE)
-    owners = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    number = np.arange(counts.sum()) - np.repeat(owners, counts)
-    start = np.repeat(span[0], counts) + number * warp.PIECE
-    return (start, np.minimum(start + warp.PIECE, np.repeat(span[1], counts))), owners

@@ -33,6 +33,12 @@ def stored_level(volume: Volume, factors: Shape) -> int | None:
     return None
 
 
+def grid_of(volume: Volume, factors: Shape) -> Grid:
+    """The grid of an image at one resolution, whether it is stored there or not."""
+    level = stored_level(volume, factors)
+    return volume.grid().downsampled(factors) if level is None else volume.grid(level)
+
+
 def preparation(volume: Volume, needed: list[Shape]) -> list[Step]:
     """The levels to make, in order, so that every one of `needed` can be read."""
     steps: dict[Shape, Step] = {}

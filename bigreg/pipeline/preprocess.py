@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .. import storage
 from ..config import Config
-from ..geometry import BlockGrid, Shape
+from ..geometry import BlockGrid, Grid, Shape
 from ..intensity import BINS, Bins, stripe_profile
 from . import start
 from .context import Context
 from .flow import Stage
 from .frames import Frames
-from .images import LevelImage
 from .ladder import ladder, pooling
 from .seen import FLOOR, PLACE, Measured, stripe_segment, tiles_of
 from .store import RunStore, Status
@@ -28,7 +29,6 @@ def level_of(frames: Frames, config: Config, which: str) -> Shape:
 def prepare(context: Context, which: str, factors: Shape) -> None:
     """Choose the bins and make the empty arrays, where that was not done."""
     store: RunStore = context.store
-    settings = getattr(context.config.preprocess, which)
     url = store.path(PLACE, which)
     if Measured.read(store, which) is None:
         frames = start.provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
@@ -37,37 +37,44 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
         store.groups(PLACE)
         storage.create_group(url, {"bigreg": Measured(factors, bins).to_json()}, exist_ok=True)
     image = context.image(which, factors)
-    if settings.stripes is not None:
-        blocks = stripe_blocks(context, which, image)
-        segment = stripe_segment(settings.stripes, image.grid)
-        shape = tuple(-(-n // s) for n, s in zip(blocks.cells, segment, strict=True))
-        chunks = tuple(-(-c // s) for c, s in zip(blocks.core, segment, strict=True))
-        storage.create_array(storage.join(url, "stripes"), shape=shape, dtype="float32", chunks=chunks, exist_ok=True)
+    dtypes = {"stripes": "float32", "histograms": "uint32"}
+    for what in blocks_of(context.config, which, image.grid):
+        shape, chunks = array_of(context.config, which, image.grid, what)
+        storage.create_array(storage.join(url, what), shape=shape, dtype=dtypes[what], chunks=chunks, exist_ok=True)
+
+
+def blocks_of(config: Config, which: str, grid: Grid) -> dict[str, BlockGrid]:
+    """What is to be estimated of an image, in order, and the blocks; `grid` is that of its level that is measured."""
+    settings, found = getattr(config.preprocess, which), {}
+    if settings.stripes is not None:  # blocks of whole segments, with what the median across the stripes sees
+        segment = stripe_segment(settings.stripes, grid)
+        long = [max(1, s / BLOCK) for s in segment]
+        edge = max(1, round(BLOCK / math.prod(long) ** (1 / max(1, long.count(1)))))  # thinner where segments are long
+        core = tuple(min(s * max(1, edge // s), n) for s, n in zip(segment, grid.shape, strict=True))
+        across = "zyx".index(settings.stripes.across)
+        reach = 2 * max(1, round(settings.stripes.width_um / grid.spacing[across] / 2))
+        found["stripes"] = BlockGrid(grid.shape, core, tuple(reach * (a == across) for a in range(3)))
     if settings.by_tiles:
-        counts = tiles_of(settings, image.grid).counts
-        place, chunks = storage.join(url, "histograms"), (1, 1, 1, BINS)
-        storage.create_array(place, shape=(*counts, BINS), dtype="uint32", chunks=chunks, exist_ok=True)
-
-
-def stripe_blocks(context: Context, which: str, image: LevelImage) -> BlockGrid:
-    """Blocks of whole segments."""
-    segment = stripe_segment(getattr(context.config.preprocess, which).stripes, image.grid)
-    core = tuple(min(s * max(1, BLOCK // s), n) for s, n in zip(segment, image.grid.shape, strict=True))
-    return BlockGrid(image.grid.shape, core, (0, 0, 0))
-
-
-def stages(context: Context, which: str, factors: Shape) -> list[Stage]:
-    """What is to be estimated of an image, one after the other."""
-    settings = getattr(context.config.preprocess, which)
-    image = context.image(which, factors)
-    found = []
-    if settings.stripes is not None:
-        counts = stripe_blocks(context, which, image).counts
-        found.append(Stage(f"stages/stripes/{which}", f"{which}: stripes", counts, stripes, (which,)))
-    if settings.by_tiles:
-        counts = tiles_of(settings, image.grid).counts
-        found.append(Stage(f"stages/histograms/{which}", f"{which}: histograms", counts, histogram, (which,)))
+        found["histograms"] = BlockGrid(grid.shape, tiles_of(settings, grid).size, (0, 0, 0))
     return found
+
+
+def array_of(config: Config, which: str, grid: Grid, what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and chunks of what is stored, a chunk a block: a value a segment, a histogram a tile."""
+    blocks = blocks_of(config, which, grid)[what]
+    if what == "histograms":
+        return (*blocks.counts, BINS), (1, 1, 1, BINS)
+    segment = stripe_segment(getattr(config.preprocess, which).stripes, grid)
+    return tuple(tuple(-(-n // s) for n, s in zip(v, segment, strict=True)) for v in (blocks.cells, blocks.core))
+
+
+def stages(config: Config, which: str, grid: Grid) -> list[Stage]:
+    """The stages that estimate it, one after the other."""
+    tasks = {"stripes": stripes, "histograms": histogram}
+    return [
+        Stage(f"stages/{what}/{which}", f"{which}: {what}", blocks.counts, tasks[what], (which,))
+        for what, blocks in blocks_of(config, which, grid).items()
+    ]
 
 
 def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:
@@ -75,20 +82,20 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
     known = Measured.read(context.store, which)
     settings = getattr(context.config.preprocess, which).stripes
     image = context.image(which, known.factors)
-    block = stripe_blocks(context, which, image)[index]
-    segment = stripe_segment(settings, image.grid)
-    across = "zyx".index(settings.across)
-    half = max(1, round(settings.width_um / image.grid.spacing[across] / 2))
-    reach = 2 * half
-    start_, stop, pad = list(block.start), list(block.stop), [(0, 0)] * 3
-    start_[across], stop[across] = max(0, start_[across] - reach), min(image.grid.shape[across], stop[across] + reach)
-    pad[across] = (start_[across] - block.start[across] + reach, block.stop[across] + reach - stop[across])
-    values = image.read(tuple(start_), tuple(stop)).astype(np.float32) - known.bins.low
+    blocks = blocks_of(context.config, which, image.grid)["stripes"]
+    block, segment = blocks[index], stripe_segment(settings, image.grid)
+    values = image.read(block.halo_start, block.halo_stop).astype(np.float32) - known.bins.low
+    beyond = [
+        (reach - (a - low), reach - (high - b))
+        for reach, low, a, b, high in zip(
+            blocks.halo, block.halo_start, block.start, block.stop, block.halo_stop, strict=True
+        )
+    ]
     profile = stripe_profile(
-        np.pad(values, pad, mode="edge"),
+        np.pad(values, beyond, mode="edge"),
         ["zyx".index(a) for a in settings.along],
-        across,
-        2 * half + 1,
+        "zyx".index(settings.across),
+        max(blocks.halo) + 1,
         segment,
         FLOOR * known.bins.scale,
     )

@@ -88,7 +88,7 @@ class Stages:
             factors = preprocess.level_of(self._provisional(), self.context.config, which)
             self._prepare({which: [factors]})
             preprocess.prepare(self.context, which, factors)
-            for stage in preprocess.stages(self.context, which, factors):
+            for stage in preprocess.stages(self.context.config, which, self.context.image(which, factors).grid):
                 self._run(stage)
 
     # ------------------------------------------------------------------------------------------------ affine
@@ -301,8 +301,11 @@ class Stages:
 
     def _planned(self, frames) -> list[tuple[str, str, int]]:
         """(name, title, blocks) of the stages that are foreseen, in order."""
-        config = self.context.config
-        stages = [("stages/affine", "global affine", 1)]
+        config, stages = self.context.config, []
+        for which in IMAGES:
+            grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
+            stages += [(s.name, s.title, s.blocks) for s in preprocess.stages(config, which, grid)]
+        stages.append(("stages/affine", "global affine", 1))
         if self.context.given is not None and self.context.given.run is not None:
             stages.append(("stages/start", "maps to start from", len(given.blocks(self.context.given.run))))
         levels = ladder(frames, config)

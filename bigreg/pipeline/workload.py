@@ -211,3 +211,40 @@ def seen(
             low, high = low // c * c, np.minimum(-(-high // c) * c, n)
         result.append((low, np.where(inside, high, low)))
     return result
+
+
+def with_border(found: Sequence[Span]) -> list[Span]:
+    """Spans of a lattice's cells as spans of its control points."""
+    return [(a, b + 4) for a, b in found]
+
+
+def overlaps(own: Span, blocks: BlockGrid, axis: int, box: Span) -> np.ndarray:
+    """Control points of a block times the patches that hold each, along one axis."""
+    n, core, halo = blocks.cells[axis], blocks.core[axis], blocks.halo[axis]
+    total = np.zeros(len(own[0]))
+    for step in range(int((box[1] - box[0]).max())):
+        other = box[0] + step
+        first = np.maximum(other * core - halo, 0)
+        last = np.minimum(np.minimum(other * core + core, n) + halo, n) + 4
+        overlap = np.minimum(own[1], last) - np.maximum(own[0], first)
+        total += np.where(other < box[1], np.maximum(overlap, 0), 0)
+    return total
+
+
+def read_in_pieces(
+    each: float, box: Sequence[Span], grid: Grid, matrix: np.ndarray, target: Grid, chunks: Shape, piece: int
+) -> Amount:
+    """Bytes that are read of `target` for boxes of `grid` which are sampled in pieces of at most `piece` voxels."""
+    pieces, owners = zip(*(in_pieces(span, piece) for span in box), strict=True)
+    found = seen(pieces, grid, matrix, target, chunks)
+    lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
+    return Amount(each, tuple(lengths))
+
+
+def in_pieces(span: Span, piece: int) -> tuple[Span, np.ndarray]:
+    """Pieces of at most `piece` voxels of every block along one axis, and where the pieces of each block begin."""
+    counts = -(-(span[1] - span[0]) // piece)
+    owners = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    number = np.arange(counts.sum()) - np.repeat(owners, counts)
+    start = np.repeat(span[0], counts) + number * piece
+    return (start, np.minimum(start + piece, np.repeat(span[1], counts))), owners

@@ -33,7 +33,7 @@ LARGE = 2.0
 RISKY = 0.17
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
-"""Of the feature `texture`: a tile with less has nothing to be compared."""
+"""Of `detail`: a tile with less has nothing to be compared, whatever there is around it."""
 
 STEP, REACH = 2, 2  # voxels of one step, and steps to either side along each axis
 RADIUS = 3  # voxels of the window of the local correlation
@@ -66,7 +66,7 @@ BIAS = -1.0372
 
 
 def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
-    """FEATURES of the tiles of a box, each (tiles z, y, x); NaN where under half of a tile is in `mask`.
+    """FEATURES and `detail` of the tiles of a box, each (tiles z, y, x); NaN where under half of a tile is in `mask`.
 
     fixed, moving   images about 0 .. 1 on one grid of whole tiles, moving as the map brings it onto fixed
     mask            bool, where both are known
@@ -78,15 +78,17 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     texture     log of the SD of fixed in a tile's window, in units of NOISE
     curvature   log of the RMS change of fixed a voxel along the direction with least of it, in units of NOISE
     edge        share of the 5^3 tiles around that is known: at the edge of the images there are fewer neighbours
-    Each but texture also as its mean over the tiles around.
+    detail      as texture, of the tile alone; not a feature, it tells sample from the empty space beside it
+    The first, second and fourth also as their mean over the tiles around.
     """
     own = _cells(mask.astype(np.float32), TILE) / TILE**3
-    correlation, deviation = _match(fixed, moving, mask, signed)
+    (f, known), (m, _) = (_coarse(image, mask, STEP) for image in (fixed, moving))
+    correlation, deviation = _match(f, m, known, signed)
     shift = _expected_shift(correlation)
     tensors = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (fixed, moving, mask))
     local = local_correlation(*tensors, radius=RADIUS, noise=NOISE).numpy()
     local = _cells(local if signed else np.abs(local), TILE) / np.maximum(own * TILE**3, 1)
-    least = _least_curvature(fixed, mask)
+    least = _least_curvature(f, known)
     found = {
         "shift": np.log(0.1 + shift),
         "shift_around": np.log(0.1 + _around(shift, own)),
@@ -95,6 +97,7 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
         "texture": np.log(0.1 + deviation / NOISE),
         "curvature": np.log(0.02 + least / NOISE),
         "curvature_around": np.log(0.02 + _around(least, own) / NOISE),
+        "detail": np.log(0.1 + _deviation(f, known, TILE // STEP) / NOISE),
         "edge": ndimage.uniform_filter((own >= 0.5).astype(np.float32), 5, mode="constant"),
     }
     return {name: np.where(own >= 0.5, values, np.nan).astype(np.float32) for name, values in found.items()}
@@ -122,7 +125,8 @@ def risk(found: dict[str, np.ndarray], disagreement: np.ndarray | None = None) -
 def _cells(image: np.ndarray, width: int) -> np.ndarray:
     """Sums over cubes of `width` voxels of an image of whole cubes."""
     z, y, x = (n // width for n in image.shape)
-    return image.reshape(z, width, y, width, x, width).sum((1, 3, 5))
+    planes = image.reshape(z, width, *image.shape[1:]).sum(1)  # axis by axis: numpy adds whole rows
+    return planes.reshape(z, y, width, -1).sum(2).reshape(z, y, x, width).sum(3)
 
 
 def _around(values: np.ndarray, weight: np.ndarray, reach: int = 2) -> np.ndarray:
@@ -137,10 +141,19 @@ def _coarse(image: np.ndarray, mask: np.ndarray, factor: int) -> tuple[np.ndarra
     return _cells(np.where(mask, image, 0).astype(np.float32), factor) / np.maximum(count, 1), count >= factor**3 / 2
 
 
-def _match(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation (steps, tiles) with moving a step away, over a tile and its neighbours; SD (tiles) of fixed there."""
-    f, known = _coarse(fixed, mask, STEP)
-    m, _ = _coarse(moving, mask, STEP)
+def _deviation(image: np.ndarray, known: np.ndarray, width: int) -> np.ndarray:
+    """SD of the known part of each cube of `width` voxels of an image of whole cubes."""
+    count = np.maximum(_cells(known.astype(np.float32), width), 1)
+    mean = _cells(np.where(known, image, 0), width) / count
+    difference = image - np.kron(mean, np.ones((width,) * 3, np.float32))
+    return np.sqrt(_cells(np.where(known, difference**2, 0), width) / count)
+
+
+def _match(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation (steps, tiles) with moving a step away, over a tile and its neighbours; SD (tiles) of fixed there.
+
+    f, m, known   fixed, moving and where both are known, in voxels of a step
+    """
     edge, steps = TILE // STEP, (2 * REACH + 1) ** 3
     weights = known.astype(np.float32)
     sums = np.empty((steps, 6, *(n // edge for n in f.shape)), np.float32)
@@ -166,13 +179,12 @@ def _expected_shift(correlation: np.ndarray) -> np.ndarray:
     return np.tensordot(length, weight, 1) / weight.sum(0)
 
 
-def _least_curvature(fixed: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _least_curvature(f: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(tiles) RMS change of intensity a voxel along the direction in which it changes least, around each tile.
 
     The square root of the smallest eigenvalue of the mean outer product of the gradient: what a Gauss-Newton step knows
     of that direction. It is small on an edge or a fibre, along which a match can slide.
     """
-    f, known = _coarse(fixed, mask, STEP)
     gradient = [np.gradient(f, float(STEP), axis=a) if f.shape[a] > 1 else np.zeros_like(f) for a in range(3)]
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
     sums = np.stack([_cells(gradient[i] * gradient[j] * known, TILE // STEP) for i, j in pairs])

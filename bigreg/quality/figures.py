@@ -165,15 +165,17 @@ def block_map(
 def risk_map(fixed: np.ndarray, risk: np.ndarray, spacing: Vector, z: int | None = None) -> bytes:
     """The probability of a large error (z, y, x), NaN where it is not known, over the fixed image (from `stretched`).
 
-    Three planes through the centre, or with `z` that one plane.
+    Three planes through the centre, or with `z` that one plane. Fainter where the fixed image is dark: beside the
+    sample nothing tells, and nothing is wanted.
     """
     cmap, norm = colormaps["YlOrRd"], Normalize(0, 1)
 
     def paint(ax: Axes, axis: int) -> None:
         index = z if axis == 0 else None
-        grey = np.repeat(_plane(fixed, axis, index)[..., None] * 0.8, 3, axis=2)
+        light = _plane(fixed, axis, index)[..., None]
+        grey = np.repeat(light * 0.8, 3, axis=2)
         values = _plane(risk, axis, index)
-        strength = 0.75 * np.clip(np.nan_to_num(values), 0, 1)[..., None] ** 0.5
+        strength = 0.75 * np.clip(np.nan_to_num(values), 0, 1)[..., None] ** 0.5 * np.clip(4 * light, 0.3, 1)
         _image(ax, grey * (1 - strength) + cmap(norm(np.nan_to_num(values)))[..., :3] * strength, axis, spacing)
 
     def bar(figure: Figure, size: Sequence[float]) -> None:

@@ -33,7 +33,7 @@ CASES: dict[str, dict] = {
     "atlas": {"seed": 7, "cleared": True, "amplitude": 8.0, "sigma": 16.0},
 }
 SETTINGS: dict[str, list[str]] = {
-    "inverted": ["affine.similarity=mi", "engine_options.optimise.similarity=lncc_squared"],
+    "inverted": ["affine.similarity=mi", "engine_options.optimise.similarity=mi"],
     "atlas": ["ladder.finest=1"],
 }
 PRESETS = {"atlas": "brain-to-atlas"}  # else rounds

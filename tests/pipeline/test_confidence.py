@@ -8,6 +8,7 @@ from bigreg import load_config, open_volume, register
 from bigreg.phantom import make_pair
 from bigreg.pipeline import confidence
 from bigreg.quality.confidence import LARGE, RISKY, TILE
+from bigreg.quality.verdict import DOUBTFUL
 
 
 def test_the_risk_is_an_image_of_the_fixed_frame(registered):
@@ -21,6 +22,13 @@ def test_the_risk_is_an_image_of_the_fixed_frame(registered):
     assert known.any() and values[known].min() >= 0 and values[known].max() <= 1
     metrics = registered.run.metrics()["stages/confidence"]
     assert metrics["tiles"].sum() == known.sum() and metrics["risky"].sum() == (values[known] >= RISKY).sum()
+
+
+def test_a_good_map_is_not_doubted_for_the_empty_space_beside_the_sample(registered):
+    """Noise beside the brain may lie anywhere: such tiles are at risk, but not among the places with structure."""
+    totals = {name: np.nansum(values) for name, values in registered.run.metrics()["stages/confidence"].items()}
+    assert totals["structured"] > 0.2 * totals["tiles"]
+    assert totals["risky_structured"] < DOUBTFUL * totals["structured"]
 
 
 def test_blocks_of_tiles_tell_what_one_block_tells(registered, monkeypatch):

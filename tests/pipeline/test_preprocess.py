@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bigreg import register
-from bigreg.errors import ConfigError
+from bigreg import open_volume, register
+from bigreg.errors import ConfigError, CorruptDataError
 from bigreg.pipeline.context import Context
+from bigreg.pipeline.damage import forget
+from bigreg.pipeline.plan import make_plan
+from bigreg.pipeline.preprocess import histogram, stripes
+from bigreg.pipeline.store import RunStore, Status
 
 WANTED = [
     "preprocess.moving.bias_um=60",
@@ -113,3 +120,43 @@ def test_context_of_a_run_without_corrections_reads_what_is_stored(corrected):
     run = corrected[0]["without"]
     context = Context(run.url, "test")
     assert context.seen("fixed", (1, 1, 1)) is context.image("fixed", (1, 1, 1))
+
+
+ESTIMATED = ("stripes/moving", "histograms/moving", "histograms/fixed")
+
+
+def test_what_is_estimated_is_foreseen_with_its_blocks_and_arrays(corrected, pair):
+    run, dim = corrected[0]["with"], corrected[1]
+    context = run._context()
+    images = {
+        name: open_volume(array, spacing=pair.spacing, name=name)
+        for name, array in (("fixed", pair.fixed), ("moving", dim))
+    }
+    made = make_plan(context.frames, images, context.config)
+    stored = {a.place: a for a in made.work.arrays}
+    announced = {name: count for name, _, count in run.store.attributes["stages"]}
+    for name in ESTIMATED:
+        work = made.work.by_name[f"stages/{name}"]
+        assert work.counts == run.store.array("stages", name, "status").shape
+        assert announced[work.name] == work.blocks and work.bytes_read > 0
+        what, which = name.split("/")
+        array, expected = run.store.array("preprocess", which, what), stored[f"preprocess/{which}/{what}"]
+        assert (array.shape, array.chunks, array.dtype.itemsize) == (expected.shape, expected.unit, expected.itemsize)
+        assert work.bytes_written >= expected.bytes
+
+
+@pytest.mark.parametrize("name", ESTIMATED)
+def test_a_damaged_estimate_is_made_again(corrected, name, tmp_path):
+    store = RunStore(shutil.copytree(corrected[0]["with"].url, tmp_path / "r"))
+    what, which = name.split("/")
+    chunk = max(Path(store.path("preprocess", which, what, "c")).rglob("[0-9]"), key=lambda p: len(p.parts))
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    array = store.array("preprocess", which, what)
+    with pytest.raises(CorruptDataError) as caught:
+        array[...]
+    stage, blocks = forget(store, caught.value)
+    assert stage == f"stages/{name}" and len(blocks) == 1
+    assert store.array(stage, "status")[...][blocks[0]] == Status.TODO
+    preprocess = {"stripes": stripes, "histograms": histogram}[what]
+    preprocess(Context(store.url, "again"), which, blocks[0])
+    assert np.array_equal(array[...], corrected[0]["with"].store.array("preprocess", which, what)[...])

@@ -289,5 +289,4 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_image(tmp_path, through):
             source = convert(noise(*shape), tmp_path / f"{number}.ome.zarr", spacing=SPACING, shards=(128,) * 3)
             through(TURN, source.grid()).warp(source, out=str(tmp_path / f"out{number}"), client=client)
             peaks.append(max(client.run(peak_memory).values()))
-    print("PEAKS", [p/2**30 for p in peaks])
     assert peaks[1] <= 1.1 * peaks[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bigreg.quality.confidence import FEATURES, HALO, LARGE, RISKY, TILE, features, risk
+from bigreg.quality.confidence import FEATURES, HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk
 from bigreg.quality.confidence_cpu import step_sums
 
 SHAPE = (88, 96, 104)
@@ -73,6 +73,15 @@ def test_along_an_edge_the_least_curvature_is_small():
     inner = (slice(3, -3),) * 3
     edge, full = (described(i, i)["curvature"][inner].mean() for i in (image, rough))
     assert edge < full - 1.0
+
+
+def test_a_tile_beside_the_sample_has_no_detail_of_its_own(anatomy):
+    anatomy = anatomy.copy()
+    anatomy[:, :, 48:] = 0.0
+    found = described(*seen(anatomy, np.zeros((3, *SHAPE))))
+    structured = found["detail"] >= STRUCTURED
+    assert structured[:, :, :6].all() and not structured[:, :, 6:].any()
+    assert (found["texture"][:, :, 6] >= STRUCTURED).all()  # its window holds a part of the sample
 
 
 def test_features_of_blocks_with_halo_are_those_of_the_whole(anatomy):
