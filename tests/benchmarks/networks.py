@@ -111,11 +111,11 @@ def weights(o, name: str) -> Path:
     pair = kept(o.work / "pair.json", lambda: {"run": real_pair(o)})["run"]
 
     def paced() -> dict:
-        few, seconds = 12, []
+        few, seconds = 40, []  # the first ones read the volumes and compile
         trial = configured(o, name, few, o.work / f"{name}-trial", pair)
         begin = time.perf_counter()
         train(trial, progress=lambda *_: seconds.append(time.perf_counter() - begin))
-        return {"steps": max(int(o.minutes * 60 / np.median(np.diff(seconds)) * 0.9), 50)}
+        return {"steps": max(int(o.minutes * 60 / np.median(np.diff(seconds)[few // 2 :]) * 0.9), 50)}
 
     steps = kept(o.work / f"{name}-steps.json", paced)["steps"]
     begin = time.perf_counter()
