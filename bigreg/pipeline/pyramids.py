@@ -18,14 +18,14 @@ from ..quality.metrics import central_jacobian
 from ..transforms.field import min_determinant
 from ..transforms.positions import Positions
 from ..volumes import open_volume
-from . import fields
+from . import confidence, fields
 from .context import IMAGES, Context, field_reader
 from .store import complete, require_fields
 
-PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian")
+PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian", "risk")
 """The images; the moving one after the affine alone and after all, on the fixed grid; the displacements (3, z, y, x)
 in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight
-stencils says that a cell folds."""
+stencils says that a cell folds; the probability of an error above two voxels, NaN where nothing is known."""
 
 Read = Callable[[Shape, Shape], np.ndarray]
 
@@ -59,6 +59,8 @@ def pyramid(context: Context, what: str) -> tuple[Samples, ...]:
         return _field(context, what)
     if what == "jacobian":
         return tuple(_jacobian(level) for level in _field(context, "fixed_to_moving"))
+    if what == "risk":
+        return _image_of_run(context, confidence.PLACE, "risk map")
     raise InputError(f"{what!r} is unknown; a run shows {', '.join(PYRAMIDS)}")
 
 
@@ -110,13 +112,18 @@ def _affine(context: Context) -> tuple[Samples, ...]:
 
 
 def _warped(context: Context) -> tuple[Samples, ...]:
-    url = context.store.path("warped")
     if not context.config.output.warped:
         raise InputError(f"'{context.store.url}' has no warped image: its configuration says output.warped: false")
+    return _image_of_run(context, "warped", "warped image")
+
+
+def _image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...]:
+    """An image that the run has made."""
+    url = context.store.path(place)
     node = storage.find_node(url)
     if node is None or "ome" not in node.attributes:
-        raise InputError(f"'{context.store.url}' has no warped image yet; `bigreg resume` it first")
-    volume = open_volume(url, name="warped")
+        raise InputError(f"'{context.store.url}' has no {name} yet; `bigreg resume` it first")
+    volume = open_volume(url, name=place)
     return tuple(
         Samples(volume.grid(n), volume.dtype, lambda a, b, n=n: volume.read(a, b, n)) for n in range(len(volume.levels))
     )

@@ -19,6 +19,13 @@ def block_colours() -> Any:
     return Colormap(list(STATUS.values()), name="status of blocks", interpolation="zero")
 
 
+def risk_colours() -> Any:
+    """Over 0 to 1: what is safe is not seen, what is most likely wrong is red."""
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([[1, 0.9, 0.4, 0], [1, 0.6, 0.1, 0.5], [0.85, 0.1, 0.05, 0.8]], name="risk")
+
+
 def jacobian_colours(values: np.ndarray) -> Any:
     """Over contrast limits 0 to 2, by the logarithm: white keeps its volume, blue shrinks, red grows, yellow folds.
 

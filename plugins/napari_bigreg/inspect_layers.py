@@ -69,7 +69,7 @@ class Drawn:
         if layer is None:
             active = self.viewer.layers.selection.active
             self.viewer.add_image(data, rgb=True, **self._settings("picture"), **where)
-            self._below("picture", ("arrows", "grid", "jacobian", "map", "folds", "blocks", "block"))
+            self._below("picture", ("arrows", "grid", "jacobian", "risk", "map", "folds", "blocks", "block"))
             self.viewer.layers.selection.active = active
             return
         layer.data = data
@@ -126,10 +126,15 @@ class Drawn:
         for corner, (a, b) in enumerate(((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))):
             corners[corner, down] += a
             corners[corner, right] += b
+        layer = self.layer("block")
+        if layer is not None and layer.metadata["bigreg"]["grid"] == grid.matrix:  # a new layer takes much longer
+            layer.data = [corners]
+            return
         self.remove("block")
         active = self.viewer.layers.selection.active
+        metadata = {"bigreg": {"run": self.url, "what": "block", "grid": grid.matrix}}
         self.viewer.add_shapes(
             [corners], shape_type="polygon", name="block", face_color="transparent", edge_color="white",
-            edge_width=0.02, metadata={"bigreg": {"run": self.url, "what": "block"}}, **placed(grid),
+            edge_width=0.02, metadata=metadata, **placed(grid),
         )  # fmt: skip
         self.viewer.layers.selection.active = active

@@ -15,6 +15,7 @@ from matplotlib import colormaps
 import bigreg
 from bigreg.errors import BigregError, InputError
 from bigreg.geometry import Grid
+from bigreg.pipeline.store import Status
 from bigreg.similarity.lncc import local_correlation
 
 from .pictures import blended, stretched
@@ -63,6 +64,11 @@ class InspectModel:
         self.field = self._pyramid("fixed_to_moving")
         self.metrics = self.run.metrics()
         self.blocks = self.run.blocks()
+        self.state = self.run.status().state
+        # Read here, in a thread, so that the window's never waits for a store.
+        self.lengths = None if self.field is None else _lengths(self.field[-1])
+        stages = {MAPS[name][0] for name in self.maps()}
+        self._done = {stage: self.run.block_status(stage) == Status.DONE for stage in stages}
         self._plane = lru_cache(maxsize=4)(self._read_plane)
 
     def _pyramid(self, what: str) -> Any | None:
@@ -193,7 +199,7 @@ class InspectModel:
     def worst(self, name: str) -> list[tuple[tuple[int, int, int], float]]:
         """The blocks by one of `maps`, the worst first: index and value; at most MOST_WORST, none that is blank."""
         values, blocks, _ = self.block_map(name)
-        compared = np.isfinite(values) & (self.run.block_status(blocks.stage) == 2)
+        compared = np.isfinite(values) & self._done[blocks.stage]
         index = np.argwhere(compared)
         order = np.argsort(values[compared] * (1 if MAPS[name][3] else -1), kind="stable")[:MOST_WORST]
         return [(tuple(int(i) for i in index[n]), float(values[tuple(index[n])])) for n in order]
@@ -242,6 +248,11 @@ def difference(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """moving - fixed: magenta where fixed alone is bright, green where moving alone is, black where they agree."""
     change = moving - fixed
     return blended(np.clip(-change, 0, 1), np.clip(change, 0, 1))
+
+
+def _lengths(field: Any) -> np.ndarray:
+    """How far each sample moves, um."""
+    return np.linalg.norm(field.read((0, 0, 0), field.grid.shape).reshape(3, -1), axis=0)
 
 
 def _on(plane: Plane, grid: Grid) -> np.ndarray:

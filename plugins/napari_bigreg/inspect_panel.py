@@ -94,6 +94,7 @@ class InspectPanel(QWidget):
 
         self.arrows, self.grid = QCheckBox("arrows"), QCheckBox("deformed grid")
         self.jacobian, self.folds = QCheckBox("Jacobian determinant"), QCheckBox("folds")
+        self.risk = QCheckBox("risk of an error above 2 voxels")
         self.density = QSpinBox()
         self.density.setRange(4, 200)
         self.density.setValue(32)
@@ -108,7 +109,9 @@ class InspectPanel(QWidget):
         for box in (self.density, self.longer):
             box.valueChanged.connect(lambda _: self._settle.start())
         self.jacobian.setToolTip("Volume ratio: blue shrinks, red grows, yellow folds")
-        self.jacobian.toggled.connect(self._show_jacobian)
+        self.jacobian.toggled.connect(lambda shown: self._show("jacobian", shown))
+        self.risk.setToolTip("Where not to trust the map: red is most likely wrong; found without knowing the truth")
+        self.risk.toggled.connect(lambda shown: self._show("risk", shown))
         self.folds.toggled.connect(self._show_folds)
         self.folds.setToolTip(f'<span style="color:{FOLD}">■</span> every place where the map is not invertible')
         self.map = QComboBox()
@@ -118,6 +121,7 @@ class InspectPanel(QWidget):
         form.addRow(_row(self.arrows, self.grid))
         form.addRow(_row(QLabel("density"), self.density, QLabel("length"), self.longer))
         form.addRow(_row(self.jacobian, self.folds))
+        form.addRow(self.risk)
         form.addRow("map of blocks", self.map)
 
         self.rank = QComboBox()
@@ -173,7 +177,7 @@ class InspectPanel(QWidget):
         self.model, self.drawn = model, Drawn(self.viewer, model.url)
         self.choice.box.setEditText(model.url)
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"
-        self.text.setText(f"{model.run.status().state}{after}")
+        self.text.setText(f"{model.state}{after}")
         extent = np.multiply(model.fixed[0].grid.shape, model.fixed[0].grid.spacing)
         for box, value in ((self.tile, round(float(extent.max()) / 16, 1)), (self.longer, self._usual_length(extent))):
             box.blockSignals(True)
@@ -189,10 +193,9 @@ class InspectPanel(QWidget):
         self.show_overlay()
 
     def _usual_length(self, extent: np.ndarray) -> float:
-        if self.model.field is None:
+        if self.model.lengths is None:
             return 1.0
-        moves = self.model.field[-1].read((0, 0, 0), self.model.field[-1].grid.shape)
-        return enlargement(np.linalg.norm(moves.reshape(3, -1), axis=0), float(extent.max()) / self.density.value())
+        return enlargement(self.model.lengths, float(extent.max()) / self.density.value())
 
     def _enable(self) -> None:
         there = self.model is not None
@@ -204,6 +207,7 @@ class InspectPanel(QWidget):
         for widget in (self.previous, self.next):
             widget.setEnabled(bool(self.ranked))
         self.before.setEnabled(there and self.model.after is not None)
+        self.risk.setEnabled(there and layer_of(self.viewer, self.model.url, "risk") is not None)
 
     # ------------------------------------------------------------------------------------------------ the slice
 
@@ -292,8 +296,8 @@ class InspectPanel(QWidget):
             self._again = False
             self.compute()
 
-    def _show_jacobian(self, shown: bool) -> None:
-        layer = layer_of(self.viewer, self.model.url, "jacobian")
+    def _show(self, what: str, shown: bool) -> None:
+        layer = layer_of(self.viewer, self.model.url, what)
         if layer is not None:
             layer.visible = shown
 

@@ -267,7 +267,8 @@ class MonitorPanel(QWidget):
 
         def look(report: Any) -> tuple:
             report(0, 0, f"block {index}")
-            return stage, index, model.describe(stage, index), model.patches(stage, index)
+            limits = {which: model.run.contrast(which) for which in ("fixed", "moving")}
+            return stage, index, model.describe(stage, index), model.patches(stage, index), limits
 
         self._work.start(look, "Block", done=self._show_block, bar=False)
 
@@ -278,7 +279,7 @@ class MonitorPanel(QWidget):
             self.show_block(stage, index)
 
     def _show_block(self, found: tuple) -> None:
-        stage, index, report, patches = found
+        stage, index, report, patches, self.limits = found
         if self.block != (stage, index):
             return
         status = report.status.name.lower()
@@ -309,8 +310,7 @@ class MonitorPanel(QWidget):
     def _show_plane(self) -> None:
         if self.patches is None:
             return
-        limits = {which: self.model.run.contrast(which) for which in ("fixed", "moving")}
-        self.picture.setPixmap(pixmap(patch_tiles(self.patches, self.plane.value(), limits, side=110)))
+        self.picture.setPixmap(pixmap(patch_tiles(self.patches, self.plane.value(), self.limits, side=110)))
         where = "" if self.patches.frame == "fixed" else " (half-way space)"
         self.captions.setText("  |  ".join(TILES) + where)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import bigreg
 from bigreg.errors import BigregError
 from bigreg.geometry import Grid
 
-from .colours import STATUS, block_colours, jacobian_colours
+from .colours import STATUS, block_colours, jacobian_colours, risk_colours
 from .lazy import Tell, levels_of, warn
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -61,6 +62,7 @@ class RunView:
             ("fixed", self.fixed),
             ("warped", self.warped),
             ("Jacobian", self.jacobian),
+            ("risk", self.risk),
             ("displacement", self.displacement),
             ("blocks", self.block_map),
             ("landmarks", self.landmarks),
@@ -157,6 +159,23 @@ class RunView:
             contrast_limits=(0.0, 2.0),
             blending="translucent",
             opacity=0.6,
+            visible=False,
+            interpolation2d="nearest",
+        )
+
+    def risk(self) -> LayerData:
+        """Where not to trust the map."""
+        pyramid = [
+            replace(level, read=lambda a, b, read=level.read: np.nan_to_num(read(a, b)))
+            for level in self.run.pyramid("risk")
+        ]
+        return self._image(
+            "risk",
+            pyramid,
+            name="risk of an error above 2 voxels",
+            colormap=risk_colours(),
+            contrast_limits=(0.0, 1.0),
+            blending="translucent",
             visible=False,
             interpolation2d="nearest",
         )

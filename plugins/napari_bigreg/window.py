@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -42,5 +43,6 @@ def scale_bar_of(viewer: Any) -> Any:
 
 def show(runs: Sequence[str], panels: Sequence[str]) -> None:
     """Open the window and stay until it is closed."""
+    os.environ.setdefault("NAPARI_ASYNC", "1")  # slices of terabytes, perhaps from far away, are read in a thread
     open_window(runs, panels)
     napari.run()

@@ -107,7 +107,16 @@ def failed_run(run_copy) -> Path:
     values = status[...]
     values[0, 0, 1], values[0, 1, 0], values[1, 1, 1], values[-1, -1, -1] = 4, 3, 4, 0
     status.write((0, 0, 0), values)
-    for place in ("levels/0/compose", "stages/check", "stages/fixed_to_moving", "stages/warped", "warped", "report"):
+    for place in (
+        "levels/0/compose",
+        "stages/check",
+        "stages/fixed_to_moving",
+        "stages/warped",
+        "warped",
+        "stages/confidence",
+        "confidence",
+        "report",
+    ):
         shutil.rmtree(run_copy / place)
     error = {"stage": "levels/0", "block": [1, 1, 1], "message": "RuntimeError: broken on purpose", "accepted": False}
     run.store.update(state="incomplete", errors=[{**error, "trace": "Traceback: line 7, in estimate"}])

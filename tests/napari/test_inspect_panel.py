@@ -38,7 +38,7 @@ def settle(panel, until) -> None:
 
 
 def shown(viewer, panel) -> set[str]:
-    known = ("fixed", "affine", "warped", "picture", "arrows", "grid", "jacobian", "map", "folds")
+    known = ("fixed", "affine", "warped", "picture", "arrows", "grid", "jacobian", "risk", "map", "folds")
     layers = {what: layer_of(viewer, panel.model.url, what) for what in known}
     return {what for what, layer in layers.items() if layer is not None and layer.visible}
 
@@ -126,6 +126,10 @@ def test_jacobian_folds_and_block_maps_are_switched(inspect, until, finished):
     viewer, panel = inspect(finished)
     panel.jacobian.setChecked(True)
     assert "jacobian" in shown(viewer, panel)
+    panel.risk.setChecked(True)
+    assert "risk" in shown(viewer, panel)
+    panel.risk.setChecked(False)
+    assert "risk" not in shown(viewer, panel)
     panel.folds.setChecked(True)
     until(lambda: "folds" in shown(viewer, panel))
     assert panel.folds.text() == "folds: 0"

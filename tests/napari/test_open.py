@@ -49,7 +49,7 @@ def means(array: np.ndarray, grid: Grid, count: int) -> list[Samples]:
 
 def test_a_finished_run_has_all_its_layers(finished):
     found = layers_of(finished)
-    assert list(found) == ["affine", "fixed", "warped", "jacobian", "displacement", "blocks"]
+    assert list(found) == ["affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"]
     assert [w for w, layer in found.items() if layer.visible] == ["fixed", "warped"]
     assert all(str(unit) in ("micrometer", "um") for layer in found.values() for unit in layer.units)
 
@@ -58,7 +58,7 @@ def test_every_voxel_lies_where_the_volume_says(finished, monkeypatch):
     monkeypatch.setattr("napari_bigreg.open_model.SMALL", 1)  # all levels, however small
     run = bigreg.open_run(str(finished))
     for what, layer in layers_of(finished).items():
-        if what not in ("affine", "fixed", "warped", "jacobian"):
+        if what not in ("affine", "fixed", "warped", "jacobian", "risk"):
             continue
         for level, samples in enumerate(run.pyramid(what)):
             index = np.array([1.0, 2.0, 3.0])
@@ -172,6 +172,7 @@ def test_a_run_that_has_just_begun_shows_both_images_as_they_lie(run_copy):
     (run_copy / "zarr.json").write_text(json.dumps(metadata))
     shutil.rmtree(run_copy / "stages")
     shutil.rmtree(run_copy / "warped")
+    shutil.rmtree(run_copy / "confidence")
     assert list(layers_of(run_copy)) == ["moving", "fixed"]
 
 
@@ -183,7 +184,7 @@ def test_a_damaged_array_is_named_and_the_rest_is_shown(array, missing, run_copy
     told = []
     (run_copy / array / "zarr.json").write_text("{ this is no JSON")
     found = layers_of(run_copy, told.append)
-    assert set(found) == {"affine", "fixed", "warped", "jacobian", "displacement", "blocks"} - missing
+    assert set(found) == {"affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"} - missing
     assert len(told) == len(missing) and all(array in message for message in told)
 
 
@@ -218,7 +219,7 @@ def test_the_reader_claims_runs_and_nothing_else(finished, tmp_path):
         assert get_reader(str(tmp_path / other)) is None
     assert get_reader(str(finished / "warped")) is None
     assert get_reader([str(finished), str(tmp_path / "folder.zarr")]) is None
-    assert len(get_reader([str(finished), str(finished)])(str(finished))) == 6
+    assert len(get_reader([str(finished), str(finished)])(str(finished))) == 7
 
 
 def test_landmarks_of_the_run_are_points(run_copy):

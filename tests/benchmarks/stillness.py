@@ -1,0 +1,100 @@
+"""How long the window of napari stands still while one works in it: figures, nothing asserted. Needs a display.
+
+    xvfb-run -a python tests/benchmarks/stillness.py RUN
+
+The longest time between two turns of the window's event loop during each action, with the panels on a finished run; and
+the floor: the same in a napari that has the fixed image in memory and nothing of bigreg. Drawing by software, where
+there is no GPU, is in both.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+
+WAIT = 3.0  # seconds after an action, for what it sets going
+
+
+class Stillness:
+    """The longest time between two turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.longest, self._last = 0.0, time.perf_counter()
+        self._timer = QTimer()
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._turn)
+        self._timer.start()
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        self.longest, self._last = max(self.longest, now - self._last), now
+
+    def during(self, action: Callable[[], object], wait: float = WAIT) -> float:
+        """Seconds, of an action and of what follows it."""
+        QApplication.processEvents()
+        self.longest, self._last = 0.0, time.perf_counter()
+        action()
+        end = time.perf_counter() + wait
+        while time.perf_counter() < end:
+            QApplication.processEvents()
+        return self.longest
+
+
+def tell(name: str, seconds: list[float]) -> None:
+    print(f"| {name} | {1000 * np.median(seconds):.0f} ms | {1000 * max(seconds):.0f} ms |", flush=True)
+
+
+def steps(still: Stillness, viewer: object) -> None:
+    """Through the slices, and closer."""
+    low, high, _ = viewer.dims.range[0]
+    places = np.linspace(low, high, 12)[1:-1]
+    tell("another slice", [still.during(lambda z=z: viewer.dims.set_point(0, z), 1.0) for z in places])
+    camera = getattr(viewer, "camera", None) or viewer.canvas.camera
+    zooms = [2.0, 2.0, 0.5, 0.5]
+    tell("zoom", [still.during(lambda f=f: setattr(camera, "zoom", camera.zoom * f), 1.0) for f in zooms])
+
+
+def main(url: str) -> None:
+    import napari
+    from napari_bigreg.inspect_model import OVERLAYS
+    from napari_bigreg.window import open_window
+
+    import bigreg
+
+    print("| what | median | longest |\n| --- | --- | --- |")
+    run = bigreg.open_run(url)
+    finest = run.pyramid("fixed")[0]
+    image = finest.read((0, 0, 0), finest.grid.shape)
+    plain = napari.Viewer()
+    for _ in range(2):
+        plain.add_image(image, scale=finest.grid.spacing, blending="additive")
+    still = Stillness()
+    still.during(lambda: None)
+    print("| **napari alone, two images in memory** | | |")
+    steps(still, plain)
+    plain.close()
+
+    print("| **a run, panels inspect and monitor** | | |")
+    viewer = open_window([url], ["inspect", "monitor"])
+    still = Stillness()
+    still.during(lambda: None, 10.0)
+    steps(still, viewer)
+    docks = {type(w).__name__: w for w in (d.inner_widget() for d in viewer.window._wrapped_dock_widgets.values())}
+    panel, monitor = docks["InspectPanel"], docks["MonitorPanel"]
+    for mode in OVERLAYS:
+        tell(f"overlay {mode}", [still.during(lambda m=mode: panel.mode.setCurrentText(m))])
+    tell("another slice, last overlay", [still.during(lambda z=z: viewer.dims.set_point(0, z)) for z in (20.0, 90.0)])
+    for name in ("arrows", "grid", "jacobian", "folds"):
+        tell(name, [still.during(getattr(panel, name).click)])
+    tell("next worst block", [still.during(panel.next.click) for _ in range(3)])
+    tell("the monitor looks", [still.during(monitor.refresh) for _ in range(3)])
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
