@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from napari.layers import Vectors
 
 from bigreg.geometry import Grid
 
@@ -45,8 +46,9 @@ class Drawn:
             layer = self.layer(what)
             if layer is not None and layer.visible:
                 where = np.asarray(layer.translate, dtype=float).copy()
-                where[plane.axis] = plane.at
-                layer.translate = where
+                if where[plane.axis] != plane.at:  # setting it draws the layer anew
+                    where[plane.axis] = plane.at
+                    layer.translate = where
 
     def show(self, plane: Plane, found: dict[str, Any], longer: float) -> None:
         """Draw what was computed for a slice: picture, arrows, grid."""
@@ -90,13 +92,17 @@ class Drawn:
         if layer is None:
             active = self.viewer.layers.selection.active
             style = "arrow" if what == "arrows" else "line"
-            layer = self.viewer.add_vectors(
+            layer = Vectors(
                 vectors, length=longer, edge_width=width, vector_style=style, edge_color=ARROW, **self._settings(what)
             )
+            layer._max_vectors_thumbnail = 32  # of 1024 each change of the layer would take a tenth of a second
+            self.viewer.add_layer(layer)
             self.viewer.layers.selection.active = active
             return
         layer.data = vectors
-        layer.edge_width, layer.length = width, longer
+        for name, value in (("edge_width", width), ("length", longer)):
+            if getattr(layer, name) != value:
+                setattr(layer, name, value)
 
     def folds(self, points: np.ndarray, spacing: float) -> None:
         """Every fold as a point."""

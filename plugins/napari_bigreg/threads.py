@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QThreadPool, QTimer, Signal
 from superqt.utils import FunctionWorker
 
 from bigreg.errors import BigregError
@@ -143,3 +143,9 @@ def later(milliseconds: int, call: Callable[[], Any]) -> QTimer:
     timer.setInterval(milliseconds)
     timer.timeout.connect(call)
     return timer
+
+
+def finish(seconds: float = 5.0) -> None:
+    """Cancel all jobs and wait for their threads: once the window is gone, before Qt is."""
+    cancel_all()
+    QThreadPool.globalInstance().waitForDone(int(1000 * seconds))

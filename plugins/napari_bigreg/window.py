@@ -10,6 +10,7 @@ from typing import Any
 import napari
 from napari.layers import Layer
 
+from . import threads
 from .open_model import RunView
 
 PANELS = {
@@ -46,3 +47,4 @@ def show(runs: Sequence[str], panels: Sequence[str]) -> None:
     os.environ.setdefault("NAPARI_ASYNC", "1")  # slices of terabytes, perhaps from far away, are read in a thread
     open_window(runs, panels)
     napari.run()
+    threads.finish()

@@ -77,6 +77,10 @@ def main(url: str) -> None:
     still.during(lambda: None)
     print("| **napari alone, two images in memory** | | |")
     steps(still, plain)
+    corners = np.array([[0.0, 1, 1], [0, 1, 9], [0, 9, 9], [0, 9, 1]])
+    arrows = np.random.default_rng(0).uniform(0, 50, (4000, 2, 3))
+    for name, add in (("shapes", lambda: plain.add_shapes([corners])), ("vectors", lambda: plain.add_vectors(arrows))):
+        tell(f"a layer of {name}, 1 or 4000", [still.during(add)])
     plain.close()
 
     print("| **a run, panels inspect and monitor** | | |")
@@ -89,9 +93,12 @@ def main(url: str) -> None:
     for mode in OVERLAYS:
         tell(f"overlay {mode}", [still.during(lambda m=mode: panel.mode.setCurrentText(m))])
     tell("another slice, last overlay", [still.during(lambda z=z: viewer.dims.set_point(0, z)) for z in (20.0, 90.0)])
-    for name in ("arrows", "grid", "jacobian", "folds"):
-        tell(name, [still.during(getattr(panel, name).click)])
-    tell("next worst block", [still.during(panel.next.click) for _ in range(3)])
+    tell("next worst block", [still.during(panel.next.click) for _ in range(4)])
+    for name in ("arrows", "grid", "jacobian", "risk", "folds"):
+        tell(f"{name}, first time", [still.during(getattr(panel, name).click)])
+        still.during(getattr(panel, name).click)
+        tell(f"{name}, again", [still.during(getattr(panel, name).click)])
+        still.during(getattr(panel, name).click)
     tell("the monitor looks", [still.during(monitor.refresh) for _ in range(3)])
     viewer.close()
 

@@ -90,3 +90,29 @@ def test_a_demo_that_ends_early_says_so(tmp_path):
     process.wait()
     with pytest.raises(InputError, match=r"ended early \(exit status 3\)"):
         wait_for(str(tmp_path / "run.zarr"), process, lambda *step: None, finished=True)
+
+
+def test_a_window_that_is_closed_while_it_works_leaves_no_error(finished, qtbot):
+    """A process of its own, as `bigreg view` is; closed at once after a move, before what that sets going is done."""
+    code = f"""
+import napari
+from qtpy.QtCore import QTimer
+from napari.qt import get_qapp
+from napari_bigreg import window
+
+application = get_qapp()
+
+def work():
+    viewer = napari.current_viewer()
+    viewer.dims.set_point(0, 30.0)
+    panel = next(w for w in viewer.window._qt_window.findChildren(object) if type(w).__name__ == "InspectPanel")
+    panel.compute()
+    viewer.window._qt_window.close()
+
+QTimer.singleShot(3000, work)
+window.show([{str(finished)!r}], ["inspect", "monitor"])
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip().endswith("ended"), done.stderr
+    assert "Traceback" not in done.stderr and "Error" not in done.stderr
