@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigreg import models, open_run, plan, register
+from bigreg import load_config, models, open_run, plan, register
 from bigreg.errors import ConfigError, OutputError
 from bigreg.models import Card, Spacing
 from bigreg.phantom import make_pair
@@ -182,3 +182,21 @@ def test_the_plan_knows_what_a_network_needs(tiny, small_config):
         made = plan(*pair, config=small_config("blocks.core=96", f"engine={engines}", *weights))
         memory[engines] = made.memory_per_worker
     assert memory["optimise"] < memory["sitreg"] == memory["[sitreg, optimise]"]
+
+
+def test_the_packaged_network_helps_on_images_that_it_has_not_seen(thread_client, tmp_path):
+    pair = make_pair((48, 72, 80), SPACING, seed=41)
+    index = np.argwhere(pair.mask)[::7]
+    truth = pair.truth[(slice(None), *index.T)].T
+    errors = {}
+    for preset in ("rounds", "rounds-learned"):
+        run = register(
+            (pair.fixed, SPACING), (pair.moving, SPACING), out=str(tmp_path / preset),
+            config=load_config(preset=preset, overrides=["output.warped=false"]), client=thread_client,
+        )  # fmt: skip
+        errors[preset] = np.linalg.norm(run.map_points(index * np.asarray(SPACING)) - truth, axis=1)
+        assert all(figure(run, f"folds, {direction}") == 0 for direction in ("fixed_to_moving", "moving_to_fixed"))
+        assert figure(run, "99.9th percentile") < 0.1
+    alone, both = errors["rounds"], errors["rounds-learned"]
+    assert np.nanmean(both) < np.nanmean(alone) < 0.3 * min(SPACING)
+    assert np.nanpercentile(both, 99) < np.nanpercentile(alone, 99)
