@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, confidence, estimate, fields, given, images, preprocess, report, start, steering, stitch, warp
+from . import compose, confidence, estimate, fields, given, images, preprocess, start, steering, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -54,7 +54,7 @@ class Stages:
         self._levels()
         self._fields()
         self._results()
-        self._run(Stage("stages/report", "report", ONE, report.write))
+        self._run(Stage("stages/report", "report", ONE, write_report))
 
     # ------------------------------------------------------------------------------------------------ images
 
@@ -337,3 +337,10 @@ def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Sta
     """Task: one block of a pyramid level that an image does not have."""
     images.fill_level(context.store, context.volumes[which], step, index)
     return Status.DONE, {}
+
+
+def write_report(context: Context, index) -> tuple[Status, dict[str, float]]:
+    """Task: the report. What draws it is loaded here: every worker and every command would wait for it."""
+    from .report import write
+
+    return write(context, index)
