@@ -10,7 +10,7 @@ from napari.layers import Vectors
 from bigreg.geometry import Grid
 
 from .colours import ARROW, FOLD
-from .open_model import AXES, UNITS, placed
+from .open_model import AXES, UNITS, dots, placed
 from .panel import layer_of
 from .planes import Plane
 
@@ -107,9 +107,10 @@ class Drawn:
     def folds(self, points: np.ndarray, spacing: float) -> None:
         """Every fold as a point."""
         self.remove("folds")
+        places, where = dots(points, 4 * spacing)
+        settings = {**self._settings("folds"), **where}
         self.viewer.add_points(
-            points, ndim=3, size=4 * spacing, face_color=FOLD, border_color="black", symbol="square",
-            out_of_slice_display=True, **self._settings("folds"),
+            places, ndim=3, face_color=FOLD, border_color="black", symbol="square", **settings
         )  # fmt: skip
 
     def block_map(self, name: str, values: np.ndarray, blocks: Any, colormap: str) -> None:

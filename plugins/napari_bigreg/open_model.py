@@ -218,6 +218,9 @@ class RunView:
         """The fixed points of the pairs that are kept in the run."""
         pairs = self.run.landmarks()
         kept = np.isfinite(pairs.fixed).all(1)
+        points, where = dots(
+            np.asarray(pairs.fixed)[kept], 5 * float(np.mean(self.run.pyramid("fixed")[0].grid.spacing))
+        )
         settings = {
             "name": "landmarks",
             "metadata": {"bigreg": {"run": self.url, "what": "landmarks"}},
@@ -225,12 +228,17 @@ class RunView:
             "text": {"string": "{name}", "color": "white", "anchor": "upper_left"},
             "face_color": "#ffd400",
             "border_color": "black",
-            "size": 5 * float(np.mean(self.run.pyramid("fixed")[0].grid.spacing)),
-            "out_of_slice_display": True,
-            "units": UNITS,
-            "axis_labels": AXES,
+            **where,
         }
-        return np.asarray(pairs.fixed)[kept], settings, "points"
+        return points, settings, "points"
+
+
+def dots(points: np.ndarray, size: float) -> tuple[np.ndarray, dict[str, Any]]:
+    """World points (um) as a Points layer has them that shows each as a dot of `size` um on every slice that cuts it.
+
+    napari shows the points that are within half a unit of their layer from the slice, so that is its unit.
+    """
+    return points / size, {"scale": (size,) * 3, "size": 1.0, "units": UNITS, "axis_labels": AXES}
 
 
 def enlargement(length: np.ndarray, step: float) -> float:

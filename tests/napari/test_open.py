@@ -22,7 +22,7 @@ from bigreg.volumes import Volume
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 from napari.layers import Layer
 from napari_bigreg.lazy import LazyArray, levels_of
-from napari_bigreg.open_model import RunView
+from napari_bigreg.open_model import RunView, dots
 from napari_bigreg.reader import get_reader
 
 
@@ -227,7 +227,19 @@ def test_landmarks_of_the_run_are_points(run_copy):
 
     fixed = np.array([[10.0, 20.0, 30.0], [15.0, 25.0, 60.0]])
     bigreg.open_run(str(run_copy)).save_landmarks(landmarks(fixed, fixed + 1))
-    assert np.allclose(layers_of(run_copy)["landmarks"].data, fixed)
+    layer = layers_of(run_copy)["landmarks"]
+    assert np.allclose([layer.data_to_world(point) for point in layer.data], fixed)
+    size = float(layer.scale[0] * layer.size[0])
+    assert size > 2 * max(bigreg.open_run(str(run_copy)).pyramid("fixed")[0].grid.spacing)
+
+
+@pytest.mark.parametrize(("away", "seen"), [(-0.45, True), (0.0, True), (0.45, True), (0.55, False)])
+def test_a_dot_is_seen_on_every_slice_that_cuts_it(make_napari_viewer, away, seen):
+    viewer = make_napari_viewer()
+    points, where = dots(np.array([[10.0, 20.0, 30.0], [150.0, 25.0, 60.0]]), 8.0)
+    layer = viewer.add_points(points, **where)
+    viewer.dims.set_point(0, 10.0 + 8.0 * away)
+    assert list(layer._view_indices) == ([0] if seen else [])
 
 
 def test_napari_opens_a_run_by_its_plugin(plugin, make_napari_viewer, finished):
