@@ -30,7 +30,7 @@ def models(
     table = Table("name", "architecture", "data", "MB", "figures", box=None)
     for each in names:
         card = card_of(each)
-        figures = ", ".join(f"{key} {value:g}" for key, value in card.figures.items())
+        figures = "; ".join(f"{key} {value:g}" for key, value in list(card.figures.items())[:2])
         table.add_row(each, card.architecture, card.data, f"{weight_bytes(each) * 1e-6:.1f}", figures)
     out.print(table)
 
