@@ -36,6 +36,7 @@ def _client(settings: Cluster, kind: type[LocalCluster]) -> Iterator[Client]:
             {
                 "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
                 "distributed.worker.preload": [IGNORE_CTRL_C],
+                "distributed.worker.memory.pause": False,  # see ENVIRONMENT
                 "distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s",
             }
         ),

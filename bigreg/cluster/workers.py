@@ -20,10 +20,14 @@ BASE_BYTES = 500 * 2**20
 
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
 }  # fmt: skip
 """Freed blocks are kept for the next patch: giving each one back to the system costs a third of the time. They are kept
-in two places for all threads: with one for each thread what is kept grows for as long as the work goes on."""
+in two places for all threads: with one for each thread what is kept grows for as long as the work goes on.
+
+A worker that has most of its limit is not to pause, as Dask's are: what it holds is not data that others will take from
+it, so it would never go on. Beyond its limit it is ended and its blocks are computed again.
+"""
 
 
 def give_back_memory() -> None:

@@ -1,6 +1,7 @@
 """The cluster on this machine: its workers come back."""
 
 import os
+import time
 
 import pytest
 import torch
@@ -23,8 +24,6 @@ def test_a_worker_whose_nanny_is_gone_is_replaced():
 
 @pytest.mark.timeout(180)
 def test_an_adaptive_cluster_begins_with_the_least_and_grows_with_the_work():
-    import time
-
     with client(Cluster(workers=2, adaptive=1)) as used:
         used.wait_for_workers(1)
         assert len(used.scheduler_info()["workers"]) == 1
@@ -71,3 +70,21 @@ def test_more_workers_than_gpus_are_refused(monkeypatch):
     assert worker_count(Cluster(kind="cuda")) == 2
     with pytest.raises(ConfigError, match="workers = 3"):
         worker_count(Cluster(kind="cuda", workers=3))
+
+
+def test_a_worker_that_has_most_of_its_memory_goes_on():
+    """Dask's would pause at 80 % and wait for data to be taken from them, of which ours have none."""
+
+    def fill(share: float) -> float:
+        import psutil
+        from distributed import get_worker
+
+        worker, process = get_worker(), psutil.Process()
+        limit = worker.memory_manager.memory_limit
+        worker.held = bytearray(b"1") * int(share * limit - process.memory_info().rss)
+        return process.memory_info().rss / limit
+
+    with local_client(Cluster(workers=1, memory_limit="900MB")) as client:
+        assert client.submit(fill, 0.87).result(timeout=60) > 0.82
+        time.sleep(2)  # its memory is looked at meanwhile
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
