@@ -24,12 +24,14 @@ from ..config import Cluster, Config
 from ..engines.base import PatchPair, estimate_antisymmetric
 from ..engines.chain import chained, load_engines
 from ..geometry import Lattice, Shape
+from ..intensity import Bins, stripe_profile
 from ..volumes import Volume
 from .driver import Driver, new_stamp
 from .flow import Stage
 from .foresee import foresee
 from .inputs import Image, as_volume
 from .rates import Rates, cache_file, engine_name, known_rates, this_machine
+from .seen import FLOOR
 from .store import RunStore, Status
 from .workload import Work
 
@@ -63,6 +65,7 @@ def calibrate(
             client.submit(_ready).result()
             found["start"] = time.perf_counter() - begin
             say("engine")
+            found |= client.submit(_intensity_seconds, pure=False).result()
             found["step"] = client.submit(_engine_seconds, config, _edge(config), pure=False).result()
             say("all stages")
             found |= _run(client, config, folder, found["step"])
@@ -144,6 +147,19 @@ def _disk(path: Path) -> dict[str, float]:
     path.unlink()
     mega = DISK_BYTES * 1e-6
     return {"write_mb_s": mega / (middle - begin), "read_mb_s": mega / (end - start)}
+
+
+def _intensity_seconds() -> dict[str, float]:
+    """Seconds a million voxels of what corrections of intensities are estimated from; windows of usual width."""
+    image = texture((96, 96, 96), 3).astype(np.float32)
+    bins = Bins.of(image)
+
+    def stripes() -> None:
+        wide = np.pad(image, ((0, 0), (10, 10), (0, 0)), mode="edge")
+        stripe_profile(wide, [2], 1, 11, (1, 1, image.shape[2]), FLOOR * bins.scale)
+
+    kinds: dict[str, Callable[[], Any]] = {"stripes": stripes, "histograms": lambda: bins.counts(image)}
+    return {what: min(_timed(work) for _ in range(REPEATS)) / (image.size * 1e-6) for what, work in kinds.items()}
 
 
 def _engine_seconds(config: Config, edge: int) -> float:

@@ -50,10 +50,8 @@ SAMPLE_ARRAYS = 60
 """float32 arrays of a block's size while a field is inverted and verified, or an image resampled."""
 TILE_ARRAYS = 12
 """And of a block of tiles with its halo, while these are compared."""
-INTENSITY_WORK = {"stripes": 5.0, "histograms": 2.0}
-"""Times the work of downsampling as many voxels (measured)."""
-INTENSITY_ARRAYS = 6
-"""float32 arrays of what is read at once, while intensities are measured."""
+INTENSITY_ARRAYS = 7
+"""float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
 REPORT_FILES = 20
 
 
@@ -180,7 +178,7 @@ class _Foreseen:
                 held = Amount.of(MILLION, wide).largest / MILLION
                 self._stage(
                     f"stages/{what}/{which}", f"{which}: {what}", blocks.counts,
-                    (("downsample", Amount.of(INTENSITY_WORK[what] * MILLION, wide)),),
+                    ((what, Amount.of(MILLION, wide)),),
                     writes=(Amount.same(4 * math.prod(unit), blocks.counts),),
                     memory=4 * INTENSITY_ARRAYS * (held if what == "stripes" else min(held, preprocess.BLOCK**3)),
                     **{"source" if own else "reads": (Amount.of(itemsize, whole_chunks(wide, chunks, grid.shape)),)},

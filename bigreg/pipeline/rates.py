@@ -34,6 +34,7 @@ class Rates:
         check       samples of the round trip
         warp        voxels of the warped image, with its figures
         downsample  voxels that block means are taken of
+        stripes, histograms  voxels that the corrections of an image's intensities are estimated from
         affine      voxels of both small images
     Of one worker, in MB a second before compression, chunks that are in memory already:
         decode_mb_s, encode_mb_s   arrays of the run;  source_mb_s: the given images
@@ -53,6 +54,8 @@ class Rates:
     check: float = 0.25
     warp: float = 0.5
     downsample: float = 0.02
+    stripes: float = 0.25
+    histograms: float = 0.025
     affine: float = 8.0
     decode_mb_s: float = 700.0
     encode_mb_s: float = 150.0

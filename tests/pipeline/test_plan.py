@@ -268,6 +268,8 @@ def test_a_calibration_measures_every_rate(tmp_path):
     assert 0 < rates.stored <= 1 and rates.looks >= 1
     for name in ("step", "patch", "compose", "field", "check", "warp", "affine", "report", "start", "schedule"):
         assert getattr(rates, name) > 0, name
+    for name in ("stripes", "histograms"):
+        assert getattr(rates, name) > 0, name
     assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
 
 
