@@ -127,11 +127,19 @@ class Landmarks(Section):
     path         BigWarp's CSV, or one with columns fixed_z ... moving_x, um
     weight       against the 1 that the images have where they are sure
     accuracy_um  how exactly the points were set; a level's voxel where that is larger
+    spline       begin with a thin-plate spline through the pairs, where they say more than an affine can
     """
 
     path: str | None = None
     weight: float = Field(10.0, gt=0)
     accuracy_um: float | None = Field(None, gt=0)
+    spline: bool = False
+
+    @model_validator(mode="after")
+    def _pairs_for_the_spline(self) -> Landmarks:
+        if self.spline and self.path is None:
+            raise ValueError("spline needs pairs to go through: give landmarks.path")
+        return self
 
 
 class Ladder(Section):

@@ -33,6 +33,11 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
     given = given_start(config, volumes)
     if given.run is None:
         return config, given
+    if config.landmarks.spline:
+        raise ConfigError(
+            f"affine.start '{path}' is a run, whose maps this one would begin with, and landmarks.spline true would "
+            "begin with others; leave one out"
+        )
     frames = given.frames(*(volumes[w].grid() for w in IMAGES))
     wanted = np.asarray(given.run.lattice.grid.spacing) * (1 + 1e-6)
 

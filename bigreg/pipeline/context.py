@@ -59,6 +59,10 @@ class Context:
         return {plan.index: plan for plan in ladder(self.frames, self.config)}
 
     @property
+    def coarsest(self) -> LevelPlan:
+        return self.levels[max(self.levels)]
+
+    @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -101,9 +105,11 @@ class Context:
     def half_map(self, level: int, which: str) -> tuple[Array, Grid] | None:
         """The stored displacement mid-space -> `which` after a level (um, mid-space), and its grid; None before any.
 
-        Before the coarsest level it is that of the run that this one starts from.
+        Before the coarsest level it is that of the run, or of the spline, that this one starts from.
         """
         if level not in self.levels:
+            if self.config.landmarks.spline:
+                return self.array(PLACE, which), self.coarsest.lattice.grid
             if self.given is None or self.given.run is None:
                 return None
             return self.array(PLACE, which), self.given.run.lattice.grid

@@ -17,7 +17,21 @@ from ..quality.metrics import ErrorHistogram
 from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from ..volumes.multiscale import CHUNKS, SHARDS, clipped
-from . import compose, confidence, estimate, fields, given, images, masks, preprocess, start, steering, stitch, warp
+from . import (
+    compose,
+    confidence,
+    estimate,
+    fields,
+    given,
+    images,
+    masks,
+    preprocess,
+    spline,
+    start,
+    steering,
+    stitch,
+    warp,
+)
 from .context import IMAGES
 from .engines import EngineChoice, engine_choice
 from .flow import Need, of_finer
@@ -200,6 +214,15 @@ class _Foreseen:
         self.phase += 1
 
     def _given_maps(self) -> None:
+        if self.config.landmarks.spline:
+            shape, one = (3, *self.levels[max(self.levels)].lattice.grid.shape), (1, 1, 1)
+            both = Amount.same(2 * 4 * math.prod(shape), one)
+            title = "spline through landmarks"
+            self._stage("stages/start", title, one, (), len(spline.METRICS), writes=(both,), memory=both.largest)
+            for which in IMAGES:
+                self._array(f"{given.PLACE}/{which}", shape, shape, 4)
+            self.phase += 1
+            return
         if self.start_from is None or self.start_from.run is None:
             return
         blocks = given.blocks(self.start_from.run)

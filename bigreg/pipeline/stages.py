@@ -14,7 +14,7 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, confidence, estimate, fields, given, images, preprocess, start, steering, stitch, warp
+from . import compose, confidence, estimate, fields, given, images, preprocess, spline, start, steering, stitch, warp
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -106,7 +106,11 @@ class Stages:
         return start.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
 
     def _given_maps(self) -> None:
-        """The half-way maps of the run that this one starts from."""
+        """The half-way maps of the run, or of the spline, that this one starts from."""
+        if self.context.config.landmarks.spline:
+            spline.create(self.store, self.context.coarsest)
+            self._run(Stage("stages/start", "spline through landmarks", ONE, spline.begin, metrics=spline.METRICS))
+            return
         if self.context.given is None or self.context.given.run is None:
             return
         given.create(self.store, self.context.given.run)
@@ -306,7 +310,9 @@ class Stages:
             grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
             stages += [(s.name, s.title, s.blocks) for s in preprocess.stages(config, which, grid)]
         stages.append(("stages/affine", "global affine", 1))
-        if self.context.given is not None and self.context.given.run is not None:
+        if config.landmarks.spline:
+            stages.append(("stages/start", "spline through landmarks", 1))
+        elif self.context.given is not None and self.context.given.run is not None:
             stages.append(("stages/start", "maps to start from", len(given.blocks(self.context.given.run))))
         levels = ladder(frames, config)
         for level in levels:

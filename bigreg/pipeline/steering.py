@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..geometry import Lattice, Shape
 from ..transforms.affine import apply_affine
 from ..transforms.agreement import agreement
-from ..transforms.landmarks import read_pairs
+from ..transforms.landmarks import LEAST_AFFINE, read_pairs, spans_volume
 from ..transforms.maps import Field
 from ..transforms.positions import Positions
 from .context import IMAGES, Context, field_reader
@@ -71,6 +71,11 @@ def given_pairs(config: Config, volumes: dict[str, Any]) -> tuple[Config, np.nda
             raise InputError(
                 f"landmarks '{local}': {len(points) - inside.sum()} of {len(points)} {which} points lie outside the "
                 f"{which} image, from {low} to {high} um; give them in um of its world"
+            )
+        if config.landmarks.spline and not spans_volume(points):
+            raise InputError(
+                f"landmarks '{local}': a spline needs {LEAST_AFFINE} pairs that do not lie in one plane, the "
+                f"{len(points)} {which} points do; add some, or leave landmarks.spline false"
             )
     config = config.model_copy(update={"landmarks": config.landmarks.model_copy(update={"path": str(local)})})
     return config, np.concatenate(found, axis=1)
@@ -150,14 +155,15 @@ def _in_mid_space(context: Context, level: LevelPlan, which: str, points: np.nda
     """(N, 3) points of an image's world to mid-space through the inverse of its map so far; NaN where there is none."""
     target = apply_affine(context.frames.to_mid(which), points)
     coarser = context.half_map(level.index + 1, which)
-    if coarser is None:
-        return target
-    array, grid = coarser
-    field = Field(field_reader(array), grid)
+    return target if coarser is None else before(target, Field(field_reader(coarser[0]), coarser[1]))
+
+
+def before(target: np.ndarray, field: Field) -> np.ndarray:
+    """(N, 3) points that a map takes to `target`; NaN where none is found."""
     found = target.copy()
     missed = target - field.points(found)[0]
     step = np.ones((len(found), 1))
-    tolerance = 0.01 * min(grid.spacing)
+    tolerance = 0.01 * min(field.grid.spacing)
     for _ in range(60):
         if np.abs(missed).max() < tolerance:
             break
@@ -166,7 +172,7 @@ def _in_mid_space(context: Context, level: LevelPlan, which: str, points: np.nda
         better = (np.linalg.norm(left, axis=1) < np.linalg.norm(missed, axis=1))[:, None]
         found, missed = np.where(better, trial, found), np.where(better, left, missed)
         step = np.where(better, np.minimum(1.5 * step, 1.0), 0.5 * step)
-    found[np.abs(missed).max(1) > 0.5 * min(grid.spacing)] = np.nan
+    found[np.abs(missed).max(1) > 0.5 * min(field.grid.spacing)] = np.nan
     return found
 
 

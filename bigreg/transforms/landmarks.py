@@ -129,6 +129,17 @@ def write_bigwarp(path: Path, fixed: np.ndarray, moving: np.ndarray) -> None:
         file.write(bigwarp_text(landmarks(fixed, moving)))
 
 
+def spans_volume(points: np.ndarray) -> bool:
+    """Whether points (N, 3) do not lie in one plane."""
+    return len(points) >= LEAST_AFFINE and _flatness(points)[2] > FLAT
+
+
+def _flatness(points: np.ndarray) -> np.ndarray:
+    """(3,) extents of points about their middle, largest first, as parts of the largest."""
+    extent = np.linalg.svd(points - points.mean(0), compute_uv=False)
+    return extent / max(extent[0], 1e-300)
+
+
 def fit(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """The 4 x 4 that takes fixed points nearest to the moving ones: affine from 4 pairs on, rigid from 3.
 
@@ -140,9 +151,7 @@ def fit(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     middle = fixed.mean(0), moving.mean(0)
     f, m = fixed - middle[0], moving - middle[1]
     for name, points in (("fixed", f), ("moving", m)):
-        extent = np.linalg.svd(points, compute_uv=False)
-        least = extent[2] if count >= LEAST_AFFINE else extent[1]
-        if least <= FLAT * extent[0]:
+        if _flatness(points)[2 if count >= LEAST_AFFINE else 1] <= FLAT:
             where = "plane: add a pair outside of it, or give three for a rigid start" if count > 3 else "line: add one"
             raise InputError(f"the {count} {name} landmarks lie in one {where}")
     if count >= LEAST_AFFINE:
