@@ -6,9 +6,10 @@ over n samples is (1 - r^2)^(-n/2); the mean length of the steps, weighted so, i
 large where another place fits better (a wrong match), where all places fit alike (no texture, or noise that hides it),
 and where nothing fits (missing tissue, too large a motion). A logistic model weighs it together with the local
 correlation, with the structure that there is and how much of it lies along the direction that has least, here and
-around, and with how far the edge of the images is. Its weights come from pairs with a known answer
-(tests/benchmarks/confidence.py). Where overlapping patches disagreed, the risk is at least that of a normal error of
-that size.
+around, with how sensitive a match is to what the images differ in, noise above all, and with how far the edge of the
+images is. How the map bends is left out, though it would tell more of these pairs: a map that does not move where it
+should is not right. Its weights come from pairs with a known answer (tests/benchmarks/confidence.py).
+Where overlapping patches disagreed, the risk is at least that of a normal error of that size.
 
 Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
 """
@@ -23,6 +24,7 @@ from scipy import ndimage, special
 
 from ..similarity import local_correlation
 from .confidence_cpu import step_sums
+from .confidence_model import BIAS, FAR, MODEL, Model
 
 TILE = 8
 """Voxels along an axis of a tile."""
@@ -30,7 +32,7 @@ HALO = 4
 """Tiles around a box of tiles that their features depend on."""
 LARGE = 2.0
 """Voxels; an error above this is what is looked for."""
-RISKY = 0.17
+RISKY = 0.15
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
 """Of `detail`: a tile with less has nothing to be compared, whatever there is around it."""
@@ -38,35 +40,12 @@ STRUCTURED = 1.0
 STEP, REACH = 2, 2  # voxels of one step, and steps to either side along each axis
 RADIUS = 3  # voxels of the window of the local correlation
 NOISE = 0.02  # intensity SD, of images scaled to about 0 .. 1, that means nothing
+MOST_EVIDENCE = 1e4  # 1 / voxel^2: surer is no surer
 SAMPLES = 8.0  # independent ones in a window: neighbours are alike, and a window moves not quite as one
-FEATURES = ("shift", "shift_around", "local", "local_around", "texture", "curvature", "curvature_around", "edge")
-SQUARED = ("shift_around", "local_around", "texture", "curvature")
-"""Those of which the model has all products of two."""
-WEIGHTS: dict[str, float] = {
-    "shift": 1.0307,
-    "shift_around": -0.2008,
-    "local": -2.3965,
-    "local_around": -3.7111,
-    "texture": 0.7715,
-    "curvature": -1.2893,
-    "curvature_around": 0.5873,
-    "edge": -2.6193,
-    "shift_around * shift_around": -0.1453,
-    "shift_around * local_around": -0.4376,
-    "shift_around * texture": 0.8017,
-    "shift_around * curvature": -0.3366,
-    "local_around * local_around": 0.3258,
-    "local_around * texture": 1.4099,
-    "local_around * curvature": 0.1207,
-    "texture * texture": 0.4323,
-    "texture * curvature": 0.3604,
-    "curvature * curvature": 0.0593,
-}
-BIAS = -1.0372
 
 
 def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
-    """FEATURES and `detail` of the tiles of a box, each (tiles z, y, x); NaN where under half of a tile is in `mask`.
+    """The model's features of the tiles of a box, each (tiles z, y, x); NaN where under half of a tile is in `mask`.
 
     fixed, moving   images about 0 .. 1 on one grid of whole tiles, moving as the map brings it onto fixed
     mask            bool, where both are known
@@ -77,9 +56,11 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     local       local correlation in windows of 2 RADIUS + 1 voxels, by its inverse hyperbolic tangent
     texture     log of the SD of fixed in a tile's window, in units of NOISE
     curvature   log of the RMS change of fixed a voxel along the direction with least of it, in units of NOISE
+    evidence    log of what both images say of a displacement along the direction of which they say least: the precision
+                (1 / voxel^2) of a match of a tile by the gradients that they share and by what they differ in
     edge        share of the 5^3 tiles around that is known: at the edge of the images there are fewer neighbours
-    detail      as texture, of the tile alone; not a feature, it tells sample from the empty space beside it
-    The first, second and fourth also as their mean over the tiles around.
+    detail      as texture, of the tile alone
+    The first, second and fourth also as their mean over the tiles around, evidence as those over 3^3 and 5^3.
     """
     own = _cells(mask.astype(np.float32), TILE) / TILE**3
     (f, known), (m, _) = (_coarse(image, mask, STEP) for image in (fixed, moving))
@@ -88,7 +69,13 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     tensors = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (fixed, moving, mask))
     local = local_correlation(*tensors, radius=RADIUS, noise=NOISE).numpy()
     local = _cells(local if signed else np.abs(local), TILE) / np.maximum(own * TILE**3, 1)
-    least = _least_curvature(f, known)
+    gradients = _gradient(f), _gradient(m)
+    least = np.sqrt(_least(_tensor(gradients[0], gradients[0], known)))
+    unlike = (deviation**2 + NOISE**2) * (1 - np.minimum(correlation[len(correlation) // 2], 0.999) ** 2)
+    shared = _tensor(*gradients, known)
+    if not signed:
+        shared = shared * np.sign(np.trace(shared))
+    evidence = np.minimum((TILE // STEP) ** 3 * _least(shared) / unlike, MOST_EVIDENCE)
     found = {
         "shift": np.log(0.1 + shift),
         "shift_around": np.log(0.1 + _around(shift, own)),
@@ -97,25 +84,29 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
         "texture": np.log(0.1 + deviation / NOISE),
         "curvature": np.log(0.02 + least / NOISE),
         "curvature_around": np.log(0.02 + _around(least, own) / NOISE),
+        "evidence": np.log(1e-3 + _around(evidence, own, 1)),
+        "evidence_around": np.log(1e-3 + _around(evidence, own)),
         "detail": np.log(0.1 + _deviation(f, known, TILE // STEP) / NOISE),
         "edge": ndimage.uniform_filter((own >= 0.5).astype(np.float32), 5, mode="constant"),
     }
     return {name: np.where(own >= 0.5, values, np.nan).astype(np.float32) for name, values in found.items()}
 
 
-def terms(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the model weighs: the features, and the products of two of SQUARED."""
-    products = {f"{a} * {b}": found[a] * found[b] for i, a in enumerate(SQUARED) for b in SQUARED[i:]}
-    return {**{name: found[name] for name in FEATURES}, **products}
+def terms(found: dict[str, np.ndarray], model: Model = MODEL) -> np.ndarray:
+    """(terms, ...) what a model weighs: the standard scores of the features, and all products of two of them."""
+    scores = np.stack([np.clip((found[name] - row[0]) / row[1], -FAR, FAR) for name, row in model.items()])
+    return np.concatenate([scores, *(scores[k] * scores[k:] for k in range(len(scores)))])
 
 
-def risk(found: dict[str, np.ndarray], disagreement: np.ndarray | None = None) -> np.ndarray:
+def risk(
+    found: dict[str, np.ndarray], disagreement: np.ndarray | None = None, *, model: Model = MODEL, bias: float = BIAS
+) -> np.ndarray:
     """The probability that a tile is off by more than LARGE voxels, 0 .. 1, of its features; NaN stays.
 
     disagreement   SD (tiles) of overlapping patches before blending, voxels
     """
-    total = BIAS + sum(WEIGHTS[name] * values for name, values in terms(found).items())
-    out = special.expit(total)
+    weights = [row[2] for row in model.values()] + [w for row in model.values() for w in row[3]]
+    out = special.expit(bias + np.tensordot(np.array(weights), terms(found, model), 1))
     if disagreement is not None:
         least = special.erfc(LARGE / np.maximum(disagreement, 1e-6) / np.sqrt(2))
         out = np.where(np.isnan(out), out, np.maximum(out, least))
@@ -179,17 +170,25 @@ def _expected_shift(correlation: np.ndarray) -> np.ndarray:
     return np.tensordot(length, weight, 1) / weight.sum(0)
 
 
-def _least_curvature(f: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(tiles) RMS change of intensity a voxel along the direction in which it changes least, around each tile.
+def _gradient(image: np.ndarray) -> list[np.ndarray]:
+    """Change of intensity a voxel along each axis, of an image in voxels of a step."""
+    return [np.gradient(image, float(STEP), axis=a) if image.shape[a] > 1 else np.zeros_like(image) for a in range(3)]
 
-    The square root of the smallest eigenvalue of the mean outer product of the gradient: what a Gauss-Newton step knows
-    of that direction. It is small on an edge or a fibre, along which a match can slide.
-    """
-    gradient = [np.gradient(f, float(STEP), axis=a) if f.shape[a] > 1 else np.zeros_like(f) for a in range(3)]
+
+def _tensor(a: list[np.ndarray], b: list[np.ndarray], known: np.ndarray) -> np.ndarray:
+    """(3, 3, tiles) mean outer product of two gradients over a tile and its neighbours, its symmetric part."""
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
-    sums = np.stack([_cells(gradient[i] * gradient[j] * known, TILE // STEP) for i, j in pairs])
+    sums = np.stack([_cells((a[i] * b[j] + a[j] * b[i]) * (0.5 * known), TILE // STEP) for i, j in pairs])
     sums = ndimage.uniform_filter(sums, (0, 3, 3, 3), mode="constant")
     count = ndimage.uniform_filter(_cells(known.astype(np.float32), TILE // STEP), 3, mode="constant")
-    a, b, c, d, e, g = sums / np.maximum(count, 1e-6)
-    matrix = np.stack([np.stack([a, d, e], -1), np.stack([d, b, g], -1), np.stack([e, g, c], -1)], -1)
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(matrix)[..., 0], 0)).astype(np.float32)
+    zz, yy, xx, zy, zx, yx = sums / np.maximum(count, 1e-6)
+    return np.array([[zz, zy, zx], [zy, yy, yx], [zx, yx, xx]])
+
+
+def _least(tensor: np.ndarray) -> np.ndarray:
+    """(tiles) smallest eigenvalue, at least 0: what a Gauss-Newton step knows of the direction of which it knows least.
+
+    It is small on an edge or a fibre, along which a match can slide.
+    """
+    values = np.linalg.eigvalsh(np.moveaxis(tensor, (0, 1), (-2, -1)))[..., 0]
+    return np.maximum(values, 0).astype(np.float32)

@@ -4,11 +4,10 @@
     python tests/benchmarks/confidence.py fit WORK                      fit the model on the cases CALIBRATED
     python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
 
-DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. The weights are fitted
-on the cases CALIBRATED; features were chosen with an eye on CHOSEN too, and the threshold on all but CALIBRATED; JUDGED
-share no image with CALIBRATED and no seed with either. A tile counts where its true place lies in the moving image for
-most of it; its error is the mean over its voxels. The weights that `fit` prints are those of
-bigreg/quality/confidence.py.
+DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. Model and threshold were
+chosen by how well they tell each of CALIBRATED when it is not fitted on, and the model is fitted on all of them.
+JUDGED, one case of each image and each failure, shares no seed with them. A tile counts where its true place lies in
+the moving image for most of it; its error is the mean over its voxels. `fit` prints quality/confidence_model.py.
 """
 
 from __future__ import annotations
@@ -26,25 +25,27 @@ from scipy.spatial.transform import Rotation
 import bigreg
 from bigreg.phantom import make_pair
 from bigreg.pipeline import confidence
-from bigreg.quality.confidence import BIAS, FEATURES, LARGE, RISKY, TILE, WEIGHTS, terms
+from bigreg.quality.confidence import LARGE, RISKY, TILE, risk, terms
+from bigreg.quality.confidence_model import MODEL
 from bigreg.quality.metrics import min_jacobian
 
 SHAPE = (56, 80, 96)
 SETTINGS = ["affine.kind=none", "blocks.core=40", "blocks.halo=12", "ladder.samples=2"]
 CALIBRATED = (
     "left-1-plain", "left-2-missing", "left-3-blank", "left-4-noise", "left-5-far", "left-6-missing", "left-7-far",
-    "phantom-1-missing", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain",
+    "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "right-51-noise", "right-56-missing",
+    "right-61-far", "right-71-missing", "right-77-blank",
+    "second-14-noise", "second-15-far", "second-20-missing", "second-52-blank", "second-62-missing", "second-66-noise",
+    "second-72-far", "second-76-noise",
     "template-6-missing", "template-7-plain", "template-8-noise",
+    "brain-16-missing", "brain-17-far", "brain-18-noise", "brain-23-plain", "brain-54-blank", "brain-55-far",
+    "brain-63-missing", "brain-64-plain", "brain-73-missing", "brain-74-noise", "brain-78-far",
+    "phantom-1-missing", "phantom-3-noise", "phantom-4-blank", "phantom-5-plain", "phantom-22-missing",
+    "phantom-53-far", "phantom-65-missing", "phantom-75-blank",
 )  # fmt: skip
-CHOSEN = (
-    "right-11-missing", "right-12-far", "right-13-blank", "right-19-plain", "second-14-noise", "second-15-far",
-    "second-20-missing", "brain-16-missing", "brain-18-noise", "brain-23-plain", "phantom-22-missing",
-    "right-51-noise", "right-56-missing", "second-52-blank", "phantom-53-far", "brain-17-far", "brain-54-blank",
-    "brain-55-far",
-)  # fmt: skip
-JUDGED = (
-    "right-61-far", "second-62-missing", "second-66-noise", "brain-63-missing", "brain-64-plain", "phantom-65-missing",
-)  # fmt: skip
+SOURCES = ("left", "right", "second", "template", "brain", "phantom")
+FAILURES = ("plain", "missing", "blank", "noise", "far")
+JUDGED = tuple(f"{s}-{100 + 10 * i + j}-{f}" for i, s in enumerate(SOURCES) for j, f in enumerate(FAILURES))
 
 
 def images(data: Path) -> dict[str, Callable[[], tuple[np.ndarray, tuple[float, ...]]]]:
@@ -174,8 +175,8 @@ def errors(run: bigreg.Run, case: dict) -> np.ndarray:
     return np.where(inside, error, np.nan).reshape(shape)
 
 
-def tiles_of(work: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(N, terms) what the model weighs and (N,) mean error in voxels of the tiles of a case, made once and kept."""
+def tiles_of(work: Path, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The features, (N,) each, and (N,) mean error in voxels of the tiles of a case, made once and kept."""
     path = work / f"{name}.feat.npz"
     if not path.exists():
         case, run = np.load(work / f"{name}.npz"), bigreg.open_run(str(work / f"{name}.zarr"))
@@ -189,15 +190,15 @@ def tiles_of(work: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         known = np.isfinite(error).mean((1, 3, 5)) >= 0.5
         error = np.where(known, np.nanmean(np.where(known[:, None, :, None, :, None], error, 0), (1, 3, 5)), np.nan)
         np.savez(path, error=error, **found)
-    data = np.load(path)
-    values = np.stack([v.ravel() for v in terms({k: data[k] for k in FEATURES}).values()], 1).astype(float)
-    error = data["error"].ravel()
-    use = np.isfinite(values).all(1) & np.isfinite(error)
-    return values[use], error[use]
+    with np.load(path) as kept:
+        data = {key: kept[key].ravel().astype(float) for key in kept}
+    use = np.all([np.isfinite(values) for values in data.values()], axis=0)
+    error = data.pop("error")[use]
+    return {key: data[key][use] for key in MODEL}, error
 
 
-def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-3) -> tuple[np.ndarray, float]:
-    """Weights and bias of a logistic regression, ridge on standardised columns, by Newton's method."""
+def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-4) -> tuple[np.ndarray, float]:
+    """Weights (terms,) and bias of a logistic regression of (N, terms), ridge on standardised columns, by Newton."""
     middle, scale = values.mean(0), values.std(0) + 1e-9
     z = np.c_[(values - middle) / scale, np.ones(len(values))]
     penalty = ridge * np.r_[np.ones(values.shape[1]), 0.0]
@@ -210,41 +211,56 @@ def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-3) -> 
     return weights, float(b[-1] - (weights * middle).sum())
 
 
+def model_of(cases: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> tuple[dict[str, tuple], float]:
+    """What quality/confidence_model.py holds, of the tiles of some cases."""
+    found = {name: np.concatenate([features[name] for features, _ in cases]) for name in MODEL}
+    scales = {name: (round(float(v.mean()), 4), round(float(v.std()), 4)) for name, v in found.items()}
+    large = np.concatenate([error for _, error in cases]) > LARGE
+    weights, bias = fit_logistic(terms(found, {name: (*s, 0.0, ()) for name, s in scales.items()}).T, large)
+    weights, model = weights.round(4).tolist(), {}
+    products = weights[len(scales) :]
+    for place, (name, scale) in enumerate(scales.items()):
+        own, products = products[: len(scales) - place], products[len(scales) - place :]
+        model[name] = (*scale, weights[place], tuple(own))
+    return model, round(bias, 4)
+
+
 def fit(work: Path) -> None:
-    """Print the weights from the cases CALIBRATED."""
-    values, error = (np.concatenate(parts) for parts in zip(*(tiles_of(work, n) for n in CALIBRATED), strict=True))
-    weights, bias = fit_logistic(values, (error > LARGE).astype(float))
-    names = terms(dict.fromkeys(FEATURES, np.zeros(())))
-    print("WEIGHTS = {")
-    for name, weight in zip(names, weights, strict=True):
-        print(f'    "{name}": {weight:.4f},')
-    print(f"}}\nBIAS = {bias:.4f}")
+    """Print the model of the cases CALIBRATED, and what it tells of each when it is fitted on the others."""
+    cases = [tiles_of(work, name) for name in CALIBRATED]
+    model, bias = model_of(cases)
+    print("MODEL: dict[str, tuple[float, float, float, tuple[float, ...]]] = {")
+    for name, row in model.items():
+        print(f'    "{name}": {row},')
+    print(f"}}\nBIAS = {bias}\n")
+    found = []
+    for left_out in range(len(cases)):
+        model, bias = model_of([case for number, case in enumerate(cases) if number != left_out])
+        found.append(risk(cases[left_out][0], model=model, bias=bias))
+    risks, large = np.concatenate(found), np.concatenate([error for _, error in cases]) > LARGE
+    for recall in (0.9, 0.91, 0.92, 0.93, 0.94):
+        threshold = np.quantile(risks[large], 1 - recall)
+        precision = large[risks >= threshold].mean()
+        print(f"each by a model of the others: from {threshold:.3f} on recall {recall}, precision {precision:.3f}")
 
 
 def judge(work: Path) -> None:
-    """A table of what is flagged by the weights of the package, of each case and of all, for both kinds of cases."""
-    names = list(terms(dict.fromkeys(FEATURES, np.zeros(()))))
-    weights = np.array([WEIGHTS[name] for name in names])
-    for title, cases in (("calibrated", CALIBRATED), ("chosen", CHOSEN), ("judged", JUDGED)):
+    """A table of what the package flags of each case and of all, for both kinds of cases."""
+    for title, cases in (("calibrated", CALIBRATED), ("judged", JUDGED)):
         print(f"\n| {title} | tiles | above 2 voxels | flagged | recall | precision |\n|---|---|---|---|---|---|")
-        found = [(n, *tiles_of(work, n)) for n in cases]
-        rows = [*found, ("all", *(np.concatenate(v) for v in list(zip(*found, strict=True))[1:]))]
-        for name, values, error in rows:
-            flagged, large = special.expit(values @ weights + BIAS) >= RISKY, error > LARGE
-            both = (flagged & large).sum()
-            recall, precision = both / max(large.sum(), 1), both / max(flagged.sum(), 1)
-            shares = f"{large.mean():.1%} | {flagged.mean():.1%} | {recall:.2f} | {precision:.2f}"
-            print(f"| {name} | {len(error)} | {shares} |")
-
-    values, error = (np.concatenate(v) for v in zip(*(tiles_of(work, n) for n in (*CHOSEN, *JUDGED)), strict=True))
-    risks, large = special.expit(values @ weights + BIAS), error > LARGE
-    flagged = risks >= RISKY
-    both = (flagged & large).sum()
-    print(f"\nall that nothing was fitted on: recall {both / large.sum():.3f}, precision {both / flagged.sum():.3f}")
-    print("share above 2 voxels where the risk is " + ", ".join(
-        f"{low / 10:g} .. {low / 10 + 0.1:g}: {large[(risks * 10).astype(int).clip(0, 9) == low].mean():.2f}"
-        for low in range(10)
-    ))  # fmt: skip
+        found = [(name, *tiles_of(work, name)) for name in cases]
+        rows = [(name, risk(features), error > LARGE) for name, features, error in found]
+        risks, large = (np.concatenate(v) for v in list(zip(*rows, strict=True))[1:])
+        for name, own, wrong in [*rows, ("all", risks, large)]:
+            flagged = own >= RISKY
+            both = (flagged & wrong).sum()
+            recall, precision = both / max(wrong.sum(), 1), both / max(flagged.sum(), 1)
+            shares = f"{wrong.mean():.1%} | {flagged.mean():.1%} | {recall:.3f} | {precision:.3f}"
+            print(f"| {name} | {len(own)} | {shares} |")
+        print("share above 2 voxels where the risk is " + ", ".join(
+            f"{low / 10:g} .. {low / 10 + 0.1:g}: {large[(risks * 10).astype(int).clip(0, 9) == low].mean():.2f}"
+            for low in range(10)
+        ))  # fmt: skip
 
 
 def main() -> None:
@@ -253,7 +269,7 @@ def main() -> None:
     maker = verbs.add_parser("make")
     maker.add_argument("data", type=Path)
     maker.add_argument("work", type=Path)
-    maker.add_argument("cases", nargs="*", default=[*CALIBRATED, *CHOSEN, *JUDGED])
+    maker.add_argument("cases", nargs="*", default=[*CALIBRATED, *JUDGED])
     for verb in ("fit", "judge"):
         verbs.add_parser(verb).add_argument("work", type=Path)
     args = parser.parse_args()

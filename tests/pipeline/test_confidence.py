@@ -70,5 +70,4 @@ def test_places_that_went_wrong_are_flagged(thread_client, tmp_path):
     flagged = risk[known] >= RISKY
     assert 0.05 < large.mean() < 0.7
     assert (flagged & large).sum() / large.sum() >= 0.9
-    # How many of the flagged are wrong is measured in tests/benchmarks/confidence.py; here: more than of all places.
-    assert (flagged & large).sum() / flagged.sum() > large.mean()
+    assert (flagged & large).sum() / flagged.sum() >= 0.5

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bigreg.quality.confidence import FEATURES, HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk
+from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk
 from bigreg.quality.confidence_cpu import step_sums
+from bigreg.quality.confidence_model import MODEL
 
 SHAPE = (88, 96, 104)
 TILES = tuple(n // TILE for n in SHAPE)
@@ -35,8 +36,8 @@ def seen(anatomy, error, noise=0.01, seed=1):
     return tuple((i + rng.normal(0, noise, SHAPE)).astype(np.float32) for i in (anatomy, moving))
 
 
-def described(fixed, moving, mask=None):
-    return features(fixed, moving, np.ones(SHAPE, bool) if mask is None else mask)
+def described(fixed, moving, mask=None, **more):
+    return features(fixed, moving, np.ones(SHAPE, bool) if mask is None else mask, **more)
 
 
 def test_places_that_are_off_by_more_than_two_voxels_are_flagged(anatomy):
@@ -75,6 +76,15 @@ def test_along_an_edge_the_least_curvature_is_small():
     assert edge < full - 1.0
 
 
+def test_evidence_falls_with_noise_and_is_the_same_for_inverted_contrast(anatomy):
+    right = np.zeros((3, *SHAPE))
+    clean, noisy = (described(*seen(anatomy, right, noise=n))["evidence"].mean() for n in (0.01, 0.3))
+    assert noisy < clean - 2
+    fixed, moving = seen(anatomy, right)
+    inverted = described(fixed, 1 - moving, signed=False)["evidence"]
+    assert np.allclose(inverted, described(fixed, moving)["evidence"], atol=0.05)
+
+
 def test_a_tile_beside_the_sample_has_no_detail_of_its_own(anatomy):
     anatomy = anatomy.copy()
     anatomy[:, :, 48:] = 0.0
@@ -95,7 +105,8 @@ def test_features_of_blocks_with_halo_are_those_of_the_whole(anatomy):
     box = tuple(slice(a * TILE, b * TILE) for a, b in zip(low, high, strict=True))
     part = features(fixed[box], moving[box], mask[box])
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
-    for name in FEATURES:
+    assert set(MODEL) <= set(part)
+    for name in part:
         expected = whole[name][tuple(map(slice, start, stop))]
         assert np.allclose(part[name][inner], expected, atol=2e-3, equal_nan=True), name
 
@@ -109,8 +120,7 @@ def test_where_the_images_do_not_overlap_nothing_is_told(anatomy):
 
 def test_inverted_contrast_counts_only_where_it_may(anatomy):
     fixed, moving = seen(anatomy, np.zeros((3, *SHAPE)))
-    mask = np.ones(SHAPE, bool)
-    signed, free = (risk(features(fixed, 1 - moving, mask, signed=s)).mean() for s in (True, False))
+    signed, free = (risk(described(fixed, 1 - moving, signed=s)).mean() for s in (True, False))
     assert signed > 0.9 and free < RISKY
 
 
