@@ -54,6 +54,8 @@ class LaunchPanel(QWidget):
         self._watch = QTimer(self)
         self._watch.setInterval(LOOK_MS)
         self._watch.timeout.connect(self._look)
+        # While one fills in the form; without a word about what fails, as the preview itself will meet it.
+        self._warming = self._work.start(self.previewer.warm, "Preview", failed=lambda error: None, bar=False)
 
     # ------------------------------------------------------------------------------------------------------ controls
 
@@ -234,6 +236,7 @@ class LaunchPanel(QWidget):
             self._previewing.cancel()
             return
         self._again = False
+        self._warming.cancel()  # what is not loaded by now, this loads
         launch, level = self.form.launch, self.level.currentIndex()
         seen = [layer for layer in self.viewer.layers if layer.ndim == 3]
         centre = centre_of(self.viewer) if seen else None

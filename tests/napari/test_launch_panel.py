@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from bigreg.pipeline.store import RunStore
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
+from napari_bigreg import preview
 from napari_bigreg.launch_model import Choice, Launch
 from napari_bigreg.launch_panel import LaunchPanel
 from napari_bigreg.linked_views import centre_on
@@ -131,6 +134,36 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
     press(qtbot, panel.try_it)
     until(lambda: "outside of fixed" in panel.message.text())
+
+
+def test_what_a_preview_needs_is_loaded_while_the_form_is_filled_in(
+    launch, make_napari_viewer, qtbot, until, monkeypatch
+):
+    monkeypatch.setattr(preview, "_warmed", threading.Event())
+    viewer = make_napari_viewer()
+    panel = LaunchPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Launch")
+    assert panel._warming.running and not panel.bar.isVisible()
+    until(lambda: not panel._warming.running, 500)
+    assert preview._warmed.is_set() and panel.message.text() == "" and not panel.cancel.isEnabled()
+    folder = Path(panel.previewer.boxes.start).parents[1]
+    panel.close()
+    until(lambda: not folder.exists())
+
+
+def test_closing_the_panel_ends_a_preview_and_removes_its_files(panel, qtbot, until):
+    press(qtbot, panel.try_it)
+    until(lambda: panel.previewer.boxes is not None, 500)
+    folder = Path(panel.previewer.boxes.start).parents[1]
+    panel.close()
+    until(lambda: not folder.exists() and panel.previewer._client is None)
+
+
+def test_an_error_of_a_preview_shows_its_text(panel, qtbot, until):
+    panel.form.images["moving"].path.setText("nowhere.ome.zarr")
+    press(qtbot, panel.try_it)
+    until(lambda: "nowhere.ome.zarr" in panel.form.images["moving"].error.text())
+    assert "moving" in panel.message.text() and not panel.cancel.isEnabled()
 
 
 def test_a_preview_is_cancelled(panel, qtbot, until):
