@@ -125,11 +125,14 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     qtbot.mouseClick(panel.after, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.after.height() // 2))
     assert not layers["preview: after"].visible and layers["preview: before"].visible
     until(lambda: panel._previewing is None, 500)
-    old = panel.viewer.layers["preview: after"]
+    layer, old = layers["preview: after"], layers["preview: after"].data
+    layer.contrast_limits = (7.0, 77.0)
     panel.live.setChecked(True)
     panel.form.overrides.rows[3][2].setText("[3]")
-    until(lambda: "preview: after" in layers and layers["preview: after"] is not old, 500)
-    until(lambda: panel._previewing is None, 500)
+    until(lambda: layers["preview: after"].data is not old)
+    until(lambda: panel._previewing is None)
+    assert layers["preview: after"] is layer and tuple(layer.contrast_limits) == (7.0, 77.0)
+    assert not np.array_equal(layer.data, old) and not layer.visible
     panel.live.setChecked(False)
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
     press(qtbot, panel.try_it)
