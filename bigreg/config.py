@@ -207,9 +207,11 @@ class Blocks(Section):
 
 
 class Output(Section):
-    """What the run writes."""
+    """What the run writes beside its maps. The report can be written at any later time too."""
 
     warped: bool = True
+    confidence: bool = True
+    report: bool = True
     interpolation: Literal["linear", "cubic"] = "linear"
     chunk: int = Field(64, ge=8)
     shard: int = Field(128, ge=8)

@@ -236,7 +236,9 @@ def _show_summary(run: Any) -> None:
     from ..display import figure, pairs
 
     rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
-    out.print(pairs([*rows, ("report", run.store.path("report", "index.html"))]), soft_wrap=True)
+    place = run.store.path("report", "index.html")
+    told = place if run.config.output.report else f"not written (output.report: false); `bigreg report {run.url}`"
+    out.print(pairs([*rows, ("report", told)]), soft_wrap=True)
 
 
 @app.command()

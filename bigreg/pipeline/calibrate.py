@@ -279,6 +279,7 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
                 update={"finest": 1, "coarsest": 4, "repeats": [1], "iterations": [FEW, max(config.ladder.iterations)]}
             ),
             "coarse": type(config.coarse)(),
+            "output": config.output.model_copy(update={"confidence": True, "report": True}),  # whose rates are wanted
         }
     )
     watch = _Stopwatch(_clock_of(client))

@@ -110,10 +110,13 @@ class _Foreseen:
             self._field(direction)
         self.phase += 1
         self._check()
-        self._confidence()
+        if self.config.output.confidence:
+            self._confidence()
         self._warped()
         for direction in fields.DIRECTIONS:
             self._field_pyramid(direction)
+        if not self.config.output.report:
+            return Workload(tuple(self.stages), tuple(self.arrays))
         self.phase += 1
         one = (1, 1, 1)
         self._stage("stages/report", "report", one, (("report", Amount.same(1.0, one)),))

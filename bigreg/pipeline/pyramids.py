@@ -60,7 +60,7 @@ def pyramid(context: Context, what: str) -> tuple[Samples, ...]:
     if what == "jacobian":
         return tuple(_jacobian(level) for level in _field(context, "fixed_to_moving"))
     if what == "risk":
-        return _image_of_run(context, confidence.PLACE, "risk map")
+        return _risk(context)
     raise InputError(f"{what!r} is unknown; a run shows {', '.join(PYRAMIDS)}")
 
 
@@ -115,6 +115,12 @@ def _warped(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.warped:
         raise InputError(f"'{context.store.url}' has no warped image: its configuration says output.warped: false")
     return _image_of_run(context, "warped", "warped image")
+
+
+def _risk(context: Context) -> tuple[Samples, ...]:
+    if not context.config.output.confidence:
+        raise InputError(f"'{context.store.url}' has no risk map: its configuration says output.confidence: false")
+    return _image_of_run(context, confidence.PLACE, "risk map")
 
 
 def _image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...]:

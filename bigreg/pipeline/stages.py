@@ -54,7 +54,8 @@ class Stages:
         self._levels()
         self._fields()
         self._results()
-        self._run(Stage("stages/report", "report", ONE, write_report))
+        if self.context.config.output.report:
+            self._run(Stage("stages/report", "report", ONE, write_report))
 
     # ------------------------------------------------------------------------------------------------ images
 
@@ -252,18 +253,21 @@ class Stages:
         counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
         check = Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS)
         pyramids = [stage for direction in fields.DIRECTIONS for stage in self._field_pyramid(direction)]
-        self._run(check, self._confidence_stage(), *self._warped_stages(), *pyramids)
-        ImageWriter(self.store.path(confidence.PLACE)).finish()
-        if self.context.config.output.warped:
-            ImageWriter(self.store.path("warped")).finish()
+        self._run(check, *self._confidence_stages(), *self._warped_stages(), *pyramids)
+        output = self.context.config.output
+        for place, written in ((confidence.PLACE, output.confidence), ("warped", output.warped)):
+            if written:
+                ImageWriter(self.store.path(place)).finish()
 
-    def _confidence_stage(self) -> Stage:
+    def _confidence_stages(self) -> list[Stage]:
+        if not self.context.config.output.confidence:
+            return []
         counts = confidence.blocks_of(confidence.tiles_of(self.context)).counts
         stage = Stage("stages/confidence", "confidence", counts, confidence.measure, metrics=confidence.METRICS)
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(confidence.PLACE))  # whatever an interrupted run began to create
             confidence.create(self.context)
-        return stage
+        return [stage]
 
     def _field_pyramid(self, direction: str) -> list[Stage]:
         blocks = [fields.field_blocks(g, self.context.config) for g in fields.field_grids(self.context, direction)]
@@ -326,11 +330,13 @@ class Stages:
             grid = fields.finest_grid(frames, levels[-1].lattice, direction)
             stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
         stages.append(("stages/check", "round trip", stages[-2][2]))
-        finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(levels[-1].spacing)))
-        stages.append(("stages/confidence", "confidence", len(confidence.blocks_of(confidence.tile_grid(finest)))))
+        if config.output.confidence:
+            finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(levels[-1].spacing)))
+            stages.append(("stages/confidence", "confidence", len(confidence.blocks_of(confidence.tile_grid(finest)))))
         title = "warped image" if config.output.warped else "comparison"
         stages.append(("stages/warped", title, len(warp.output_blocks(self._measured(frames), config))))
-        stages.append(("stages/report", "report", 1))
+        if config.output.report:
+            stages.append(("stages/report", "report", 1))
         return stages
 
     def _announce(self, stages: list[tuple[str, str, int]]) -> None:

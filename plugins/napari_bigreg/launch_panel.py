@@ -54,6 +54,8 @@ class LaunchPanel(QWidget):
         self._watch = QTimer(self)
         self._watch.setInterval(LOOK_MS)
         self._watch.timeout.connect(self._look)
+        # While one fills in the form; without a word about what fails, as the preview itself will meet it.
+        self._warming = self._work.start(self.previewer.warm, "Preview", failed=lambda error: None, bar=False)
 
     # ------------------------------------------------------------------------------------------------------ controls
 
@@ -234,6 +236,7 @@ class LaunchPanel(QWidget):
             self._previewing.cancel()
             return
         self._again = False
+        self._warming.cancel()  # what is not loaded by now, this loads
         launch, level = self.form.launch, self.level.currentIndex()
         seen = [layer for layer in self.viewer.layers if layer.ndim == 3]
         centre = centre_of(self.viewer) if seen else None
@@ -250,9 +253,11 @@ class LaunchPanel(QWidget):
         self.cancel.setEnabled(True)
         self.bar.setRange(0, 0)
         self.bar.show()
+        # Its bar is here. napari's sign of activity turns without end, and each turn draws the window again: where
+        # no GPU does that, it takes as long as the preview.
         self._previewing = self._work.start(
             work, "Preview", done=self._previewed, failed=self._preview_failed, advanced=self._advanced,
-            ended=self._preview_ended,
+            ended=self._preview_ended, bar=False,
         )  # fmt: skip
 
     def _advanced(self, done: int, total: int, text: str) -> None:
@@ -300,9 +305,15 @@ class LaunchPanel(QWidget):
             self._alone()
 
     def _show(self, name: str, data: np.ndarray, grid: Any, **settings: Any) -> None:
+        """A layer; the one that is there, with the contrast that it was given, where it shows the same block."""
         if name in self.viewer.layers:
-            self.viewer.layers.remove(name)
-        self.viewer.add_layer(Image(data, name=name, blending="additive", **settings, **placed(grid)))
+            layer = self.viewer.layers[name]
+            if layer.data.shape == data.shape and np.array_equal(layer.metadata.get("grid"), grid.affine):
+                layer.data = data
+                return
+            self.viewer.layers.remove(layer)
+        settings |= {"blending": "additive", "metadata": {"grid": grid.affine}}
+        self.viewer.add_layer(Image(data, name=name, **settings, **placed(grid)))
 
     def _alone(self) -> None:
         """Hide what lies under the first preview, and bring the view to it."""

@@ -91,7 +91,8 @@ class RunView:
         if name == "landmarks":
             return bool(len(self.run.landmarks().names))
         if self.state == "finished":
-            return name != "warped" or self.run.config.output.warped
+            output = self.run.config.output
+            return {"warped": output.warped, "risk": output.confidence}.get(name, True)
         return self._has(name)
 
     def _has(self, name: str) -> bool:

@@ -1,16 +1,19 @@
 """The registration of one block in seconds: the real pipeline on a box cut out of both images. Knows no Qt.
 
 The affine is found once, on the whole images at a coarse resolution, and kept while what it depends on stays. A box of
-the fixed image around a point and the box of the moving image that the affine leads to are then registered as two
-small images, by one patch, with the parameters of the whole.
+the fixed image around a point and the box of the moving image that the affine leads to are written as two small images,
+and kept too. They are registered by one patch, with the parameters of the whole; what of that run nobody would look at,
+the risk of errors and the report, is left out.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ import bigreg
 from bigreg.config import Config, load_config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
+from bigreg.phantom import make_pair
 from bigreg.volumes import Volume, block_mean, open_volume
 
 Report = Callable[[int, int, str], Any]
 MARGIN = 0.15
 """Of the fixed box, by which the moving one is larger on each side: what the deformation may reach for."""
+SNAP = 8
 MOST_BYTES = 512 * 2**20
 """Of one image that are read to find the affine; more is no matter of seconds."""
 SHOWN = (
@@ -75,19 +80,41 @@ def levels_of(volume: Volume, smallest: int = 24) -> list[tuple[float, float, fl
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The voxels of both boxes as images on disk, and the affine between them.
+
+    key     what they depend on; grids: where they lie in the worlds of the whole images
+    paths   of fixed and moving, each in a plain world of its own: no origin, no directions
+    start   path of the affine from one plain world to the other
+    """
+
+    key: tuple
+    grids: tuple[Grid, Grid]
+    paths: tuple[str, str]
+    start: str
+
+
 class Previewer:
     """Registers blocks, one at a time, on a worker in this process. `close` it."""
 
     def __init__(self) -> None:
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None  # it goes at the end of the process, if not before
         self._affines: dict[str, np.ndarray] = {}
+        self.boxes: Boxes | None = None
+        self._busy = threading.Lock()
 
     def close(self) -> None:
-        for thing in (self._client, self._cluster):
-            if thing is not None:
-                thing.close()
-        self._client = self._cluster = None
+        """End the worker and remove what was kept, once what goes on has ended."""
+        with self._turn(_quiet):
+            for thing in (self._client, self._cluster):
+                if thing is not None:
+                    thing.close()
+            if self._folder is not None:
+                self._folder.cleanup()
+            self._client = self._cluster = self._folder = self.boxes = None
 
     def run(
         self, volumes: dict[str, Volume], config: Config, centre: np.ndarray | None, level: int, report: Report
@@ -97,35 +124,63 @@ class Previewer:
         `report` may raise to end it. Raises InputError where the block is not in both images, and what `register` does.
         """
         begin = time.monotonic()
-        with _folder() as folder:
+        with self._turn(report), self._scratch() as folder:
             affine = self._affine(volumes, config, folder, report)
-            fixed, moving = self._boxes(volumes, config, affine, centre, level, report)
-            # Both lie in plain worlds of their own: an array in memory has a spacing and an origin, no directions.
-            inner = np.linalg.inv(_from_plain(moving[1])) @ affine @ _from_plain(fixed[1])
-            np.savetxt(folder / "start.csv", inner, delimiter=",")
-            ready = load_config(
-                config,
-                overrides=[
-                    f"affine.start={folder / 'start.csv'}", "affine.kind=none", "ladder.finest=1",
-                    "ladder.coarsest=null", f"blocks.core={2 * max(*fixed[0].shape, *moving[0].shape)}",  # one
-                    "output.warped=false", "output.chunk=64", "output.shard=256", *_no_mask_files(config),
-                ],
-            )  # fmt: skip
+            boxes = self._cut(volumes, config, affine, centre, level, report)
             run = bigreg.register(
-                (fixed[0], fixed[1].spacing), (moving[0], moving[1].spacing), out=str(folder / "run.zarr"),
-                config=ready, client=self._worker(), progress=_Told(report, "block"),
+                *boxes.paths, out=str(folder / "run.zarr"), config=settings_of(config, boxes), client=self._worker(),
+                progress=_Told(report, "block"),
             )  # fmt: skip
             report(1, 1, "pictures")
             seen = run.patches("levels/0", (0, 0, 0))
             known = {name: (value, unit) for _, name, value, unit, _ in run.summary()}
             figures = [(title, *known[name]) for name, title in SHOWN if name in known]
-        grid = seen.grid.transformed(_from_plain(fixed[1]))
+        grid = seen.grid.transformed(_from_plain(boxes.grids[0]))
         return Preview(grid, seen.fixed, seen.moving, seen.warped, figures, time.monotonic() - begin)
+
+    def warm(self, report: Report) -> None:
+        """Once a process: load what a preview runs, compiled for this machine, by one of a small made-up pair."""
+        if _warmed.is_set() or not _warming.acquire(blocking=False):
+            return
+        try:
+            pair = make_pair((40, 40, 40), (2.0, 2.0, 2.0), seed=0, max_displacement_um=4.0)
+            volumes = {
+                w: open_volume(image, spacing=pair.spacing, name=w)
+                for w, image in (("fixed", pair.fixed), ("moving", pair.moving))
+            }
+            self.run(volumes, load_config("rounds", overrides=["affine.voxels=32"]), None, 0, report)
+            _warmed.set()
+        finally:
+            _warming.release()
+
+    @contextmanager
+    def _turn(self, report: Report) -> Iterator[None]:
+        """One at a time; a wait that `report` may end."""
+        while not self._busy.acquire(timeout=0.1):
+            report(0, 1, "waiting for the one before")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _new_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="bigreg-preview-", ignore_cleanup_errors=True)
+        return Path(tempfile.mkdtemp(dir=self._folder.name))
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder that goes when it is no longer needed: a thousand small files, for which nobody waits."""
+        folder = self._new_folder()
+        try:
+            yield folder
+        finally:
+            threading.Thread(target=shutil.rmtree, args=(folder, True), name="bigreg-preview-remove").start()
 
     def _worker(self) -> Client:
         if self._client is None:
             self._cluster = LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=0
             )
             self._client = Client(self._cluster, set_as_default=False)
         return self._client
@@ -137,8 +192,7 @@ class Previewer:
             return bigreg.open_run(start).affine
         if start is None and config.affine.kind == "none":
             return np.eye(4)
-        part = config.model_dump_json(include={"affine", "intensity"})
-        key = f"{[volumes[w].identity() for w in ('fixed', 'moving')]} {part}"
+        key = f"{_identities(volumes)} {config.model_dump_json(include={'affine', 'intensity'})}"
         if key not in self._affines:
             coarse = {}
             finest = max(max(np.multiply(v.shape, v.grid().spacing)) for v in volumes.values()) / config.affine.voxels
@@ -155,48 +209,99 @@ class Previewer:
                 config,
                 overrides=[
                     "ladder.finest=2", "ladder.coarsest=2", "ladder.iterations=[1]", "ladder.repeats=[1]",
-                    "blocks.core=256", "output.warped=false", "output.shard=256", "output.chunk=64",
-                    "engine=optimise", "coarse={}", *_no_mask_files(config),
+                    "blocks.core=256", "engine=optimise", "coarse={}", *_no_mask_files(config),
                 ],
             )  # fmt: skip
-            run = bigreg.register(
-                coarse["fixed"], coarse["moving"], out=str(folder / "affine.zarr"), config=ready,
-                client=self._worker(), progress=_Told(report, "affine"),
-            )  # fmt: skip
-            self._affines[key] = run.affine
+            place = str(folder / "affine.zarr")
+            with suppress(_Known):
+                bigreg.register(
+                    coarse["fixed"], coarse["moving"], out=place, config=ready, client=self._worker(),
+                    progress=_ToTheAffine(report, "affine"),
+                )  # fmt: skip
+            self._affines[key] = bigreg.open_run(place).affine
         return self._affines[key]
 
-    def _boxes(
+    def _cut(
         self, volumes: dict[str, Volume], config: Config, affine: np.ndarray, centre: np.ndarray | None, level: int,
         report: Report,
-    ) -> list[tuple[np.ndarray, Grid]]:  # fmt: skip
-        """The voxels of both boxes at the level, and their grids."""
-        fixed, moving = volumes["fixed"], volumes["moving"]
-        grid = fixed.grid()
-        target = min(grid.spacing) * 2.0**level
-        factors = factors_of(grid, level)
-        side = (config.blocks.core + 2 * config.blocks.halo) * factors
-        middle = (
-            (np.asarray(grid.shape) - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
-        )
-        if (middle < -0.5).any() or (middle > np.asarray(grid.shape) - 0.5).any():
-            raise InputError(
-                f"the middle of the view, {np.round(centre, 1).tolist()} um, is outside of fixed; go there"
-            )
-        first = np.clip(np.round(middle - side / 2), 0, np.maximum(np.asarray(grid.shape) - side, 0))
-        report(0, 1, "fixed block")
-        out = [_read(fixed, factors, first, np.minimum(first + side, grid.shape), MOST_BYTES)]
-        low, high = out[0][1].bounds(affine, faces=True)
-        margin = MARGIN * (high - low)
-        corners = np.array(np.meshgrid(*zip(low - margin, high + margin, strict=True), indexing="ij")).reshape(3, -1).T
-        index = moving.grid().world_to_index(corners)
-        start = np.clip(np.floor(index.min(0)), 0, moving.shape)
-        stop = np.clip(np.ceil(index.max(0)) + 1, 0, moving.shape)
-        factors = factors_of(moving.grid(), 0, target)
-        if (stop - start < 4 * factors).any():
-            raise InputError("the block lies outside of the moving image after the affine; choose another place")
-        report(0, 1, "moving block")
-        return [*out, _read(moving, factors, start, stop, MOST_BYTES)]
+    ) -> Boxes:  # fmt: skip
+        """Both boxes at the level; those before are used again where they are the same."""
+        start, stop = box_around(volumes["fixed"].grid(), config, centre, level)
+        key = (_identities(volumes), affine.tobytes(), level, *start.tolist(), *stop.tolist())
+        old = self.boxes
+        if old is None or old.key != key:
+            grids, paths = [], []
+            folder = self._new_folder()
+            for which, (data, grid) in _read_boxes(volumes, affine, start, stop, level, report).items():
+                grids.append(grid)
+                paths.append(str(folder / f"{which}.ome.zarr"))
+                bigreg.convert(data, paths[-1], spacing=grid.spacing)
+            inner = np.linalg.inv(_from_plain(grids[1])) @ affine @ _from_plain(grids[0])
+            np.savetxt(folder / "start.csv", inner, delimiter=",")
+            self.boxes = Boxes(key, (grids[0], grids[1]), (paths[0], paths[1]), str(folder / "start.csv"))
+            if old is not None:
+                shutil.rmtree(Path(old.start).parent, ignore_errors=True)
+        return self.boxes
+
+
+_warming, _warmed = threading.Lock(), threading.Event()
+
+
+def settings_of(config: Config, boxes: Boxes) -> Config:
+    """The configuration of the whole for its boxes, each one block: what is found stays the same, less is written."""
+    largest = max(max(open_volume(path).shape) for path in boxes.paths)
+    return load_config(
+        config,
+        overrides=[
+            f"affine.start={boxes.start}", "affine.kind=none", "ladder.finest=1", "ladder.coarsest=null",
+            f"blocks.core={2 * largest}", "output.warped=false", "output.confidence=false", "output.report=false",
+            "output.chunk=64", "output.shard=256", *_no_mask_files(config),
+        ],
+    )  # fmt: skip
+
+
+def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel and last + 1 of the block around a point (um; None: the middle), in voxels of level 0.
+
+    In steps of SNAP voxels of the level, so that a view that has hardly moved shows the same block. Raises InputError.
+    """
+    factors = factors_of(grid, level)
+    shape = np.asarray(grid.shape)
+    side = (config.blocks.core + 2 * config.blocks.halo) * factors
+    middle = (shape - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
+    if (middle < -0.5).any() or (middle > shape - 0.5).any():
+        raise InputError(f"the middle of the view, {np.round(centre, 1).tolist()} um, is outside of fixed; go there")
+    step = SNAP * factors
+    first = np.clip(np.round((middle - side / 2) / step) * step, 0, np.maximum(shape - side, 0)).astype(int)
+    return first, np.minimum(first + side, shape)
+
+
+def _read_boxes(
+    volumes: dict[str, Volume], affine: np.ndarray, start: np.ndarray, stop: np.ndarray, level: int, report: Report
+) -> dict[str, tuple[np.ndarray, Grid]]:
+    """The voxels of a box of fixed and of that of moving to which the affine leads, at a level, and their grids."""
+    fixed, moving = volumes["fixed"].grid(), volumes["moving"].grid()
+    report(0, 1, "fixed block")
+    out = {"fixed": _read(volumes["fixed"], factors_of(fixed, level), start, stop, MOST_BYTES)}
+    low, high = out["fixed"][1].bounds(affine, faces=True)
+    margin = MARGIN * (high - low)
+    corners = np.array(np.meshgrid(*zip(low - margin, high + margin, strict=True), indexing="ij")).reshape(3, -1).T
+    index = moving.world_to_index(corners)
+    first = np.clip(np.floor(index.min(0)), 0, moving.shape)
+    last = np.clip(np.ceil(index.max(0)) + 1, 0, moving.shape)
+    factors = factors_of(moving, 0, min(fixed.spacing) * 2.0**level)
+    if (last - first < 4 * factors).any():
+        raise InputError("the block lies outside of the moving image after the affine; choose another place")
+    report(0, 1, "moving block")
+    return {**out, "moving": _read(volumes["moving"], factors, first, last, MOST_BYTES)}
+
+
+def _quiet(done: int, total: int, text: str) -> None:
+    pass
+
+
+def _identities(volumes: dict[str, Volume]) -> str:
+    return str([volumes[which].identity() for which in ("fixed", "moving")])
 
 
 def _read(volume: Volume, factors: np.ndarray, start: Any, stop: Any, most: int) -> tuple[np.ndarray, Grid]:
@@ -257,12 +362,17 @@ class _Told:
         self.report(min(self.done, self.total), self.total, f"{self.what}: {self.title}")
 
 
-class _folder:
-    """A temporary folder that may be busy when it goes: what is left of it is the system's to clear."""
+class _Known(Exception):
+    """Raised once the affine is."""
 
-    def __enter__(self) -> Path:
-        self.path = Path(tempfile.mkdtemp(prefix="bigreg-preview-"))
-        return self.path
 
-    def __exit__(self, *error: Any) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+class _ToTheAffine(_Told):
+    """Ends a run as soon as its affine is kept: then the stages after it are told anew, as their sizes are known."""
+
+    told = False
+
+    def plan(self, stages: list[tuple[str, str, int]]) -> None:
+        if self.told:
+            raise _Known
+        self.told = True
+        super().plan(stages)

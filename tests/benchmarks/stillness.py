@@ -1,10 +1,12 @@
 """How long the window of napari stands still while one works in it: figures, nothing asserted. Needs a display.
 
     xvfb-run -a python tests/benchmarks/stillness.py RUN
+    xvfb-run -a python tests/benchmarks/stillness.py RUN --preview    previews of the run's images
 
 The longest time between two turns of the window's event loop during each action, with the panels on a finished run; and
 the floor: the same in a napari that has the fixed image in memory and nothing of bigreg. Drawing by software, where
-there is no GPU, is in both.
+there is no GPU, is in both. Of the preview also how long it takes: seconds until it is shown, and of all threads of the
+process (the window's too); both say nothing on a machine that has other work, but the second says less of it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,17 @@ class Stillness:
         now = time.perf_counter()
         self.longest, self._last = max(self.longest, now - self._last), now
 
+    def until(self, action: Callable[[], object], holds: Callable[[], bool]) -> tuple[float, float, float]:
+        """(longest between two turns, seconds, processor seconds) from an action until something holds."""
+        QApplication.processEvents()
+        self.longest, self._last = 0.0, time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
+        action()
+        while not holds():
+            QApplication.processEvents()
+            time.sleep(0.002)  # or this loop is what is measured
+        return self.longest, time.perf_counter() - begin, time.process_time() - used
+
     def during(self, action: Callable[[], object], wait: float = WAIT) -> float:
         """Seconds, of an action and of what follows it."""
         QApplication.processEvents()
@@ -57,6 +70,39 @@ def steps(still: Stillness, viewer: object) -> None:
     camera = getattr(viewer, "camera", None) or viewer.canvas.camera
     zooms = [2.0, 2.0, 0.5, 0.5]
     tell("zoom", [still.during(lambda f=f: setattr(camera, "zoom", camera.zoom * f), 1.0) for f in zooms])
+
+
+def preview(url: str) -> None:
+    """The Launch panel filled in with a run's images: what a person waits for who tries one value after another."""
+    from napari_bigreg.launch_model import Choice, Launch
+    from napari_bigreg.window import open_window
+
+    import bigreg
+
+    images = bigreg.open_run(url).store.attributes["images"]
+    viewer = open_window([url], ["launch"])
+    (panel,) = (d.inner_widget() for d in viewer.window._wrapped_dock_widgets.values())
+    still = Stillness()
+
+    def row(name: str, action: Callable[[], object], holds: Callable[[], bool]) -> None:
+        longest, seconds, used = still.until(action, holds)
+        error = panel.message.text() if panel.message.styleSheet() else ""
+        print(f"| {name} | {seconds:.1f} s | {used:.1f} s | {1000 * longest:.0f} ms | {error}", flush=True)
+
+    def shown() -> bool:
+        return panel._previewing is None
+
+    print("| what | seconds | processor | window stands still | |\n| --- | --- | --- | --- | --- |")
+    row("loading, as the panel is opened", lambda: None, lambda: not panel._warming.running)
+    for level in (1, 0):
+        for name, stiffness in (("first", 0.8), ("another value", 1.2), ("another value", 0.5)):
+            value = f"engine_options.optimise.regularisation={stiffness}"
+            panel.form.fill(Launch(Choice.of(images["fixed"]), Choice.of(images["moving"]), overrides=(value,)))
+            panel.level.setCurrentIndex(level)
+            row(f"level {level}, {name}", panel.try_it.click, shown)
+    begin = time.perf_counter()
+    viewer.close()
+    print(f"| closing | {time.perf_counter() - begin:.1f} s |")
 
 
 def main(url: str) -> None:
@@ -104,4 +150,4 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (preview if "--preview" in sys.argv[2:] else main)(sys.argv[1])

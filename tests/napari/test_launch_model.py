@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import bigreg
+from bigreg import load_config
 from bigreg.cli.app import app
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
+from distributed import Client, LocalCluster
+from napari_bigreg import preview
 from napari_bigreg.launch_model import Choice, FieldError, Launch, check, keys
-from napari_bigreg.preview import Previewer, levels_of
+from napari_bigreg.preview import Previewer, levels_of, settings_of
 from napari_bigreg.threads import Cancelled
 
 QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
@@ -34,6 +39,10 @@ def launch(images, tmp_path):
     return Launch(
         Choice(images["fixed"]), Choice(images["moving"]), str(tmp_path / "run.zarr"), "demo", QUICK, workers=1
     )
+
+
+def quiet(done, total, text):
+    pass
 
 
 def changed(launch, **values):
@@ -128,6 +137,98 @@ def test_the_preview_registers_a_block_where_it_lies(launch, previewer):
     names = [name for name, _, _ in found.figures]
     assert "NCC, deformation" in names and "smallest Jacobian" in names
     assert any("affine" in text for _, _, text in told) and any("block" in text for _, _, text in told)
+
+
+def test_the_preview_is_what_a_whole_run_on_its_block_gives(launch, previewer, tmp_path):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    found = previewer.run(volumes, launch.settings(), None, 0, quiet)
+    config = settings_of(launch.settings(), previewer.boxes)
+    whole = load_config(config, overrides=["output.confidence=true", "output.warped=false"])
+    arrays = [(v.read((0, 0, 0), v.shape), v.grid().spacing) for v in map(bigreg.open_volume, previewer.boxes.paths)]
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
+        run = bigreg.register(*arrays, out=str(tmp_path / "whole.zarr"), config=whole, client=client)
+    seen = run.patches("levels/0", (0, 0, 0))
+    for ours, theirs in ((found.fixed, seen.fixed), (found.before, seen.moving), (found.after, seen.warped)):
+        np.testing.assert_array_equal(ours, theirs)
+    values = {name: value for _, name, value, *_ in run.summary()}
+    assert [value for _, value, _ in found.figures] == [values[name] for name, _ in preview.SHOWN]
+
+
+def test_another_parameter_neither_looks_for_the_affine_nor_reads_the_images_again(launch, previewer):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    told: list[str] = []
+    previewer.run(volumes, launch.settings(), np.array((60.0, 56.0, 60.0)), 0, quiet)
+    kept = previewer.boxes
+    stiffer = changed(launch, overrides=(*launch.overrides, "engine_options.optimise.regularisation=3.0"))
+    # A view that has hardly moved, as it is brought to the middle of what is shown.
+    centre = np.array((61.0, 57.0, 59.0))
+    previewer.run(volumes, stiffer.settings(), centre, 0, lambda done, total, text: told.append(text))
+    assert previewer.boxes is kept
+    assert told and not any("affine:" in text or text.endswith((" block", "coarse")) for text in told)
+    previewer.run(volumes, stiffer.settings(), np.array((60.0, 56.0, 120.0)), 0, quiet)
+    assert previewer.boxes is not kept and not Path(kept.start).exists()
+
+
+def test_warming_up_is_done_once_a_process_and_ends_when_it_is_told_to(previewer, monkeypatch):
+    monkeypatch.setattr(preview, "_warmed", threading.Event())
+    told: list[str] = []
+
+    def stop(done, total, text):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        previewer.warm(stop)
+    previewer.warm(lambda done, total, text: told.append(text))
+    assert any("block" in text for text in told)
+    told.clear()
+    previewer.warm(lambda done, total, text: told.append(text))
+    assert not told
+
+
+def test_one_preview_waits_for_another_and_can_be_told_not_to(launch, previewer):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(done, total, text):
+        reached.set()
+        go_on.wait(60)
+        raise Cancelled
+
+    def stop(done, total, text):
+        assert "waiting" in text
+        raise Cancelled
+
+    def first():
+        with pytest.raises(Cancelled):
+            previewer.run(volumes, launch.settings(), None, 1, slow)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert reached.wait(60)
+    with pytest.raises(Cancelled):
+        previewer.run(volumes, launch.settings(), None, 1, stop)
+    go_on.set()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_closing_removes_what_was_kept(launch):
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    made = Previewer()
+    no_affine = changed(launch, overrides=(*launch.overrides, "affine.kind=none"))
+
+    def stop(done, total, text):
+        if text.startswith("block"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        made.run(volumes, no_affine.settings(), None, 0, stop)
+    folder = Path(made.boxes.start).parents[1]
+    assert folder.exists()
+    made.close()
+    assert not folder.exists()
 
 
 def test_the_preview_ends_when_it_is_told_to(launch, previewer):

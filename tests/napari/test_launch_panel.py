@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from bigreg.pipeline.store import RunStore
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
+from napari_bigreg import preview
 from napari_bigreg.launch_model import Choice, Launch
 from napari_bigreg.launch_panel import LaunchPanel
 from napari_bigreg.linked_views import centre_on
@@ -122,15 +125,48 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     qtbot.mouseClick(panel.after, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.after.height() // 2))
     assert not layers["preview: after"].visible and layers["preview: before"].visible
     until(lambda: panel._previewing is None, 500)
-    old = panel.viewer.layers["preview: after"]
+    layer, old = layers["preview: after"], layers["preview: after"].data
+    layer.contrast_limits = (7.0, 77.0)
     panel.live.setChecked(True)
     panel.form.overrides.rows[3][2].setText("[3]")
-    until(lambda: "preview: after" in layers and layers["preview: after"] is not old, 500)
-    until(lambda: panel._previewing is None, 500)
+    until(lambda: layers["preview: after"].data is not old)
+    until(lambda: panel._previewing is None)
+    assert layers["preview: after"] is layer and tuple(layer.contrast_limits) == (7.0, 77.0)
+    assert not np.array_equal(layer.data, old) and not layer.visible
     panel.live.setChecked(False)
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
     press(qtbot, panel.try_it)
     until(lambda: "outside of fixed" in panel.message.text())
+
+
+def test_what_a_preview_needs_is_loaded_while_the_form_is_filled_in(
+    launch, make_napari_viewer, qtbot, until, monkeypatch
+):
+    monkeypatch.setattr(preview, "_warmed", threading.Event())
+    viewer = make_napari_viewer()
+    panel = LaunchPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Launch")
+    assert panel._warming.running and not panel.bar.isVisible()
+    until(lambda: not panel._warming.running, 500)
+    assert preview._warmed.is_set() and panel.message.text() == "" and not panel.cancel.isEnabled()
+    folder = Path(panel.previewer.boxes.start).parents[1]
+    panel.close()
+    until(lambda: not folder.exists())
+
+
+def test_closing_the_panel_ends_a_preview_and_removes_its_files(panel, qtbot, until):
+    press(qtbot, panel.try_it)
+    until(lambda: panel.previewer.boxes is not None, 500)
+    folder = Path(panel.previewer.boxes.start).parents[1]
+    panel.close()
+    until(lambda: not folder.exists() and panel.previewer._client is None)
+
+
+def test_an_error_of_a_preview_shows_its_text(panel, qtbot, until):
+    panel.form.images["moving"].path.setText("nowhere.ome.zarr")
+    press(qtbot, panel.try_it)
+    until(lambda: "nowhere.ome.zarr" in panel.form.images["moving"].error.text())
+    assert "moving" in panel.message.text() and not panel.cancel.isEnabled()
 
 
 def test_a_preview_is_cancelled(panel, qtbot, until):

@@ -100,6 +100,32 @@ def test_without_a_warped_image_the_result_is_compared_at_the_finest_level(
     assert figure(run, "similarity", "NCC after the deformation") > 0.9
 
 
+def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
+    registered, thread_client, tmp_path, small_config, same_bits
+):
+    images, out = (registered.fixed, registered.moving), str(tmp_path / "run.zarr")
+    config = small_config("output.confidence=false", "output.report=false")
+    run = register(*images, out=out, config=config, client=thread_client)
+    assert same_bits(registered.run, run)
+    assert not any(storage.exists(run.store.path(place)) for place in ("confidence", "report", "stages/report"))
+    names = {stage.name for stage in run.status().stages}
+    left_out = {stage.name for stage in registered.run.status().stages} - names
+    assert left_out == {"stages/confidence", "stages/report"}
+    assert run.status().state == "finished" and all(s.done + s.blank == s.blocks for s in run.status().stages)
+    context = run._context()
+    work = make_plan(context.frames, context.volumes, config).work
+    assert names <= set(work.by_name) and not left_out & set(work.by_name)
+    assert not any(array.place.startswith("confidence") for array in work.arrays)
+    files = sum(1 for path in (tmp_path / "run.zarr").rglob("*") if path.is_file())
+    assert abs(work.files - files) <= 0.1 * files
+    with pytest.raises(InputError, match=r"output\.confidence: false"):
+        run.pyramid("risk")
+    assert not any(group == "confidence" for group, *_ in run.summary())
+    with pytest.raises(OutputError, match="another configuration"):
+        register(*images, out=out, config=small_config(), client=thread_client)
+    assert storage.exists(run.report())
+
+
 def test_blocks_agree_with_one_single_patch(registered, pair, thread_client, tmp_path, small_config):
     whole = register(
         registered.fixed,
