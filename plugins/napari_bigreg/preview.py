@@ -26,6 +26,8 @@ from bigreg.config import Config, load_config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.phantom import make_pair
+from bigreg.transforms.affine import apply_affine
+from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
 from bigreg.volumes import Volume, block_mean, open_volume
 
 Report = Callable[[int, int, str], Any]
@@ -209,7 +211,7 @@ class Previewer:
                 config,
                 overrides=[
                     "ladder.finest=2", "ladder.coarsest=2", "ladder.iterations=[1]", "ladder.repeats=[1]",
-                    "blocks.core=256", "engine=optimise", "coarse={}", *_no_mask_files(config),
+                    "blocks.core=256", "engine=optimise", "coarse={}", "landmarks={}", *_no_mask_files(config),
                 ],
             )  # fmt: skip
             place = str(folder / "affine.zarr")
@@ -255,9 +257,26 @@ def settings_of(config: Config, boxes: Boxes) -> Config:
         overrides=[
             f"affine.start={boxes.start}", "affine.kind=none", "ladder.finest=1", "ladder.coarsest=null",
             f"blocks.core={2 * largest}", "output.warped=false", "output.confidence=false", "output.report=false",
-            "output.chunk=64", "output.shard=256", *_no_mask_files(config),
+            "output.chunk=64", "output.shard=256", *_no_mask_files(config), *_own_pairs(config, boxes),
         ],
     )  # fmt: skip
+
+
+def _own_pairs(config: Config, boxes: Boxes) -> list[str]:
+    """The pairs of landmarks that lie in both boxes, in the worlds of these; a spline needs as many as ever."""
+    if config.landmarks.path is None:
+        return []
+    ends, inside = [], True
+    for points, grid, path in zip(read_pairs(config.landmarks.path), boxes.grids, boxes.paths, strict=True):
+        ends.append(apply_affine(np.linalg.inv(_from_plain(grid)), points))
+        inside = inside & open_volume(path).grid().contains(ends[-1])
+    fixed, moving = (points[inside] for points in ends)
+    if not len(fixed):
+        return ["landmarks.path=null", "landmarks.spline=false"]
+    path = Path(boxes.start).with_name("pairs.csv")
+    write_bigwarp(path, fixed, moving)
+    spline = config.landmarks.spline and spans_volume(fixed) and spans_volume(moving)
+    return [f"landmarks.path={path}", f"landmarks.spline={str(spline).lower()}"]
 
 
 def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,8 @@ from napari_bigreg.launch_model import Choice, FieldError, Launch, check, keys
 from napari_bigreg.preview import Previewer, levels_of, settings_of
 from napari_bigreg.threads import Cancelled
 
+from bigreg.transforms.landmarks import read_pairs, write_bigwarp
+
 QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
          "blocks.halo=8", "output.chunk=16", "output.shard=32")  # fmt: skip
 
@@ -154,6 +156,27 @@ def test_the_preview_is_what_a_whole_run_on_its_block_gives(launch, previewer, t
         np.testing.assert_array_equal(ours, theirs)
     values = {name: value for _, name, value, *_ in run.summary()}
     assert [value for _, value, _ in found.figures] == [values[name] for name, _ in preview.SHOWN]
+
+
+def test_pairs_of_landmarks_steer_a_preview_where_they_lie(launch, previewer, pair, tmp_path):
+    """Of three pairs two lie in the block, which does not begin where the image does."""
+    fixed = np.array([(20.0, 20.0, 20.0), (80.0, 80.0, 100.0), (70.0, 75.0, 90.0)])
+    index = np.round(fixed / pair.spacing).astype(int)
+    moving = pair.truth[(slice(None), *index.T)].T
+    write_bigwarp(tmp_path / "pairs.csv", index * np.asarray(pair.spacing), moving)
+    pairs = f"landmarks.path={tmp_path / 'pairs.csv'}"
+    settings = changed(launch, overrides=(*launch.overrides, pairs, "blocks.core=16", "blocks.halo=4")).settings()
+    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
+    previewer.run(volumes, settings, fixed[1:].mean(0), 0, quiet)
+    own = settings_of(settings, previewer.boxes)
+    found = read_pairs(own.landmarks.path)
+    assert len(found[0]) == 2
+    whole = index[1:] * np.asarray(pair.spacing), moving[1:]
+    for points, plain, grid in zip(whole, found, previewer.boxes.grids, strict=True):
+        np.testing.assert_allclose(plain, points - grid.origin, atol=1e-5)
+    assert own.landmarks.path != str(tmp_path / "pairs.csv") and not own.landmarks.spline
+    previewer.run(volumes, settings, np.array((60.0, 90.0, 20.0)), 0, quiet)  # where there are none
+    assert settings_of(settings, previewer.boxes).landmarks.path is None
 
 
 def test_another_parameter_neither_looks_for_the_affine_nor_reads_the_images_again(launch, previewer):
