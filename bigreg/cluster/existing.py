@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Worker
 from distributed.security import Security
 
 from ..errors import ConfigError, ResourceError
 from .settings import Cluster
+
+log = logging.getLogger("bigreg.cluster")
 
 CONNECT_SECONDS = 30
 
@@ -35,7 +38,20 @@ def address_client(settings: Cluster) -> Iterator[Client]:
             "reached from here, and whether it wants TLS (cluster.tls_ca, tls_cert, tls_key)"
         ) from error
     with opened:
+        paused = [f for f in opened.run(_pause_at, on_error="ignore").values() if f]
+        if paused:
+            log.warning(
+                "%d workers of the scheduler at %s pause at %.0f %% of their memory, and wait there for ever where a "
+                "block needs that; start them with DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
+                len(paused), said, 100 * min(paused),
+            )  # fmt: skip
         yield opened
+
+
+def _pause_at(dask_worker: Worker) -> float | None:
+    """The part of its memory at which a worker pauses; None where it does not, or has no limit."""
+    manager = dask_worker.memory_manager
+    return (manager.memory_pause_fraction or None) if manager.memory_limit else None
 
 
 def workers_there(settings: Cluster) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
+import dask
 import pytest
 from distributed import LocalCluster
 from distributed.security import Security
@@ -36,6 +37,15 @@ def test_a_scheduler_is_found_by_its_address_and_left_running():
             with client(settings) as used:
                 assert used.submit(sum, [1, 2]).result(timeout=30) == 3
         assert worker_count(settings) == 2
+
+
+@pytest.mark.parametrize("pause", [0.8, False])
+def test_workers_that_may_wait_for_ever_are_named(pause, caplog):
+    with dask.config.set({"distributed.worker.memory.pause": pause}), running() as cluster:
+        assert worker_count(Cluster(kind="address", scheduler_address=cluster.scheduler_address)) == 2
+    told = [r.getMessage() for r in caplog.records if r.name == "bigreg.cluster"]
+    assert bool(told) == bool(pause)
+    assert all("2 workers" in text and "80 %" in text and "MEMORY__PAUSE=False" in text for text in told)
 
 
 def test_a_scheduler_is_found_by_its_file(tmp_path):
