@@ -16,7 +16,8 @@ from .images import LevelImage
 from .store import Status
 from .warp import pieces
 
-METRICS = ("tiles", "risky", "structured", "risky_structured")
+METRICS = ("tiles", "risky", "structured", "expected")
+"""Tiles of which something is known; flagged ones; those with detail; how many of these are off, by all their risks."""
 PLACE = "confidence"
 CORE = 16
 """Tiles along an axis of a block, and of a chunk."""
@@ -105,6 +106,7 @@ def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     values, structured = risk(found, disagreement(context, block.start, block.stop)), found["detail"] >= STRUCTURED
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
     known, risky = np.isfinite(values), values >= RISKY
-    counts = known, risky, known & structured, risky & structured
-    metrics = {name: float(count.sum()) for name, count in zip(METRICS, counts, strict=True)}
+    structured &= known
+    counts = known.sum(), risky.sum(), structured.sum(), values[structured].sum()
+    metrics = {name: float(count) for name, count in zip(METRICS, counts, strict=True)}
     return (Status.DONE if known.any() else Status.BLANK), metrics

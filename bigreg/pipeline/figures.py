@@ -104,18 +104,16 @@ def figures(context: Context) -> list[Row]:
         rows.append(("inverse error", name, value, "voxels", "fixed -> moving -> fixed, between samples"))
     if storage.exists(context.store.path("stages/confidence")):
         m = _metrics(context, "stages/confidence")
-        tiles, risky, known, doubtful = (
-            float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "risky_structured")
-        )
+        tiles, risky, known, expected = (float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "expected"))
         note = "may be off by more than 2 voxels"
         rows += [
             ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
             (
                 "confidence",
-                "places with structure at risk",
-                100 * doubtful / known if known else float("nan"),
+                "places with structure that are off",
+                100 * expected / known if known else float("nan"),
                 "%",
-                f"{note}; elsewhere nothing tells",
+                "by more than 2 voxels, as is to be expected by their risks; elsewhere nothing tells",
             ),
         ]
     seconds = context.attributes.get("seconds", {})

@@ -74,7 +74,7 @@ def collect(context: Context) -> ReportData:
         blocks=int(sum(value["blocks", k] for k in ("done", "blank", "failed"))),
         blocks_failed=int(value["blocks", "failed"]),
         seconds=value["effort", "all stages"],
-        risky=value.get(("confidence", "places with structure at risk"), float("nan")) / 100,
+        off=value.get(("confidence", "places with structure that are off"), float("nan")) / 100,
         risk_calibrated=confidence.same_contrast(context),
         **errors,
     )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from .metrics import RegistrationError
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.6  # share of the tiles with structure that are flagged; about half of those are off
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.4  # share of the tiles with structure that is expected to be off
 LARGEST_INVERSE_ERROR = 0.1  # voxel, at the 99.9th percentile: what the methods promise
 
 
@@ -17,8 +17,8 @@ class Outcome:
     """What is known at the end of a run; NaN or None is "not measured".
 
     `ncc_*` are normalised cross-correlations over the overlap as the images lie, after the affine, and after all;
-    `risky` is the share of the tiles with structure that are flagged (see confidence.py), and
-    `risk_calibrated` whether that was calibrated for the similarity that the run used;
+    `off` is the share of the tiles with structure that is expected to be off, the mean of their risks (see
+    confidence.py), and `risk_calibrated` whether that was calibrated for the similarity that the run used;
     `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `error_*` are target
     registration errors against a known truth, where there is one.
     """
@@ -32,7 +32,7 @@ class Outcome:
     blocks: int
     blocks_failed: int
     seconds: float
-    risky: float = math.nan
+    off: float = math.nan
     risk_calibrated: bool = True
     error_before: RegistrationError | None = None
     error_affine: RegistrationError | None = None
@@ -74,14 +74,14 @@ def judge(outcome: Outcome) -> Verdict:
             f"The two directions do not undo each other: {o.inverse_error:.2f} voxel at the 99.9th percentile "
             f"(at most {LARGEST_INVERSE_ERROR} is aimed at)."
         )
-    if o.risky >= DOUBTFUL:
+    if o.off >= DOUBTFUL:
         doubt = (
-            f"{o.risky:.0%} of the places with structure may be off by more than 2 voxels; "
+            f"{o.off:.0%} of the places with structure are likely off by more than 2 voxels; "
             "the section on where not to trust the map shows them"
         )
         if not o.risk_calibrated:
             doubt += " (calibrated for images of one contrast, which these were not taken for)"
-        (bad if o.risky >= MOSTLY_DOUBTFUL and o.risk_calibrated else look).append(f"{doubt}.")
+        (bad if o.off >= MOSTLY_DOUBTFUL and o.risk_calibrated else look).append(f"{doubt}.")
     if o.error_before and o.error_after and o.error_after.mean > o.error_before.mean:
         bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} µm.")
     level: Literal["good", "look", "bad"] = "bad" if bad else "look" if look else "good"

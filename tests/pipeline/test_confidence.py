@@ -28,7 +28,7 @@ def test_a_good_map_is_not_doubted_for_the_empty_space_beside_the_sample(registe
     """Noise beside the brain may lie anywhere: such tiles are at risk, but not among the places with structure."""
     totals = {name: np.nansum(values) for name, values in registered.run.metrics()["stages/confidence"].items()}
     assert totals["structured"] > 0.2 * totals["tiles"]
-    assert totals["risky_structured"] < DOUBTFUL * totals["structured"]
+    assert totals["expected"] < DOUBTFUL * totals["structured"]
 
 
 def test_blocks_of_tiles_tell_what_one_block_tells(registered, monkeypatch):

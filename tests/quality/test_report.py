@@ -264,13 +264,13 @@ def test_numbers_and_durations_read_well():
 
 
 @pytest.mark.parametrize(
-    ("risky", "calibrated", "level"),
+    ("off", "calibrated", "level"),
     [(0.02, True, "good"), (0.3, True, "look"), (0.8, True, "bad"), (0.8, False, "look"), (float("nan"), True, "good")],
 )
-def test_the_share_of_places_at_risk_decides_with(risky, calibrated, level):
-    verdict = judge(replace(GOOD, risky=risky, risk_calibrated=calibrated))
+def test_the_share_of_places_that_are_off_decides_with(off, calibrated, level):
+    verdict = judge(replace(GOOD, off=off, risk_calibrated=calibrated))
     assert verdict.level == level
-    assert level == "good" or f"{risky:.0%} of the places" in verdict.reasons[0]
+    assert level == "good" or f"{off:.0%} of the places" in verdict.reasons[0]
 
 
 def test_the_risk_is_drawn_where_it_is_known(data):
