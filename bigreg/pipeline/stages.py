@@ -55,6 +55,7 @@ class Stages:
         self._fields()
         self._results()
         if self.context.config.output.report:
+            self._renew()  # it tells how long all that took
             self._run(Stage("stages/report", "report", ONE, write_report))
 
     # ------------------------------------------------------------------------------------------------ images

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +20,15 @@ from bigreg.transforms import ngff
 
 def figure(run, group, name):
     return next(v for g, n, v, *_ in run.summary() if (g, n) == (group, name))
+
+
+def test_the_report_tells_how_long_everything_before_it_took(registered):
+    attributes = registered.run.store.attributes
+    elapsed, report = attributes["elapsed"], attributes["seconds"]["stages/report"]
+    assert figure(registered.run, "effort", "all stages") == pytest.approx(elapsed)
+    page = (Path(registered.run.url) / "report" / "index.html").read_text(encoding="utf-8")
+    told = float(re.search(r"blocks · ([0-9.]+) s<", page)[1])
+    assert told == pytest.approx(elapsed - report, abs=1.0) and told > 0.5 * attributes["seconds"]["levels/0"]
 
 
 def tissue(pair, count=20_000):
