@@ -117,7 +117,8 @@ def figures(context: Context) -> list[Row]:
             ),
         ]
     seconds = context.attributes.get("seconds", {})
-    rows.append(("effort", "all stages", float(context.attributes.get("elapsed", 0.0)), "s", "wall; stages overlap"))
+    elapsed = float(context.attributes.get("elapsed", float("nan")))
+    rows.append(("effort", "all stages", elapsed, "s", "wall; stages overlap"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
         rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
     peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]

@@ -117,6 +117,7 @@ def thin_plate(points: np.ndarray, values: np.ndarray, noise: float) -> Callable
     It is smoothed by what noise is beside how much tissue moves from one point to the next (see agreement.py).
     """
     places, which = np.unique(points, axis=0, return_inverse=True)
+    which = which.ravel()  # one version of numpy gives it another axis
     count = np.bincount(which)
     mean = np.stack([np.bincount(which, v) / count for v in values.T], axis=1)
     length = float(np.median(cKDTree(places).query(places, k=2)[0][:, 1]))
