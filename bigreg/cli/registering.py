@@ -306,12 +306,13 @@ def view(
         if not is_run(run):
             raise InputError(f"'{run}' is not a bigreg run; check the path")
     try:
-        from napari_bigreg.window import PANELS, show
+        from napari_bigreg.panels import NAMES
+        from napari_bigreg.window import show
     except ImportError as error:
         raise ConfigError(f"napari is not installed ({error}); pip install 'bigreg[napari]'") from error
     panels = panel or ["inspect"]
-    if wrong := [p for p in panels if p not in PANELS]:
-        raise ConfigError(f"panel {wrong[0]!r} is unknown; use {', '.join(PANELS)}")
+    if wrong := [p for p in panels if p not in NAMES]:
+        raise ConfigError(f"panel {wrong[0]!r} is unknown; use {', '.join(NAMES)}")
     show(runs, panels)
 
 

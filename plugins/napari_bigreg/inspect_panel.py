@@ -30,7 +30,7 @@ from .inspect_layers import Drawn
 from .inspect_model import BLEND, CHECKER, COMPUTED, FLICKER, OVERLAYS, SWIPE, InspectModel
 from .lazy import warn
 from .open_model import RunView, enlargement
-from .panel import RunChoice, Work, camera_of, layer_of, runs_of, show_layers
+from .panel import Panel, RunChoice, Work, adding, camera_of, layer_of, runs_of
 from .planes import Plane
 from .threads import later
 
@@ -42,12 +42,12 @@ BLOCK_PIXELS = 300
 NO_MAP = "none"
 
 
-class InspectPanel(QWidget):
+class InspectPanel(Panel):
     """A result in a viewer, slice by slice. `set_run` chooses one."""
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer = viewer = napari_viewer
         self.model: InspectModel | None = None
         self.drawn: Drawn | None = None
         self.ranked: list[tuple[tuple[int, int, int], float]] = []
@@ -171,9 +171,11 @@ class InspectPanel(QWidget):
 
     def _opened(self, found: tuple[InspectModel, list, list[str]]) -> None:
         model, layers, problems = found
-        show_layers(self.viewer, layers)
         for problem in problems:
             warn(problem)
+        self._work.in_turns(*adding(self.viewer, layers), lambda: self._inspect(model))
+
+    def _inspect(self, model: InspectModel) -> None:
         self.model, self.drawn = model, Drawn(self.viewer, model.url)
         self.choice.box.setEditText(model.url)
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"
@@ -375,14 +377,13 @@ class InspectPanel(QWidget):
             failed=self._failed,
         )
 
-    def closeEvent(self, event: Any) -> None:
+    def end(self) -> None:
         self._flicker.stop()
         self._settle.stop()
         self._work.cancel()
         self.viewer.dims.events.disconnect(self._moved)
         camera_of(self.viewer).events.zoom.disconnect(self._moved)
         camera_of(self.viewer).events.center.disconnect(self._moved)
-        super().closeEvent(event)
 
 
 MOVES = ("point", "current_step", "order", "ndisplay", "zoom", "center")

@@ -32,14 +32,14 @@ from .launch_model import Launch
 from .launch_panel import LaunchPanel
 from .linked_views import LinkedViews
 from .open_model import RunView
-from .panel import RunChoice, Work, runs_of
+from .panel import Panel, RunChoice, Work, runs_of
 from .threads import later
 
 USE, NAME, BEFORE, AFTER = range(4)
 HEADER = ("use", "name", "affine, um", "deformation, um")
 
 
-class LandmarksPanel(QWidget):
+class LandmarksPanel(Panel):
     """Places, moves, snaps, names, measures and keeps pairs of landmarks."""
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -189,11 +189,10 @@ class LandmarksPanel(QWidget):
             self.canvas = None
         self.model = self.layers = self.views = None
 
-    def closeEvent(self, event: Any) -> None:
+    def end(self) -> None:
         self._work.cancel()
         self._measure.stop()
         self._forget()
-        super().closeEvent(event)
 
     # --------------------------------------------------------------------------------------------------------- pairs
 

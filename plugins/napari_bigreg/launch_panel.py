@@ -26,7 +26,7 @@ from .launch_form import LaunchForm
 from .launch_model import Checked, FieldError, Started, begin, check, opened
 from .linked_views import centre_of
 from .open_model import FIXED, MOVING, placed
-from .panel import Work
+from .panel import Panel, Work
 from .preview import Preview, Previewer, levels_of
 from .threads import later
 
@@ -35,7 +35,7 @@ LIVE_MS = 600
 PREVIEW = "preview"
 
 
-class LaunchPanel(QWidget):
+class LaunchPanel(Panel):
     """A form; what it would cost; how one block would come out; and off it goes."""
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -328,14 +328,13 @@ class LaunchPanel(QWidget):
             if f"{PREVIEW}: {name}" in self.viewer.layers:
                 self.viewer.layers[f"{PREVIEW}: {name}"].visible = shown
 
-    def closeEvent(self, event: Any) -> None:
+    def end(self) -> None:
         self._soon.stop()
         self._watch.stop()
         self._again = False
         self._work.cancel()
         # Its worker takes a moment to end, for which the window does not wait.
         threading.Thread(target=self.previewer.close, name="bigreg-preview-end", daemon=True).start()
-        super().closeEvent(event)
 
 
 def _limits(data: np.ndarray) -> tuple[float, float]:

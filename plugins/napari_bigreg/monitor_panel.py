@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QSlider,
     QVBoxLayout,
-    QWidget,
 )
 
 from bigreg.errors import BigregError
@@ -29,7 +28,7 @@ from .colours import STATUS
 from .inspect_layers import Drawn
 from .monitor_model import MonitorModel, Snapshot
 from .open_model import block_layer
-from .panel import RunChoice, Work, camera_of, layer_of, pixmap
+from .panel import Panel, RunChoice, Work, camera_of, layer_of, pixmap
 from .pictures import patch_tiles
 from .planes import Plane
 from .processes import log_of, start_process
@@ -53,12 +52,12 @@ FIGURES = (
 )
 
 
-class MonitorPanel(QWidget):
+class MonitorPanel(Panel):
     """Progress of a run in a viewer. `set_run` chooses one; a click on a block tells about it."""
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer = viewer = napari_viewer
         self.model: MonitorModel | None = None
         self.snapshot: Snapshot | None = None
         self.block: tuple[str, tuple[int, int, int]] | None = None
@@ -349,12 +348,11 @@ class MonitorPanel(QWidget):
         self.text.setText(f"resuming; what it says is in {log_of(self.model.url)}")
         self.timer.setInterval(BUSY_MS)
 
-    def closeEvent(self, event: Any) -> None:
+    def end(self) -> None:
         self.timer.stop()
         self._work.cancel()
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
-        super().closeEvent(event)
 
 
 def _label(text: str = "") -> QLabel:

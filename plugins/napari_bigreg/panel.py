@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.layers import Layer
 from qtpy.compat import isalive
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QEvent, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
@@ -22,6 +23,26 @@ def pixmap(picture: np.ndarray) -> QPixmap:
     rows, columns, _ = picture.shape
     # Qt does not keep the array, so the image is copied before it goes.
     return QPixmap.fromImage(QImage(picture.data, columns, rows, 3 * columns, QImage.Format.Format_RGB888).copy())
+
+
+class Panel(QWidget):
+    """What a dock of napari holds. It ends once, when it is closed or its dock is: of that napari does not tell it."""
+
+    _ended = False
+
+    def end(self) -> None:
+        """Stop what goes on and let go of the viewer."""
+
+    def event(self, event: Any) -> bool:
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close()
+        return super().event(event)
+
+    def closeEvent(self, event: Any) -> None:
+        if not self._ended:
+            self._ended = True
+            self.end()
+        super().closeEvent(event)
 
 
 class Work:
@@ -44,6 +65,10 @@ class Work:
         job = threads.start(work, title, ended=end, **kept)
         self._jobs.add(job)
         return job
+
+    def in_turns(self, *calls: Callable[[], Any]) -> None:
+        """See `threads.in_turns`."""
+        threads.in_turns(*map(self._guarded, calls))
 
     def cancel(self) -> None:
         for job in list(self._jobs):
@@ -126,13 +151,16 @@ def runs_of(viewer: Any) -> list[str]:
     return list(dict.fromkeys(reversed(urls)))
 
 
-def show_layers(viewer: Any, layers: list[LayerData]) -> None:
-    """Put the layers of a run into a viewer."""
-    first = not len(viewer.layers)
-    for layer in layers:
+def adding(viewer: Any, layers: list[LayerData]) -> list[Callable[[], Any]]:
+    """Calls that put layers into a viewer, one each: one alone takes napari more than a tenth of a second."""
+
+    def add(layer: LayerData) -> None:
+        first = not len(viewer.layers)
         viewer.add_layer(Layer.create(*layer))
-    if first:
-        viewer.reset_view()
+        if first:
+            viewer.reset_view()
+
+    return [partial(add, layer) for layer in layers]
 
 
 def layer_of(viewer: Any, url: str, what: str) -> Any | None:

@@ -8,18 +8,17 @@ import tempfile
 import time
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import napari
 
 import bigreg
 from bigreg.errors import InputError
 
-from .monitor_panel import MonitorPanel
 from .open_model import RunView
-from .panel import show_layers
+from .panel import adding
+from .panels import panel_class
 from .processes import start_process
-from .threads import Report, start
+from .threads import Report, awaited, in_turns, start
 
 WAIT_SECONDS = 600
 
@@ -58,19 +57,25 @@ def wait_for(run: str, process: Popen, report: Report, *, finished: bool) -> str
     raise InputError(f"'{run}' was not there in {WAIT_SECONDS} s; see {Path(run).parent}.log")
 
 
+def _finished(run: str) -> list:
+    """The layers of a run, if it is one that is finished."""
+    done = bigreg.is_run(run) and bigreg.open_run(run).status().state == "finished"
+    return RunView(run).layers() if done else []
+
+
 def finished_run() -> list:
     """Two phantoms of a cleared brain, registered: made once, in about a minute, and kept."""
     folder = cache() / f"demo-{bigreg.__version__}"
     viewer, run = napari.current_viewer(), str(folder / "run.zarr")
-    if bigreg.is_run(run) and bigreg.open_run(run).status().state == "finished":
-        return RunView(run).layers()
+    if layers := awaited(lambda: _finished(run)):
+        return layers
     if folder.exists():  # a process that makes it goes on, or one was killed
         folder = Path(tempfile.mkdtemp(prefix="bigreg-")) / "demo"
     run, process = make_demo(folder)
     start(
-        lambda report: wait_for(run, process, report, finished=True),
+        lambda report: RunView(wait_for(run, process, report, finished=True)).layers(),
         "Making the sample",
-        done=lambda made: show_layers(viewer, RunView(made).layers()),
+        done=lambda layers: in_turns(*adding(viewer, layers)),
     )
     return []
 
@@ -80,11 +85,14 @@ def live_run() -> list:
     viewer = napari.current_viewer()
     run, process = make_demo(Path(tempfile.mkdtemp(prefix="bigreg-")) / "demo")
 
-    def watch(made: str) -> None:
-        panel: Any = MonitorPanel(viewer)
-        viewer.window.add_dock_widget(panel, name="Monitor (bigreg)", area="right")
-        show_layers(viewer, RunView(made).layers())
-        panel.choice.set(made)
+    def work(report: Report) -> tuple[type, list]:
+        return panel_class("monitor"), RunView(wait_for(run, process, report, finished=False)).layers()
 
-    start(lambda report: wait_for(run, process, report, finished=False), "Beginning a run", done=watch)
+    def watch(found: tuple[type, list]) -> None:
+        monitor, layers = found
+        panel = monitor(viewer)
+        viewer.window.add_dock_widget(panel, name="Monitor (bigreg)", area="right")
+        in_turns(*adding(viewer, layers), lambda: panel.choice.set(run))
+
+    start(work, "Beginning a run", done=watch)
     return []

@@ -1,20 +1,22 @@
-"""Long work in napari's threads: its progress in the activity dock, cancelled from there or from a panel.
+"""What keeps the window alive: long work in napari's threads, and what must be done in its own thread bit by bit.
 
     job = start(lambda report: model.snap(points, report), "Snapping", done=show, failed=tell)
 
 `work` runs in another thread and may call `report(done, total, text)` as often as it likes; that raises Cancelled once
-the job has been cancelled. `done`, `failed`, `advanced` and `ended` are called in the thread of the window.
+the job has been cancelled. `done`, `failed`, `advanced` and `ended` are called in the thread of the window. Progress is
+shown in napari's activity dock; a job is cancelled from there or from a panel.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, Qt, QThreadPool, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, Qt, QThreadPool, QTimer, Signal
 from superqt.utils import FunctionWorker
 
 from bigreg.errors import BigregError
@@ -145,7 +147,52 @@ def later(milliseconds: int, call: Callable[[], Any]) -> QTimer:
     return timer
 
 
+def awaited(work: Callable[[], T]) -> T:
+    """What `work` gives, for a caller in the window's thread that cannot go on without it, such as napari's `open`.
+
+    It is done in another thread, and the window is drawn meanwhile; what the user does comes after. Without a window,
+    or in another thread than its own, it is done at once.
+    """
+    if QCoreApplication.instance() is None or threading.current_thread() is not threading.main_thread():
+        return work()
+    found: list[T] = []
+    errors: list[Exception] = []
+    loop = QEventLoop()
+    worker = FunctionWorker(work)
+    worker.returned.connect(found.append)
+    worker.errored.connect(errors.append)
+    worker.finished.connect(loop.quit)
+    worker.start()
+    loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+    if errors:
+        raise errors[0]
+    return found[0]
+
+
+def in_turns(*calls: Callable[[], Any]) -> None:
+    """Make calls in the window's thread, after those of before, one a turn of its event loop: it answers in between."""
+    if not _calls:
+        QTimer.singleShot(0, _next)
+    _calls.extend(calls)
+
+
+def _next() -> None:
+    try:
+        if _calls:
+            _calls[0]()
+    finally:
+        # The one that is made stays in the row meanwhile, as it may let the window work and another be added.
+        if _calls:
+            _calls.popleft()
+        if _calls:
+            QTimer.singleShot(0, _next)
+
+
+_calls: deque[Callable[[], Any]] = deque()
+
+
 def finish(seconds: float = 5.0) -> None:
     """Cancel all jobs and wait for their threads: once the window is gone, before Qt is."""
+    _calls.clear()
     cancel_all()
     QThreadPool.globalInstance().waitForDone(int(1000 * seconds))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import napari
@@ -12,11 +11,7 @@ from napari.layers import Layer
 
 from . import threads
 from .open_model import RunView
-
-PANELS = {
-    name: (f"{name}_panel", f"{name.capitalize()}Panel") for name in ("monitor", "inspect", "landmarks", "launch")
-}
-"""Module and class of each."""
+from .panels import panel_class
 
 
 def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
@@ -30,8 +25,7 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
         viewer.add_layer(Layer.create(*layer))
     scale_bar_of(viewer).visible = True
     for name in panels:
-        panel = getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")(viewer)
-        viewer.window.add_dock_widget(panel, name=f"{name.capitalize()} (bigreg)", area="right")
+        viewer.window.add_dock_widget(panel_class(name)(viewer), name=f"{name.capitalize()} (bigreg)", area="right")
     viewer.reset_view()
     return viewer
 

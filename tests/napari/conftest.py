@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster
@@ -132,6 +133,18 @@ def plugin(npe2pm):
     manifest = PluginManifest.from_file(Path(napari_bigreg.__file__).with_name("napari.yaml"))
     npe2pm.register(manifest)
     return manifest
+
+
+@pytest.fixture
+def dock(plugin, until) -> Callable[[Any, str], Any]:
+    """Opens a panel as napari's menu does, which hands it the viewer without what is private."""
+
+    def open_(viewer: Any, name: str) -> Any:
+        _, widget = viewer.window.add_plugin_dock_widget(plugin.name, name)
+        until(lambda: widget.panel is not None)
+        return widget.panel
+
+    return open_
 
 
 @pytest.fixture

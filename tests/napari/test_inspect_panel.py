@@ -13,14 +13,13 @@ from napari_bigreg.panel import layer_of
 
 
 @pytest.fixture
-def inspect(make_napari_viewer, until):
+def inspect(make_napari_viewer, dock, until):
     """A panel on a run, everything computed."""
     panels = []
 
     def make(url):
         viewer = make_napari_viewer()
-        panel = InspectPanel(viewer)
-        viewer.window.add_dock_widget(panel)
+        panel = dock(viewer, "Inspect")
         panels.append(panel)
         panel.choice.set(str(url))
         until(lambda: panel.model is not None)

@@ -47,11 +47,10 @@ def press(qtbot, button):
 
 
 @pytest.fixture
-def panel(launch, make_napari_viewer, qtbot, until):
+def panel(launch, make_napari_viewer, dock, qtbot, until):
     """The panel with the form filled in, as a person types."""
     viewer = make_napari_viewer()
-    panel = LaunchPanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Launch")
+    panel = dock(viewer, "Launch")
     form = panel.form
     for side in ("fixed", "moving"):
         qtbot.keyClicks(form.images[side].path, getattr(launch, side).path)
@@ -131,7 +130,7 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     panel.form.overrides.rows[3][2].setText("[3]")
     until(lambda: layers["preview: after"].data is not old)
     until(lambda: panel._previewing is None)
-    assert layers["preview: after"] is layer and tuple(layer.contrast_limits) == (7.0, 77.0)
+    assert layers["preview: after"] == layer and tuple(layer.contrast_limits) == (7.0, 77.0)
     assert not np.array_equal(layer.data, old) and not layer.visible
     panel.live.setChecked(False)
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))

@@ -17,14 +17,13 @@ from napari_bigreg.panel import layer_of
 
 
 @pytest.fixture
-def watch(make_napari_viewer, until):
+def watch(make_napari_viewer, dock, until):
     """A panel in a viewer that watches a run."""
     panels = []
 
     def make(url, ready: bool = True):
         viewer = make_napari_viewer()
-        panel = monitor_panel.MonitorPanel(viewer)
-        viewer.window.add_dock_widget(panel)
+        panel = dock(viewer, "Monitor")
         panels.append(panel)
         panel.choice.box.lineEdit().setText(str(url))
         panel.choice.box.lineEdit().editingFinished.emit()

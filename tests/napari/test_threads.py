@@ -12,6 +12,7 @@ from bigreg.errors import InputError
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
 from napari_bigreg import threads
+from qtpy.QtCore import QTimer
 
 
 def test_the_result_comes_to_the_windows_thread(qtbot):
@@ -89,3 +90,53 @@ def test_the_window_goes_on_while_work_is_done(qtbot):
         qtbot.wait(20)
         beats.append(time.monotonic())
     assert len(beats) > 5
+
+
+def test_what_is_awaited_is_done_in_a_thread_while_the_window_is_drawn(qtbot):
+    beats = []
+    timer = QTimer()
+    timer.setInterval(20)
+    timer.timeout.connect(lambda: beats.append(True))
+    timer.start()
+
+    def work():
+        time.sleep(0.5)
+        return threading.current_thread()
+
+    assert threads.awaited(work) is not threading.main_thread()
+    timer.stop()
+    assert len(beats) > 5
+
+    def bad():
+        raise InputError("fixed 'x' is missing; check the path")
+
+    with pytest.raises(InputError, match="'x' is missing"):
+        threads.awaited(bad)
+
+
+def test_outside_of_the_windows_thread_nothing_is_handed_on(qtbot):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(threads.awaited(threading.current_thread)))
+    thread.start()
+    thread.join()
+    assert found == [thread]
+
+
+def test_calls_in_turns_keep_their_order_and_the_window_goes_on_between_them(qtbot):
+    made, beats = [], []
+    timer = QTimer()
+    timer.setInterval(0)
+    timer.timeout.connect(lambda: beats.append(len(made)))
+    timer.start()
+
+    def call(number):
+        made.append(number)
+        if number == 1:
+            threads.in_turns(lambda: made.append("added meanwhile"))
+
+    threads.in_turns(*[lambda n=n: call(n) for n in range(4)])
+    qtbot.waitUntil(lambda: len(made) == 5, timeout=20000)
+    timer.stop()
+    assert made == [0, 1, 2, 3, "added meanwhile"] and {1, 2, 3, 4} <= set(beats)
+    threads.in_turns(lambda: made.append("again"))
+    qtbot.waitUntil(lambda: made[-1] == "again", timeout=20000)

@@ -1,0 +1,82 @@
+"""The panels by their names, and as napari's menu opens them: at once, with what they need on its way."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+
+from .controls import WRONG
+from .panel import Panel, Work
+
+NAMES = ("monitor", "inspect", "landmarks", "launch")
+
+
+def panel_class(name: str) -> type[QWidget]:
+    """The class of one of NAMES. The first time it imports for seconds, torch above all."""
+    return getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")
+
+
+class Coming(Panel):
+    """Stands in for a panel until its class is imported, in a thread; then holds it, as `panel`."""
+
+    def __init__(self, viewer: Any, name: str) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.panel: QWidget | None = None
+        self.text = QLabel(f"loading {name} …")
+        self.text.setWordWrap(True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 0)
+        self._whole = QVBoxLayout(self)
+        self._whole.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.text, self.bar):
+            self._whole.addWidget(widget, alignment=Qt.AlignmentFlag.AlignTop)
+        self._whole.addStretch(1)
+        self._work = Work(self)
+        self._work.start(
+            lambda report: panel_class(name), f"Loading {name}", done=self._come, failed=self._failed, bar=False
+        )
+
+    def _come(self, panel: type[QWidget]) -> None:
+        while self._whole.count():
+            widget = self._whole.takeAt(0).widget()
+            if widget is not None:
+                widget.deleteLater()
+        self.panel = panel(self.viewer)
+        self._whole.addWidget(self.panel)
+
+    def _failed(self, error: Exception) -> None:
+        self.bar.hide()
+        self.text.setStyleSheet(WRONG)
+        self.text.setText(f"{type(error).__name__}: {error}")
+
+    def end(self) -> None:
+        self._work.cancel()
+        if self.panel is not None:
+            self.panel.close()
+
+
+# napari gives its viewer to classes by the name of the parameter.
+
+
+class Monitor(Coming):
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer, "monitor")
+
+
+class Inspect(Coming):
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer, "inspect")
+
+
+class Landmarks(Coming):
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer, "landmarks")
+
+
+class Launch(Coming):
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer, "launch")
