@@ -34,6 +34,9 @@ class FieldError(Exception):
         super().__init__(str(error))
         self.place, self.row = place, row
 
+    def __reduce__(self) -> tuple:
+        return FieldError, (self.place, str(self), self.row)
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -23,11 +23,12 @@ from bigreg.errors import BigregError
 
 from .controls import WRONG, make_button, make_row, make_text
 from .launch_form import LaunchForm
-from .launch_model import Checked, FieldError, Started, begin, check, opened
+from .launch_model import Checked, FieldError, Started, begin, check
 from .linked_views import centre_of
 from .open_model import FIXED, MOVING, placed
 from .panel import Panel, Work
-from .preview import Preview, Previewer, levels_of
+from .preview import Preview, levels_of
+from .preview_process import PreviewProcess
 from .threads import later
 
 LOOK_MS = 700
@@ -42,7 +43,7 @@ class LaunchPanel(Panel):
         super().__init__()
         self.viewer = napari_viewer
         self.started: Started | None = None
-        self.previewer = Previewer()
+        self.previewer = PreviewProcess()
         self.monitor: Any = None
         self._work = Work(self)
         self._checking: Any = None
@@ -148,7 +149,7 @@ class LaunchPanel(Panel):
             control.setEnabled(True)
 
     def _planned(self, found: Checked) -> None:
-        self._list_levels(found.volumes["fixed"])
+        self._list_levels(levels_of(found.volumes["fixed"]))
         cells = "".join(
             f"<tr><td style='padding-right:10px; white-space:nowrap'><b>{k}</b></td><td width='100%'>{v}</td></tr>"
             for k, v in found.rows
@@ -158,11 +159,11 @@ class LaunchPanel(Panel):
         ready = "goes on with the run that is there" if found.goes_on else "ready to start"
         self.say(f"{ready}: {row['blocks']} blocks, {row['memory a worker']} a worker, {row['time']}")
 
-    def _list_levels(self, volume: Any) -> None:
+    def _list_levels(self, levels: list[tuple[float, float, float]]) -> None:
         chosen = self.level.currentIndex()
         self.level.blockSignals(True)
         self.level.clear()
-        for number, spacing in enumerate(levels_of(volume)):
+        for number, spacing in enumerate(levels):
             self.level.addItem(f"level {number}: {' x '.join(f'{s:.3g}' for s in spacing)} um")
         self.level.setCurrentIndex(min(max(chosen, 0), self.level.count() - 1))
         self.level.blockSignals(False)
@@ -241,12 +242,6 @@ class LaunchPanel(Panel):
         seen = [layer for layer in self.viewer.layers if layer.ndim == 3]
         centre = centre_of(self.viewer) if seen else None
         previewer = self.previewer
-
-        def work(report: Any) -> tuple[Any, Preview, list]:
-            volumes, config = opened(launch)
-            made = previewer.run(volumes, config, centre, level, report)
-            return volumes["fixed"], made, [_limits(data) for data in (made.fixed, made.before)]
-
         self.form.tell(None)
         if self.message.styleSheet():
             self.say("")
@@ -256,8 +251,9 @@ class LaunchPanel(Panel):
         # Its bar is here. napari's sign of activity turns without end, and each turn draws the window again: where
         # no GPU does that, it takes as long as the preview.
         self._previewing = self._work.start(
-            work, "Preview", done=self._previewed, failed=self._preview_failed, advanced=self._advanced,
-            ended=self._preview_ended, bar=False,
+            lambda report: previewer.run(launch, centre, level, report), "Preview", done=self._previewed,
+            failed=self._preview_failed, advanced=self._advanced,
+            ended=lambda: self._work.in_turns(self._preview_ended), bar=False,
         )  # fmt: skip
 
     def _advanced(self, done: int, total: int, text: str) -> None:
@@ -284,43 +280,53 @@ class LaunchPanel(Panel):
         if self._again:
             self.make_preview()
 
-    def _previewed(self, found: tuple[Any, Preview, list]) -> None:
-        volume, preview, limits = found
-        self._list_levels(volume)
+    def _previewed(self, preview: Preview) -> None:
+        self._list_levels(preview.levels)
         rows = "".join(
             f"<tr><td style='padding-right:10px'>{name}</td><td>{value:.3f} {unit}</td></tr>"
             for name, value, unit in preview.figures
         )
         shape = " x ".join(map(str, preview.fixed.shape))
         self.figures.setText(f"<table>{rows}</table>{shape} voxels in {preview.seconds:.1f} s")
+        (fixed, moving), grid = preview.limits, preview.grid
         first = not any(layer.name.startswith(PREVIEW) for layer in self.viewer.layers)
-        for name, data, colormap, shown in (
-            ("fixed", preview.fixed, FIXED, limits[0]),
-            ("before", preview.before, MOVING, limits[1]),
-            ("after", preview.after, MOVING, limits[1]),
-        ):
-            self._show(f"{PREVIEW}: {name}", data, preview.grid, colormap=colormap, contrast_limits=shown)
-        self._show_after(self.after.isChecked())
-        if first:
-            self._alone()
+        # One layer a turn of the window: napari takes more than a tenth of a second for each.
+        self._work.in_turns(
+            lambda: self._hide_all() if first else None,
+            lambda: self._show("fixed", preview.fixed, grid, FIXED, fixed),
+            lambda: self._show("before", preview.before, grid, MOVING, moving),
+            lambda: self._show("after", preview.after, grid, MOVING, moving),
+            lambda: self._go_to(grid) if first else None,
+        )
 
-    def _show(self, name: str, data: np.ndarray, grid: Any, **settings: Any) -> None:
-        """A layer; the one that is there, with the contrast that it was given, where it shows the same block."""
-        if name in self.viewer.layers:
-            layer = self.viewer.layers[name]
-            if layer.data.shape == data.shape and np.array_equal(layer.metadata.get("grid"), grid.affine):
-                layer.data = data
-                return
-            self.viewer.layers.remove(layer)
-        settings |= {"blending": "additive", "metadata": {"grid": grid.affine}}
-        self.viewer.add_layer(Image(data, name=name, **settings, **placed(grid)))
+    def _show(self, name: str, data: np.ndarray, grid: Any, colormap: str, limits: tuple[float, float]) -> None:
+        """In the layer of before, with the contrast that it was given where it shows the same block; else a new one."""
+        shown = {"before": not self.after.isChecked(), "after": self.after.isChecked()}.get(name, True)
+        name, metadata, place = f"{PREVIEW}: {name}", {"grid": grid.affine}, placed(grid)
+        if name not in self.viewer.layers:
+            self.viewer.add_layer(
+                Image(
+                    data, name=name, colormap=colormap, contrast_limits=limits, visible=shown, blending="additive",
+                    metadata=metadata, **place,
+                )
+            )  # fmt: skip
+            return
+        layer = self.viewer.layers[name]
+        same = layer.data.shape == data.shape and np.array_equal(layer.metadata["grid"], grid.affine)
+        layer.data = data
+        if not same:
+            anywhere = {"scale": (1, 1, 1), "translate": (0, 0, 0), "affine": np.eye(4)}
+            for key, default in anywhere.items():
+                setattr(layer, key, place.get(key, default))
+            layer.metadata, layer.contrast_limits = metadata, limits
 
-    def _alone(self) -> None:
-        """Hide what lies under the first preview, and bring the view to it."""
+    def _hide_all(self) -> None:
+        """What would lie under the first preview."""
         for layer in self.viewer.layers:
-            if not layer.name.startswith(PREVIEW):
-                layer.visible = False
-        middle = np.mean(self.viewer.layers[f"{PREVIEW}: fixed"].extent.world, axis=0)
+            layer.visible = False
+
+    def _go_to(self, grid: Any) -> None:
+        middle = np.mean(grid.bounds(), axis=0)
         self.viewer.dims.point = (*self.viewer.dims.point[:-3], *middle)
 
     def _show_after(self, after: bool) -> None:
@@ -333,10 +339,5 @@ class LaunchPanel(Panel):
         self._watch.stop()
         self._again = False
         self._work.cancel()
-        # Its worker takes a moment to end, for which the window does not wait.
+        # It takes a moment to end, for which the window does not wait.
         threading.Thread(target=self.previewer.close, name="bigreg-preview-end", daemon=True).start()
-
-
-def _limits(data: np.ndarray) -> tuple[float, float]:
-    low, high = (float(v) for v in np.percentile(data, (1, 99.8)))
-    return low, high if high > low else low + 1

@@ -50,15 +50,19 @@ SHOWN = (
 class Preview:
     """float32 (z, y, x) on one `grid` of the fixed world: fixed, moving after the affine and after the deformation.
 
-    figures   (what, value, unit); seconds: all of it; spacing: um of the level's voxels
+    limits    of contrast, of fixed and of moving
+    figures   (what, value, unit); seconds: all of it
+    levels    spacings (um) at which there are others, see `levels_of`
     """
 
     grid: Grid
     fixed: np.ndarray
     before: np.ndarray
     after: np.ndarray
+    limits: tuple[tuple[float, float], tuple[float, float]]
     figures: list[tuple[str, float, str]]
     seconds: float
+    levels: list[tuple[float, float, float]]
 
 
 def factors_of(grid: Grid, level: int, finest: float | None = None) -> np.ndarray:
@@ -98,7 +102,7 @@ class Boxes:
 
 
 class Previewer:
-    """Registers blocks, one at a time, on a worker in this process. `close` it."""
+    """Registers blocks, one at a time, on a worker in this process. `close` it. For napari, see `preview_process`."""
 
     def __init__(self) -> None:
         self._cluster: LocalCluster | None = None
@@ -106,17 +110,20 @@ class Previewer:
         self._folder: tempfile.TemporaryDirectory | None = None  # it goes at the end of the process, if not before
         self._affines: dict[str, np.ndarray] = {}
         self.boxes: Boxes | None = None
-        self._busy = threading.Lock()
+        self._warm = False
 
     def close(self) -> None:
-        """End the worker and remove what was kept, once what goes on has ended."""
-        with self._turn(_quiet):
-            for thing in (self._client, self._cluster):
-                if thing is not None:
-                    thing.close()
-            if self._folder is not None:
-                self._folder.cleanup()
-            self._client = self._cluster = self._folder = self.boxes = None
+        """End the worker and remove what was kept."""
+        for thing in (self._client, self._cluster):
+            if thing is not None:
+                thing.close()
+        self.remove_files()
+        self._client = self._cluster = self._folder = self.boxes = None
+
+    def remove_files(self) -> None:
+        """From any thread, before this process ends."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def run(
         self, volumes: dict[str, Volume], config: Config, centre: np.ndarray | None, level: int, report: Report
@@ -126,7 +133,7 @@ class Previewer:
         `report` may raise to end it. Raises InputError where the block is not in both images, and what `register` does.
         """
         begin = time.monotonic()
-        with self._turn(report), self._scratch() as folder:
+        with self._scratch() as folder:
             affine = self._affine(volumes, config, folder, report)
             boxes = self._cut(volumes, config, affine, centre, level, report)
             run = bigreg.register(
@@ -138,32 +145,23 @@ class Previewer:
             known = {name: (value, unit) for _, name, value, unit, _ in run.summary()}
             figures = [(title, *known[name]) for name, title in SHOWN if name in known]
         grid = seen.grid.transformed(_from_plain(boxes.grids[0]))
-        return Preview(grid, seen.fixed, seen.moving, seen.warped, figures, time.monotonic() - begin)
+        limits = _limits(seen.fixed), _limits(seen.moving)
+        seconds = time.monotonic() - begin
+        return Preview(
+            grid, seen.fixed, seen.moving, seen.warped, limits, figures, seconds, levels_of(volumes["fixed"])
+        )
 
     def warm(self, report: Report) -> None:
-        """Once a process: load what a preview runs, compiled for this machine, by one of a small made-up pair."""
-        if _warmed.is_set() or not _warming.acquire(blocking=False):
+        """Load what a preview runs, compiled for this machine, by one of a small made-up pair; only the first time."""
+        if self._warm:
             return
-        try:
-            pair = make_pair((40, 40, 40), (2.0, 2.0, 2.0), seed=0, max_displacement_um=4.0)
-            volumes = {
-                w: open_volume(image, spacing=pair.spacing, name=w)
-                for w, image in (("fixed", pair.fixed), ("moving", pair.moving))
-            }
-            self.run(volumes, load_config("rounds", overrides=["affine.voxels=32"]), None, 0, report)
-            _warmed.set()
-        finally:
-            _warming.release()
-
-    @contextmanager
-    def _turn(self, report: Report) -> Iterator[None]:
-        """One at a time; a wait that `report` may end."""
-        while not self._busy.acquire(timeout=0.1):
-            report(0, 1, "waiting for the one before")
-        try:
-            yield
-        finally:
-            self._busy.release()
+        pair = make_pair((40, 40, 40), (2.0, 2.0, 2.0), seed=0, max_displacement_um=4.0)
+        volumes = {
+            w: open_volume(image, spacing=pair.spacing, name=w)
+            for w, image in (("fixed", pair.fixed), ("moving", pair.moving))
+        }
+        self.run(volumes, load_config("rounds", overrides=["affine.voxels=32"]), None, 0, report)
+        self._warm = True
 
     def _new_folder(self) -> Path:
         if self._folder is None:
@@ -246,9 +244,6 @@ class Previewer:
         return self.boxes
 
 
-_warming, _warmed = threading.Lock(), threading.Event()
-
-
 def settings_of(config: Config, boxes: Boxes) -> Config:
     """The configuration of the whole for its boxes, each one block: what is found stays the same, less is written."""
     largest = max(max(open_volume(path).shape) for path in boxes.paths)
@@ -315,8 +310,9 @@ def _read_boxes(
     return {**out, "moving": _read(volumes["moving"], factors, first, last, MOST_BYTES)}
 
 
-def _quiet(done: int, total: int, text: str) -> None:
-    pass
+def _limits(data: np.ndarray) -> tuple[float, float]:
+    low, high = (float(v) for v in np.percentile(data, (1, 99.8)))
+    return low, high if high > low else low + 1
 
 
 def _identities(volumes: dict[str, Volume]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,8 +193,7 @@ def test_another_parameter_neither_looks_for_the_affine_nor_reads_the_images_aga
     assert previewer.boxes is not kept and not Path(kept.start).exists()
 
 
-def test_warming_up_is_done_once_a_process_and_ends_when_it_is_told_to(previewer, monkeypatch):
-    monkeypatch.setattr(preview, "_warmed", threading.Event())
+def test_warming_up_is_done_once_and_ends_when_it_is_told_to(previewer):
     told: list[str] = []
 
     def stop(done, total, text):
@@ -208,33 +206,6 @@ def test_warming_up_is_done_once_a_process_and_ends_when_it_is_told_to(previewer
     told.clear()
     previewer.warm(lambda done, total, text: told.append(text))
     assert not told
-
-
-def test_one_preview_waits_for_another_and_can_be_told_not_to(launch, previewer):
-    volumes = {w: getattr(launch, w).open(w) for w in ("fixed", "moving")}
-    reached, go_on = threading.Event(), threading.Event()
-
-    def slow(done, total, text):
-        reached.set()
-        go_on.wait(60)
-        raise Cancelled
-
-    def stop(done, total, text):
-        assert "waiting" in text
-        raise Cancelled
-
-    def first():
-        with pytest.raises(Cancelled):
-            previewer.run(volumes, launch.settings(), None, 1, slow)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert reached.wait(60)
-    with pytest.raises(Cancelled):
-        previewer.run(volumes, launch.settings(), None, 1, stop)
-    go_on.set()
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 def test_closing_removes_what_was_kept(launch):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,7 @@ from bigreg.pipeline.store import RunStore
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg import preview
 from napari_bigreg.launch_model import Choice, Launch
-from napari_bigreg.launch_panel import LaunchPanel
 from napari_bigreg.linked_views import centre_on
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
@@ -64,8 +60,8 @@ def panel(launch, make_napari_viewer, dock, qtbot, until):
     form.workers.setValue(1)
     assert form.launch == launch
     yield panel
-    until(lambda: not panel._work._jobs)
     panel.close()
+    until(lambda: not panel._work._jobs)
 
 
 def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until):
@@ -138,27 +134,37 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     until(lambda: "outside of fixed" in panel.message.text())
 
 
-def test_what_a_preview_needs_is_loaded_while_the_form_is_filled_in(
-    launch, make_napari_viewer, qtbot, until, monkeypatch
+def test_another_block_is_shown_in_the_same_layers(panel, qtbot, until):
+    panel.level.setCurrentIndex(0)
+    press(qtbot, panel.try_it)
+    until(lambda: panel._previewing is None, 500)
+    layer = panel.viewer.layers["preview: fixed"]
+    before, limits = np.asarray(layer.extent.world), tuple(layer.contrast_limits)
+    layer.contrast_limits = (7.0, 77.0)
+    centre_on(panel.viewer, before[1])
+    press(qtbot, panel.try_it)
+    until(lambda: panel._previewing is None)
+    assert panel.viewer.layers["preview: fixed"] == layer and len(panel.viewer.layers) == 3
+    after = np.asarray(layer.extent.world)
+    assert (after[0] > before[0]).any() and tuple(layer.contrast_limits) not in ((7.0, 77.0), limits)
+    whole = bigreg.open_volume(panel.form.launch.fixed.path)
+    first = np.rint(whole.grid().world_to_index(np.asarray(layer.data_to_world((0, 0, 0)))[None])[0]).astype(int)
+    np.testing.assert_allclose(layer.data, whole.read(first, first + layer.data.shape), atol=1.0)
+
+
+def test_what_a_preview_needs_is_loaded_while_the_form_is_filled_in_and_goes_with_the_panel(
+    make_napari_viewer, dock, until, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(preview, "_warmed", threading.Event())
-    viewer = make_napari_viewer()
-    panel = LaunchPanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Launch")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    panel = dock(make_napari_viewer(), "Launch")
     assert panel._warming.running and not panel.bar.isVisible()
     until(lambda: not panel._warming.running, 500)
-    assert preview._warmed.is_set() and panel.message.text() == "" and not panel.cancel.isEnabled()
-    folder = Path(panel.previewer.boxes.start).parents[1]
+    assert panel.message.text() == "" and not panel.cancel.isEnabled()
+    child = panel.previewer.child
+    assert child.poll() is None and list(tmp_path.glob("bigreg-preview-*"))
     panel.close()
-    until(lambda: not folder.exists())
-
-
-def test_closing_the_panel_ends_a_preview_and_removes_its_files(panel, qtbot, until):
-    press(qtbot, panel.try_it)
-    until(lambda: panel.previewer.boxes is not None, 500)
-    folder = Path(panel.previewer.boxes.start).parents[1]
-    panel.close()
-    until(lambda: not folder.exists() and panel.previewer._client is None)
+    until(lambda: child.poll() is not None)
+    assert not list(tmp_path.glob("bigreg-preview-*"))
 
 
 def test_an_error_of_a_preview_shows_its_text(panel, qtbot, until):
