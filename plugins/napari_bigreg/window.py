@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +12,7 @@ from napari.layers import Layer
 from . import threads
 from .open_model import RunView
 from .panels import panel_class
+from .slicing import read_in_threads
 
 
 def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
@@ -38,7 +39,13 @@ def scale_bar_of(viewer: Any) -> Any:
 
 def show(runs: Sequence[str], panels: Sequence[str]) -> None:
     """Open the window and stay until it is closed."""
-    os.environ.setdefault("NAPARI_ASYNC", "1")  # slices of terabytes, perhaps from far away, are read in a thread
+    read_in_threads()
     open_window(runs, panels)
-    napari.run()
+    # What is loaded by now stays. To look for garbage among it takes longer than a window may stand still.
+    gc.collect()
+    gc.freeze()
+    try:
+        napari.run()
+    finally:
+        gc.unfreeze()
     threads.finish()

@@ -116,3 +116,61 @@ print("ended")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.strip().endswith("ended"), done.stderr
     assert "Traceback" not in done.stderr and "Error" not in done.stderr
+
+
+def test_what_a_reading_thread_hands_to_the_window_is_freed_by_the_window(qtbot, until, monkeypatch):
+    """Else that thread may wait for ever for the window, and the window for it."""
+    import threading
+    import weakref
+
+    from napari_bigreg import slicing
+    from superqt.utils import _ensure_thread, ensure_main_thread
+
+    monkeypatch.setattr(_ensure_thread, "Future", _ensure_thread.Future)  # as it was, afterwards
+    monkeypatch.setenv("NAPARI_ASYNC", "0")
+    slicing.read_in_threads()
+    handed, made, freed = [], [], []
+
+    class Watched(slicing.Kept):
+        def __init__(self):
+            super().__init__()
+            made.append(weakref.ref(self))
+            weakref.finalize(self, lambda: freed.append(threading.current_thread()))
+
+    monkeypatch.setattr(_ensure_thread, "Future", Watched)
+    hand = ensure_main_thread(handed.append)
+
+    def read():
+        for number in range(200):
+            hand(number)
+            assert made[-1]() is not None
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    until(lambda: len(handed) == 200)
+    thread.join()
+    assert handed == list(range(200)) and not slicing._waiting
+    assert len(freed) >= 100 and set(freed) == {threading.main_thread()}
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage_again_and_again(finished):
+    code = f"""
+import gc
+from qtpy.QtCore import QTimer
+from napari.qt import get_qapp
+from napari_bigreg import window
+import napari
+
+application, seen = get_qapp(), []
+
+def close():
+    seen.append(gc.get_freeze_count())
+    napari.current_viewer().window._qt_window.close()
+
+QTimer.singleShot(3000, close)
+window.show([{str(finished)!r}], ["monitor"])
+assert seen[0] > 100_000 and gc.get_freeze_count() == 0
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip().endswith("ended"), done.stderr
