@@ -5,16 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from napari.layers import Vectors
+from napari.layers import Image, Points, Vectors
 
 from bigreg.geometry import Grid
 
 from .colours import ARROW, FOLD
 from .open_model import AXES, UNITS, dots, placed
-from .panel import layer_of
+from .panel import layer_of, move
 from .planes import Plane
+from .threads import in_turns
 
-NAMES = {"picture": "overlay", "arrows": "arrows", "grid": "deformed grid", "folds": "folds", "map": "map of blocks"}
+NAMES = {
+    "picture": "overlay",
+    "arrows": "arrows",
+    "grid": "deformed grid",
+    "folds": "folds",
+    "map": "map of blocks",
+    "block": "block",
+}
 ON_SLICE = ("picture", "arrows", "grid")
 
 
@@ -62,17 +70,15 @@ class Drawn:
 
     def _settings(self, what: str) -> dict[str, Any]:
         metadata = {"bigreg": {"run": self.url, "what": what}}
-        return {"name": NAMES[what], "metadata": metadata, "units": UNITS, "axis_labels": AXES}
+        return {"name": NAMES.get(what, what), "metadata": metadata, "units": UNITS, "axis_labels": AXES}
 
     def _picture(self, plane: Plane, picture: np.ndarray, grid: Grid) -> None:
         data = np.expand_dims(picture, plane.axis)
         layer = self.layer("picture")
         where = {"scale": grid.spacing, "translate": grid.origin}
         if layer is None:
-            active = self.viewer.layers.selection.active
-            self.viewer.add_image(data, rgb=True, **self._settings("picture"), **where)
+            self._add(Image(data, rgb=True, **self._settings("picture"), **where))
             self._below("picture", ("arrows", "grid", "jacobian", "risk", "map", "folds", "blocks", "block"))
-            self.viewer.layers.selection.active = active
             return
         layer.data = data
         layer.scale, layer.translate = where["scale"], where["translate"]
@@ -90,14 +96,12 @@ class Drawn:
         width = 1.6 * plane.pixel
         layer = self.layer(what)
         if layer is None:
-            active = self.viewer.layers.selection.active
             style = "arrow" if what == "arrows" else "line"
             layer = Vectors(
                 vectors, length=longer, edge_width=width, vector_style=style, edge_color=ARROW, **self._settings(what)
             )
             layer._max_vectors_thumbnail = 32  # of 1024 each change of the layer would take a tenth of a second
-            self.viewer.add_layer(layer)
-            self.viewer.layers.selection.active = active
+            self._add(layer)
             return
         layer.data = vectors
         for name, value in (("edge_width", width), ("length", longer)):
@@ -106,22 +110,31 @@ class Drawn:
 
     def folds(self, points: np.ndarray, spacing: float) -> None:
         """Every fold as a point."""
-        self.remove("folds")
         places, where = dots(points, 4 * spacing)
-        settings = {**self._settings("folds"), **where}
-        self.viewer.add_points(
-            places, ndim=3, face_color=FOLD, border_color="black", symbol="square", **settings
-        )  # fmt: skip
+        layer = self.layer("folds")
+        if layer is None:
+            style = {"face_color": FOLD, "border_color": "black", "symbol": "square"}
+            self._add(Points(places, ndim=3, **style, **{**self._settings("folds"), **where}))
+            return
+        layer.data, layer.visible = places, True
 
     def block_map(self, name: str, values: np.ndarray, blocks: Any, colormap: str) -> None:
         """A value a block as a translucent layer."""
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        self.viewer.add_image(
-            values, **{**self._settings("map"), "name": name}, colormap=colormap, opacity=0.5, blending="translucent",
-            contrast_limits=(low, high if high > low else low + 1e-6), interpolation2d="nearest",
-            **{key: value for key, value in placed(blocks.grid).items() if key not in ("units", "axis_labels")},
-        )  # fmt: skip
+        limits, place = (low, high if high > low else low + 1e-6), placed(blocks.grid)
+        layer = self.layer("map")
+        if layer is None:
+            self._add(
+                Image(
+                    values, colormap=colormap, contrast_limits=limits, opacity=0.5, blending="translucent",
+                    interpolation2d="nearest", **{**self._settings("map"), "name": name, **place},
+                )
+            )  # fmt: skip
+            return
+        layer.data, layer.name, layer.colormap, layer.contrast_limits = values, name, colormap, limits
+        move(layer, place)
+        layer.visible = True
 
     def mark(self, grid: Grid, index: tuple[int, int, int], plane: Plane) -> None:
         """A frame around a block, on a slice."""
@@ -133,15 +146,17 @@ class Drawn:
         for corner, (a, b) in enumerate(((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))):
             corners[corner, down] += a
             corners[corner, right] += b
+        frame = np.stack([corners, np.roll(corners, -1, axis=0) - corners], axis=1)
         layer = self.layer("block")
-        if layer is not None and layer.metadata["bigreg"]["grid"] == grid.matrix:  # a new layer takes much longer
-            layer.data = [corners]
+        if layer is None:  # lines rather than a shape, for whose first one napari loads for a second
+            settings = {**self._settings("block"), **placed(grid)}
+            self._add(Vectors(frame, edge_width=0.02, vector_style="line", edge_color="white", **settings))
             return
-        self.remove("block")
+        layer.data = frame
+        move(layer, placed(grid))
+
+    def _add(self, layer: Any) -> None:
+        """Above all others; the one that was chosen is so again a turn of the window later, as each takes its time."""
         active = self.viewer.layers.selection.active
-        metadata = {"bigreg": {"run": self.url, "what": "block", "grid": grid.matrix}}
-        self.viewer.add_shapes(
-            [corners], shape_type="polygon", name="block", face_color="transparent", edge_color="white",
-            edge_width=0.02, metadata=metadata, **placed(grid),
-        )  # fmt: skip
-        self.viewer.layers.selection.active = active
+        self.viewer.add_layer(layer)
+        in_turns(lambda: setattr(self.viewer.layers.selection, "active", active))

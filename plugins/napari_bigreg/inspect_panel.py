@@ -237,13 +237,13 @@ class InspectPanel(Panel):
         self.curtain.setEnabled(mode == SWIPE)
         self._flicker.stop()
         moving = "affine" if self.before.isChecked() or self.model.after is None else "warped"
-        shown = {"fixed", moving} if mode in (BLEND, FLICKER) or self.viewer.dims.ndisplay == 3 else set()
+        solid = self.viewer.dims.ndisplay == 3
+        shown = {"fixed", moving} if mode == BLEND or solid else {"fixed"} if mode == FLICKER else set()
         for what in ("fixed", "affine", "warped"):
             layer = layer_of(self.viewer, self.model.url, what)
             if layer is not None:
                 layer.visible = what in shown
-        if mode == FLICKER and self.viewer.dims.ndisplay == 2:
-            self._flick()
+        if mode == FLICKER and not solid:
             self._flicker.start()
         self.compute()
 
@@ -305,7 +305,7 @@ class InspectPanel(Panel):
 
     def _show_folds(self, shown: bool) -> None:
         if not shown:
-            self.drawn.remove("folds")
+            self.drawn.keep(folds=False)
             return
         model = self.model
 
@@ -316,8 +316,9 @@ class InspectPanel(Panel):
         self._work.start(lambda report: model.folds(), "Look for folds", done=done, failed=self._failed)
 
     def _show_map(self, name: str) -> None:
-        self.drawn.remove("map")
-        if name and name != NO_MAP:
+        if not name or name == NO_MAP:
+            self.drawn.keep(map=False)
+        else:
             self.drawn.block_map(name, *self.model.block_map(name))
 
     def _show_solid(self, shown: bool) -> None:

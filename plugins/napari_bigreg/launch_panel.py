@@ -26,7 +26,7 @@ from .launch_form import LaunchForm
 from .launch_model import Checked, FieldError, Started, begin, check
 from .linked_views import centre_of
 from .open_model import FIXED, MOVING, placed
-from .panel import Panel, Work
+from .panel import Panel, Work, move
 from .preview import Preview, levels_of
 from .preview_process import PreviewProcess
 from .threads import later
@@ -315,9 +315,7 @@ class LaunchPanel(Panel):
         same = layer.data.shape == data.shape and np.array_equal(layer.metadata["grid"], grid.affine)
         layer.data = data
         if not same:
-            anywhere = {"scale": (1, 1, 1), "translate": (0, 0, 0), "affine": np.eye(4)}
-            for key, default in anywhere.items():
-                setattr(layer, key, place.get(key, default))
+            move(layer, place)
             layer.metadata, layer.contrast_limits = metadata, limits
 
     def _hide_all(self) -> None:

@@ -170,3 +170,12 @@ def layer_of(viewer: Any, url: str, what: str) -> Any | None:
         if known.get("run") == url and known.get("what") == what:
             return layer
     return None
+
+
+def move(layer: Any, place: dict[str, Any]) -> None:
+    """Put a layer where `open_model.placed` says; what is there already is left, as each change draws it anew."""
+    anywhere = {"scale": np.ones(3), "translate": np.zeros(3), "affine": np.eye(4)}
+    for key, default in anywhere.items():
+        wanted = place.get(key, default)
+        if not np.array_equal(np.asarray(getattr(layer, key)), wanted):
+            setattr(layer, key, wanted)

@@ -171,7 +171,8 @@ def test_an_error_of_a_preview_shows_its_text(panel, qtbot, until):
     panel.form.images["moving"].path.setText("nowhere.ome.zarr")
     press(qtbot, panel.try_it)
     until(lambda: "nowhere.ome.zarr" in panel.form.images["moving"].error.text())
-    assert "moving" in panel.message.text() and not panel.cancel.isEnabled()
+    assert "moving" in panel.message.text()
+    until(lambda: not panel.cancel.isEnabled())
 
 
 def test_a_preview_is_cancelled(panel, qtbot, until):
