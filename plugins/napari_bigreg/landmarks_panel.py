@@ -32,7 +32,7 @@ from .launch_model import Launch
 from .launch_panel import LaunchPanel
 from .linked_views import LinkedViews
 from .open_model import RunView
-from .panel import Panel, RunChoice, Work, runs_of
+from .panel import Panel, RunChoice, Work, adding, runs_of
 from .threads import later
 
 USE, NAME, BEFORE, AFTER = range(4)
@@ -159,15 +159,25 @@ class LandmarksPanel(Panel):
 
     def _opened(self, found: tuple) -> None:
         model, layers, moving, problems = found
-        self._forget()
-        for data, settings, kind in layers:
-            self.viewer.add_layer(Layer.create(data, settings, kind))
-        self.model = model
+        self._work.in_turns(
+            self._forget,
+            *adding(self.viewer, layers),
+            lambda: self._add_view(model, moving),
+            lambda: self._add_pairs(model),
+            lambda: self._begin(model, problems),
+        )
+
+    def _add_view(self, model: LandmarksModel, moving: Any) -> None:
         self.views = LinkedViews(self.viewer, model.partner)
         self.views.other.add_layer(Layer.create(*moving))
         self.canvas = QtViewer(self.views.other)
         self.place.layout().addWidget(self.canvas)
+
+    def _add_pairs(self, model: LandmarksModel) -> None:
         self.layers = PairLayers(model, self.views.views, placed=self._placed, chosen=self._chosen_in_view)
+
+    def _begin(self, model: LandmarksModel, problems: list[str]) -> None:
+        self.model = model
         model.changed.connect(self._refresh)
         self._enable()
         self.link.setChecked(True)

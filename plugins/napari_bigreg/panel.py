@@ -28,7 +28,7 @@ def pixmap(picture: np.ndarray) -> QPixmap:
 class Panel(QWidget):
     """What a dock of napari holds. It ends once, when it is closed or its dock is: of that napari does not tell it."""
 
-    _ended = False
+    ended = False
 
     def end(self) -> None:
         """Stop what goes on and let go of the viewer."""
@@ -39,16 +39,16 @@ class Panel(QWidget):
         return super().event(event)
 
     def closeEvent(self, event: Any) -> None:
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
             self.end()
         super().closeEvent(event)
 
 
 class Work:
-    """Jobs of one panel; what comes back after the panel has gone is dropped."""
+    """Jobs of one panel; what comes back after the panel has ended is dropped."""
 
-    def __init__(self, panel: QWidget) -> None:
+    def __init__(self, panel: Panel) -> None:
         self._panel = panel
         self._jobs: set[threads.Job] = set()
 
@@ -76,7 +76,7 @@ class Work:
 
     def _guarded(self, call: Callable) -> Callable:
         def guarded(*arguments: Any) -> None:
-            if isalive(self._panel):
+            if isalive(self._panel) and not self._panel.ended:
                 call(*arguments)
 
         return guarded

@@ -72,13 +72,39 @@ def steps(still: Stillness, viewer: object) -> None:
     tell("zoom", [still.during(lambda f=f: setattr(camera, "zoom", camera.zoom * f), 1.0) for f in zooms])
 
 
+def opening(url: str) -> None:
+    """A napari with one layer that has nothing of bigreg yet: a run is dropped on it, panels are opened by the menu."""
+    import napari
+    from napari.layers import Layer
+
+    viewer = napari.Viewer()
+    viewer.add_image(np.zeros((9, 9, 9)))
+    still = Stillness()
+    still.during(lambda: None)
+    print("| **napari as it is installed, slices read in its window's thread** | | |")
+    for name in ("Inspect", "Launch", "Landmarks", "Monitor"):
+        tell(
+            f"panel {name} by the menu",
+            [still.during(lambda n=name: viewer.window.add_plugin_dock_widget("bigreg", n), 8.0)],
+        )
+    from napari_bigreg.reader import read
+
+    layers: list = []
+    tell("the plugin reads a run", [still.during(lambda: layers.extend(read(url)))])
+    own = [still.during(lambda d=data: viewer.add_layer(Layer.create(*d)), 1.0) for data in layers]
+    tell(f"napari adds its {len(layers)} layers, each", own)
+    viewer.close()
+
+
 def preview(url: str) -> None:
     """The Launch panel filled in with a run's images: what a person waits for who tries one value after another."""
     from napari_bigreg.launch_model import Choice, Launch
+    from napari_bigreg.slicing import read_in_threads
     from napari_bigreg.window import open_window
 
     import bigreg
 
+    read_in_threads()
     images = bigreg.open_run(url).store.attributes["images"]
     viewer = open_window([url], ["launch"])
     (panel,) = (d.inner_widget() for d in viewer.window._wrapped_dock_widgets.values())
@@ -107,12 +133,12 @@ def preview(url: str) -> None:
 
 def main(url: str) -> None:
     import napari
-    from napari_bigreg.inspect_model import OVERLAYS
-    from napari_bigreg.window import open_window
+
+    print("| what | median | longest |\n| --- | --- | --- |")
+    opening(url)  # before anything else has loaded bigreg
 
     import bigreg
 
-    print("| what | median | longest |\n| --- | --- | --- |")
     run = bigreg.open_run(url)
     finest = run.pyramid("fixed")[0]
     image = finest.read((0, 0, 0), finest.grid.shape)
@@ -123,13 +149,23 @@ def main(url: str) -> None:
     still.during(lambda: None)
     print("| **napari alone, two images in memory** | | |")
     steps(still, plain)
-    corners = np.array([[0.0, 1, 1], [0, 1, 9], [0, 9, 9], [0, 9, 1]])
     arrows = np.random.default_rng(0).uniform(0, 50, (4000, 2, 3))
-    for name, add in (("shapes", lambda: plain.add_shapes([corners])), ("vectors", lambda: plain.add_vectors(arrows))):
-        tell(f"a layer of {name}, 1 or 4000", [still.during(add)])
+    kinds = {
+        "an image": lambda: plain.add_image(image),
+        "4000 vectors": lambda: plain.add_vectors(arrows),
+        "100 points": lambda: plain.add_points(arrows[:100, 0]),
+    }
+    for name, add in kinds.items():
+        for time_ in ("the first", "another"):
+            tell(f"a layer of {name}, {time_}", [still.during(add)])
     plain.close()
 
+    from napari_bigreg.inspect_model import OVERLAYS
+    from napari_bigreg.slicing import read_in_threads
+    from napari_bigreg.window import open_window
+
     print("| **a run, panels inspect and monitor** | | |")
+    read_in_threads()
     viewer = open_window([url], ["inspect", "monitor"])
     still = Stillness()
     still.during(lambda: None, 10.0)

@@ -20,7 +20,7 @@ def test_the_menu_opens_every_panel_and_closing_its_dock_ends_it(make_napari_vie
     (shell,) = viewer.window._wrapped_dock_widgets.values()
     assert shell.inner_widget().panel is panel
     shell.destroyOnClose()  # its cross
-    assert panel._ended
+    assert panel.ended
     until(lambda: not panel._work._jobs)
 
 
