@@ -3,7 +3,8 @@
 napari hands a slice that was read to its window through superqt, which makes a Future for it that nobody waits for. It
 is freed by the thread that read the slice, while it is still connected to a signal of Qt. There PySide 6 lets go of
 Python's lock and holds one of Qt's; the window, if it connects something at that moment, takes them in the other order,
-and both wait for ever: at one opening of a run in some forty. The tests of napari meet it too (napari/napari#8145). Here such a Future lives until the window's thread is done with it.
+and both wait for ever: at one opening of a run in some forty. The tests of napari meet it too (napari/napari#8145).
+Here such a Future lives until the window's thread is done with it.
 """
 
 from __future__ import annotations

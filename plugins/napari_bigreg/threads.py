@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from napari.utils import cancelable_progress
@@ -22,6 +23,7 @@ from superqt.utils import FunctionWorker
 from bigreg.errors import BigregError
 
 LINGER_MS = 2000
+LOOK_MS = 10
 T = TypeVar("T")
 Report = Callable[[int, int, str], None]
 
@@ -155,18 +157,13 @@ def awaited(work: Callable[[], T]) -> T:
     """
     if QCoreApplication.instance() is None or threading.current_thread() is not threading.main_thread():
         return work()
-    found: list[T] = []
-    errors: list[Exception] = []
-    loop = QEventLoop()
-    worker = FunctionWorker(work)
-    worker.returned.connect(found.append)
-    worker.errored.connect(errors.append)
-    worker.finished.connect(loop.quit)
-    worker.start()
-    loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
-    if errors:
-        raise errors[0]
-    return found[0]
+    with ThreadPoolExecutor(1) as pool:
+        future, loop, look = pool.submit(work), QEventLoop(), QTimer()
+        look.timeout.connect(lambda: loop.quit() if future.done() else None)
+        look.start(LOOK_MS)
+        loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+        look.stop()
+    return future.result()
 
 
 def in_turns(*calls: Callable[[], Any]) -> None:
