@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class LaunchPanel(Panel):
         self.viewer = napari_viewer
         self.started: Started | None = None
         self.previewer = PreviewProcess()
+        self.destroyed.connect(partial(_leave, self.previewer))  # with its window, in a Python that goes on
         self.monitor: Any = None
         self._work = Work(self)
         self._checking: Any = None
@@ -337,5 +339,9 @@ class LaunchPanel(Panel):
         self._watch.stop()
         self._again = False
         self._work.cancel()
-        # It takes a moment to end, for which the window does not wait.
-        threading.Thread(target=self.previewer.close, name="bigreg-preview-end", daemon=True).start()
+        _leave(self.previewer)
+
+
+def _leave(previewer: PreviewProcess) -> None:
+    """It takes a moment to end, for which the window does not wait."""
+    threading.Thread(target=previewer.close, name="bigreg-preview-end", daemon=True).start()

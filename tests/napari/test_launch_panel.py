@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,6 +167,36 @@ def test_what_a_preview_needs_is_loaded_while_the_form_is_filled_in_and_goes_wit
     panel.close()
     until(lambda: child.poll() is not None)
     assert not list(tmp_path.glob("bigreg-preview-*"))
+
+
+def test_a_preview_ends_with_its_window_where_python_goes_on():
+    """As in a notebook, which closes the viewer and not its process."""
+    code = """
+import time
+import napari
+from napari.qt import get_qapp
+from napari_bigreg.launch_panel import LaunchPanel
+from qtpy.QtWidgets import QApplication
+
+def until(holds):
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        QApplication.processEvents()
+        QApplication.sendPostedEvents(None, 52)  # what is to be deleted, which an event loop would do
+        time.sleep(0.01)
+
+viewer = napari.Viewer()
+panel = LaunchPanel(viewer)
+viewer.window.add_dock_widget(panel)
+previewer = panel.previewer
+until(lambda: previewer.child is not None)
+viewer.close()
+until(lambda: previewer.child.poll() is not None)
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip().endswith("ended"), done.stderr
 
 
 def test_an_error_of_a_preview_shows_its_text(panel, qtbot, until):
