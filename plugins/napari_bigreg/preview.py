@@ -311,7 +311,9 @@ def _read_boxes(
 
 
 def _limits(data: np.ndarray) -> tuple[float, float]:
-    low, high = (float(v) for v in np.percentile(data, (1, 99.8)))
+    """Of contrast, by what is there: nothing, which would make the background bright, is around a turned image."""
+    inside = data[data != 0]
+    low, high = (float(v) for v in np.percentile(inside if inside.size else data, (1, 99.8)))
     return low, high if high > low else low + 1
 
 

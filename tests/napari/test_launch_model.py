@@ -135,6 +135,9 @@ def test_the_preview_registers_a_block_where_it_lies(launch, previewer):
     seen = found.before > 0
     before, after = (np.corrcoef(found.fixed[seen], image[seen])[0, 1] for image in (found.before, found.after))
     assert after > before
+    for (low, high), image in zip(found.limits, (found.fixed, found.before), strict=True):
+        inside = image[image != 0]
+        assert abs((inside < low).mean() - 0.01) < 0.005 and abs((inside > high).mean() - 0.002) < 0.002
     names = [name for name, _, _ in found.figures]
     assert "NCC, deformation" in names and "smallest Jacobian" in names
     assert any("affine" in text for _, _, text in told) and any("block" in text for _, _, text in told)
