@@ -15,14 +15,8 @@ from .panel import layer_of, move
 from .planes import Plane
 from .threads import in_turns
 
-NAMES = {
-    "picture": "overlay",
-    "arrows": "arrows",
-    "grid": "deformed grid",
-    "folds": "folds",
-    "map": "map of blocks",
-    "block": "block",
-}
+NAMES = {"picture": "overlay", "grid": "deformed grid"}
+"""Of those that are not called what they are."""
 ON_SLICE = ("picture", "arrows", "grid")
 
 

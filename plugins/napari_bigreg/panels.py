@@ -22,11 +22,13 @@ def panel_class(name: str) -> type[QWidget]:
 class Coming(Panel):
     """Stands in for a panel until its class is imported, in a thread; then holds it, as `panel`."""
 
-    def __init__(self, viewer: Any, name: str) -> None:
+    name: str
+
+    def __init__(self, napari_viewer: Any) -> None:  # napari gives its viewer by this name
         super().__init__()
-        self.viewer = viewer
+        self.viewer = napari_viewer
         self.panel: QWidget | None = None
-        self.text = QLabel(f"loading {name} …")
+        self.text = QLabel(f"loading {self.name} …")
         self.text.setWordWrap(True)
         self.bar = QProgressBar()
         self.bar.setRange(0, 0)
@@ -37,7 +39,11 @@ class Coming(Panel):
         self._whole.addStretch(1)
         self._work = Work(self)
         self._work.start(
-            lambda report: panel_class(name), f"Loading {name}", done=self._come, failed=self._failed, bar=False
+            lambda report: panel_class(self.name),
+            f"Loading {self.name}",
+            done=self._come,
+            failed=self._failed,
+            bar=False,
         )
 
     def _come(self, panel: type[QWidget]) -> None:
@@ -59,24 +65,17 @@ class Coming(Panel):
             self.panel.close()
 
 
-# napari gives its viewer to classes by the name of the parameter.
-
-
 class Monitor(Coming):
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer, "monitor")
+    name = "monitor"
 
 
 class Inspect(Coming):
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer, "inspect")
+    name = "inspect"
 
 
 class Landmarks(Coming):
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer, "landmarks")
+    name = "landmarks"
 
 
 class Launch(Coming):
-    def __init__(self, napari_viewer: Any) -> None:
-        super().__init__(napari_viewer, "launch")
+    name = "launch"

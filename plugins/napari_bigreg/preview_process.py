@@ -53,7 +53,8 @@ class PreviewProcess:
         """End the child, whatever it does, and with it its files."""
         self._closed = True
         if self.child is not None:
-            self.child.stdin.close()
+            with suppress(OSError):  # of a request that it can no longer read
+                self.child.stdin.close()
             _status(self.child)
 
     def _ask(self, request: Any, report: Report) -> Any:
@@ -100,6 +101,8 @@ class PreviewProcess:
             )  # fmt: skip
             reader = threading.Thread(target=_collect, args=(self.child.stdout, self._answers), daemon=True)
             reader.start()
+            if self._closed:  # meanwhile
+                self.child.stdin.close()
         return self.child
 
     @staticmethod
