@@ -147,6 +147,21 @@ def test_nothing_is_written_into_the_run(finished):
     assert state() == before
 
 
+def test_a_run_on_an_object_store_shows_what_it_shows_here(finished, s3):
+    import boto3
+
+    client, where = boto3.client("s3", region_name="us-east-1"), "looked at/run.zarr"
+    for path in sorted(Path(finished).rglob("*")):
+        if path.is_file():
+            client.upload_file(str(path), "bucket", f"{where}/{path.relative_to(finished).as_posix()}")
+    here, there = layers_of(finished), layers_of(f"s3://bucket/{where}")
+    assert list(here) == list(there)
+    for name in ("fixed", "warped", "jacobian", "blocks"):
+        ours, theirs = (np.asarray(found[name].data[0]) for found in (here, there))
+        assert ours.any()
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs root and unshare")
 def test_a_run_on_a_read_only_disk_opens(finished):
     code = "from napari_bigreg.open_model import RunView; print([d[1]['name'] for d in RunView('{0}').layers()])"
