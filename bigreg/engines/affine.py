@@ -1,39 +1,72 @@
 """The global affine: many starts, the best by what the images show, refined symmetrically in mid-space.
 
-With A = H H, fixed is seen at H^-1 x and moving at H x. A step D moves them apart by exp(-D/2) and exp(D/2); the
-new affine is H exp(D) H; D is the Levenberg-Marquardt step of the similarity's forces on the generators of the group.
+The starts near the way the images lie come first. Where none of them convinces, all rotations are searched; where that
+does not either, the mirror image of moving is looked at, so that it can be named.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import torch
+from scipy import special
 from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
-from ..transforms.affine import exp_affine, principal_sqrt
-from .affine_cpu import pull
-from .starts import METHODS, Judge, Placed, Start, find_starts
+from ..transforms.affine import about, nearest_axis_turn, translation
+from .affine_refinement import Kind, Refinement
+from .judge import Judge, Start
+from .placed import Placed
+from .starts import METHODS, find_anywhere, find_near, find_starts
+from .structure import Kind as Structure
 
-Kind = Literal["translation", "rigid", "similarity", "affine"]
-STAGES = {
+STAGES: dict[Kind, tuple[Kind, ...]] = {
     "translation": ("translation",),
     "rigid": ("rigid",),
     "similarity": ("rigid", "similarity"),
     "affine": ("rigid", "similarity", "affine"),
 }
-STRETCH = 2.0  # an affine that scales an axis by more is not believed
 FOLLOWED = 5  # starts that are refined before one is chosen
+FOLLOWED_ANYWHERE = 8  # of those under all rotations
 AMBIGUOUS = 0.03  # share of the best score within which another place is as good
 SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
+SURE = 0.95  # of the confidence: nothing else is looked for
+DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all rotations
+BIAS, BY_SCORE, BY_GAP = -6.0, 5.0, 15.0  # of the confidence: by how well a start fits, and how far it stands out;
+SIGNLESS_BIAS, SIGNLESS_BY_SCORE, SIGNLESS_BY_GAP = -12.0, 15.0, 12.0  # by directions, which fit less unlike
+MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
+GIVEN = "given"
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A start after its first refinement. `matrix`: fixed world to moving world (4 x 4, um zyx).
+
+    correlation   of the structure on the overlap; local: mean over windows; overlap: share of the smaller image
+    similarity    1 - mean loss, as the refinement sees it
+    score         by which candidates are compared
+    mirrored      it lays the mirror image of moving on fixed
+    """
+
+    name: str
+    matrix: np.ndarray
+    correlation: float
+    local: float
+    overlap: float
+    similarity: float
+    score: float
+    mirrored: bool
+
+    def inverted(self) -> Candidate:
+        return replace(self, matrix=np.linalg.inv(self.matrix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +75,10 @@ class AffineResult:
 
     start        name of the start that was chosen
     similarity   1 - mean loss on the overlap; overlap: share of the smaller image
-    candidates   (name, correlation, overlap) of the starts that were followed, after their first refinement; best first
+    candidates   the starts that were followed and lie apart; the chosen one first, the others best first
+    confidence   0 .. 1: how sure it is that the start is right; NaN where it was given
     ambiguous    another start, in another place, is nearly as good
+    mirrored     the map is a reflection
     warnings     what a person should look at
     """
 
@@ -51,8 +86,10 @@ class AffineResult:
     start: str
     similarity: float
     overlap: float
-    candidates: list[tuple[str, float, float]]
+    candidates: list[Candidate]
+    confidence: float
     ambiguous: bool
+    mirrored: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -69,14 +106,16 @@ def register_affine(
     starts: Collection[str] = METHODS,
     rotations_deg: float = 10.0,
     min_overlap: float = 0.2,
+    allow_mirror: bool = False,
     start: np.ndarray | None = None,
 ) -> AffineResult:
     """Find the affine between two coarse images (z, y, x) of intensities about 0..1 on axis-aligned grids.
 
     fixed_mask, moving_mask   (z, y, x), above 0 where an image has data; None = everywhere
-    starts                    which of "identity", "centres", "moments", "shifts" are tried
-    rotations_deg             the shifts are searched under rotations up to this
+    starts                    which of "identity", "centres", "moments", "shifts", "rotations" are tried
+    rotations_deg             the shifts are searched under rotations up to this first; "rotations" are all of them
     min_overlap               share of the smaller image that must stay inside the other
+    allow_mirror              whether the mirror image of moving may be chosen
     start                     fixed world to moving world (4 x 4, um) to begin with, in place of any search
 
     It works on the CPU: the images are small, and on one machine one thread gives the same bits each time. Raises
@@ -96,8 +135,10 @@ def register_affine(
     if start is not None and swapped:
         start = np.linalg.inv(start)
     with torch.no_grad():
-        result = _register(*pair, kind, similarity, starts, rotations_deg, min_overlap, start)
-    return replace(result, matrix=np.linalg.inv(result.matrix)) if swapped else result
+        result = _Affine(*pair, kind, similarity, min_overlap).found(starts, rotations_deg, allow_mirror, start)
+    if not swapped:
+        return result
+    return replace(result, matrix=np.linalg.inv(result.matrix), candidates=[c.inverted() for c in result.candidates])
 
 
 def _placed(name: str, image: torch.Tensor, grid: Grid, mask: torch.Tensor | None) -> Placed:
@@ -131,56 +172,187 @@ def _digest(placed: Placed) -> bytes:
     return data.digest()
 
 
-def _register(
-    fixed: Placed,
-    moving: Placed,
-    kind: Kind,
-    similarity: Similarity,
-    methods: Collection[str],
-    rotations_deg: float,
-    min_overlap: float,
-    given: np.ndarray | None,
-) -> AffineResult:
-    judge = Judge(fixed, moving, signless=similarity.name in SIGNLESS)
-    if given is not None:
-        found = [judge("given", given)]
-    else:
-        found = find_starts(judge, 0.0 if kind == "translation" else rotations_deg, min_overlap, methods)
-    if not found:
-        raise InputError(
-            f"fixed and moving have nothing in common where at least {min_overlap:.0%} of the smaller one overlaps; "
-            "check orientation, spacing and channel, or lower affine.min_overlap"
+@dataclass(frozen=True, eq=False)
+class _Followed:
+    """A start after its refinement on the coarsest rung."""
+
+    start: Start
+    matrix: np.ndarray
+    similarity: float
+    overlap: float
+    warnings: list[str]
+
+    @property
+    def score(self) -> float:
+        return self.start.score
+
+    def candidate(self) -> Candidate:
+        s = self.start
+        return Candidate(
+            s.name,
+            s.matrix,
+            float(s.correlation),
+            float(s.local),
+            float(s.overlap),
+            self.similarity,
+            s.score,
+            s.mirrored,
         )
-    rungs = _rungs(fixed, moving)
-    coarsest = _Refinement(fixed, moving, rungs[0], similarity, min_overlap)
-    followed = []
-    for start in _distinct(found, fixed.grid, 3 * judge.spacing):
-        warnings: list[str] = []
-        refined = coarsest.staged(start.matrix, STAGES[kind], warnings)
-        if refined is not None:
-            followed.append((judge(start.name, refined[0]), refined, warnings))
-    if not followed:
-        raise InputError(
-            f"every start lost the overlap of {min_overlap:.0%} when it was refined; "
-            "check orientation, spacing and channel, or lower affine.min_overlap"
-        )
-    followed.sort(key=lambda f: -f[0].score)
-    equals = [f for f in followed if f[0].score >= (1.0 - AMBIGUOUS) * followed[0][0].score]
-    # Of places that the images do not tell apart, the one that turns least is the likeliest.
-    chosen = min(equals, key=lambda f: (round(_turn_deg(f[0].matrix) / 5.0), -f[0].score))
-    ambiguous = any(_apart(chosen[0].matrix, f[0].matrix, fixed.grid) > 4 * judge.spacing for f in equals)
-    start, (matrix, score, overlap), warnings = chosen
-    if ambiguous:
-        warnings.append("starts in different places are nearly equally good; judge the overlay, or narrow the search")
-    for spacing in rungs[1:]:
-        refinement = _Refinement(fixed, moving, spacing, similarity, min_overlap)
-        for stage in reversed(STAGES[kind]):
-            refined = refinement.staged(matrix, (stage,), warnings)
-            if refined is not None:
-                matrix, score, overlap = refined
+
+
+class _Affine:
+    """The search for one pair of images."""
+
+    def __init__(self, fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, min_overlap: float) -> None:
+        self.fixed, self.moving, self.kind = fixed, moving, kind
+        self.similarity, self.min_overlap = similarity, min_overlap
+        self.signless = similarity.name in SIGNLESS
+        self.kinds: tuple[Structure, ...] = ("band", "directions") if self.signless else ("band", "rank")
+        self.judge = Judge(fixed, moving, self.signless)
+        self.rungs = _rungs(fixed, moving)
+        self._refinements: dict[tuple, Refinement] = {}
+
+    def found(
+        self, methods: Collection[str], rotations_deg: float, allow_mirror: bool, given: np.ndarray | None
+    ) -> AffineResult:
+        if given is not None:
+            followed = self._follow([self.judge(GIVEN, given)], 1)
+            return self._result(followed, allow_mirror=True, given=True)
+        anywhere = "rotations" in methods and self.kind != "translation"
+        turns = 0.0 if self.kind == "translation" else rotations_deg
+        found = find_starts(self.judge, self.fixed, self.moving, self.kinds, turns, self.min_overlap, methods)
+        followed = self._follow(found, FOLLOWED)
+        if anywhere and self._confidence(followed) < SURE:
+            more = find_anywhere(self.judge, self.fixed, self.moving, self.kinds, self.min_overlap)
+            found += more
+            followed = self._apart(followed + self._follow(more, FOLLOWED_ANYWHERE))
+        if not found:
+            raise InputError(
+                f"fixed and moving have nothing in common where at least {self.min_overlap:.0%} of the smaller one "
+                "overlaps; check orientation, spacing and channel, or lower affine.min_overlap"
+            )
+        if followed and anywhere:
+            followed = self._apart(followed + self._mirrored(followed))
+        return self._result(followed, allow_mirror, given=False)
+
+    def _mirrored(self, followed: list[_Followed]) -> list[_Followed]:
+        """Candidates for the mirror image of moving: near what was found, and where that does not convince, all."""
+        mirrored = self.moving.turned(MIRROR[:3, :3])
+        judge = Judge(self.fixed, mirrored, self.signless)
+        linear = _rotation(followed[0].matrix)
+        near = [MIRROR[:3, :3] @ linear @ np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
+        found = find_near(judge, self.fixed, mirrored, self.kinds[0], near, self.min_overlap)
+        if self._confidence(followed) < DOUBTFUL:
+            found += find_anywhere(judge, self.fixed, mirrored, self.kinds, self.min_overlap)
+        found = [self.judge("mirrored, " + s.name, MIRROR @ s.matrix) for s in found]
+        return self._follow(sorted(found, key=lambda s: -s.score), FOLLOWED)
+
+    def _refinement(self, turn: np.ndarray, spacing: np.ndarray) -> Refinement:
+        key = tuple(turn.ravel()), tuple(spacing)
+        if key not in self._refinements:
+            moving = self.moving if np.array_equal(turn, np.eye(3)) else self.moving.turned(turn)
+            self._refinements[key] = Refinement(self.fixed, moving, spacing, self.similarity, self.min_overlap)
+        return self._refinements[key]
+
+    def _refined(
+        self, matrix: np.ndarray, rung: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
+    ) -> tuple[np.ndarray, float, float] | None:
+        """`Refinement.staged` in the frame where the axes of moving run most nearly along those of fixed."""
+        turn = nearest_axis_turn(matrix)
+        back = about(turn.T, np.zeros(3))
+        result = self._refinement(turn, rung).staged(back @ matrix, stages, warnings)
+        return None if result is None else (about(turn, np.zeros(3)) @ result[0], *result[1:])
+
+    def _follow(self, starts: list[Start], number: int) -> list[_Followed]:
+        """The best few starts that lie apart, refined on the coarsest rung; best first."""
+        chosen: list[Start] = []
+        for start in starts:
+            if len(chosen) == number:
                 break
-    candidates = [(s.name, float(s.correlation), float(s.overlap)) for s, _, _ in followed]
-    return AffineResult(matrix, start.name, float(score), float(overlap), candidates, ambiguous, warnings)
+            if all(_distance(start.matrix, other.matrix, self.fixed.grid) > 3 * self.judge.spacing for other in chosen):
+                chosen.append(start)
+        followed = []
+        for start in chosen:
+            warnings: list[str] = []
+            refined = self._refined(start.matrix, self.rungs[0], STAGES[self.kind], warnings)
+            if refined is not None:
+                judged = self.judge(start.name, refined[0])
+                if judged.score > 0 or start.name == GIVEN:
+                    followed.append(_Followed(judged, refined[0], float(refined[1]), float(refined[2]), warnings))
+        return self._apart(followed)
+
+    def _apart(self, followed: list[_Followed]) -> list[_Followed]:
+        """Those that lie apart, best first."""
+        kept: list[_Followed] = []
+        for each in sorted(followed, key=lambda f: -f.score):
+            if all(_distance(each.matrix, k.matrix, self.fixed.grid) > 3 * self.judge.spacing for k in kept):
+                kept.append(each)
+        return kept
+
+    def _confidence(self, followed: list[_Followed]) -> float:
+        """How sure it is that the first of the followed starts is right, 0 .. 1.
+
+        By how well it fits, and by how much less well its best rival does: another start, or the same turned by half a
+        turn about an axis or shifted by a quarter of the image, where outlines still fit and what is inside does not.
+        """
+        if not followed:
+            return 0.0
+        best = followed[0].start
+        # Two sides of a body are nearly mirror images: such a rival counts where it fits clearly better.
+        rivals = [f.score for f in followed[1:] if f.start.mirrored == best.mirrored]
+        rivals += [f.score / MIRROR_MARGIN for f in followed[1:] if f.score > MIRROR_MARGIN * best.score]
+        rivals += [s.score for s in self._spoilt(best.matrix)]
+        gap = 1.0 - max(rivals) / max(best.score, 1e-6)
+        bias, by_score, by_gap = (
+            (SIGNLESS_BIAS, SIGNLESS_BY_SCORE, SIGNLESS_BY_GAP) if self.signless else (BIAS, BY_SCORE, BY_GAP)
+        )
+        return float(special.expit(bias + by_score * best.score + by_gap * gap))
+
+    def _spoilt(self, matrix: np.ndarray) -> list[Start]:
+        """The map made wrong in known ways."""
+        grid = self.fixed.grid
+        centre, extent = np.mean(grid.bounds(), axis=0), np.multiply(grid.shape, grid.spacing)
+        turns = [about(np.diag(1.0 - 2.0 * (np.arange(3) != axis)), centre) for axis in range(3)]
+        shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
+        return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]
+
+    def _result(self, followed: list[_Followed], allow_mirror: bool, given: bool) -> AffineResult:
+        eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
+        if not eligible:
+            raise InputError(
+                f"every start lost the overlap of {self.min_overlap:.0%} when it was refined; "
+                "check orientation, spacing and channel, or lower affine.min_overlap"
+            )
+        best = eligible[0].score
+        equals = [f for f in eligible if f.score >= best - AMBIGUOUS * abs(best)]
+        # Of places that the images do not tell apart, the one that turns least is the likeliest.
+        chosen = min(equals, key=lambda f: (round(_turn_deg(f.matrix) / 5.0), -f.score))
+        others = [f for f in followed if f is not chosen]
+        sure = math.nan if given else self._confidence([chosen, *others])
+        warnings = list(chosen.warnings)
+        ambiguous = len(equals) > 1
+        if ambiguous:
+            warnings.append(
+                "starts in different places are nearly equally good; judge the overlay, or narrow the search"
+            )
+        better = [f for f in others if f.start.mirrored and not allow_mirror]
+        better = [f for f in better if f.score > MIRROR_MARGIN * chosen.score]
+        if better:
+            warnings.append(
+                f"the mirror image of moving fits better (score {better[0].score:.3f} against {chosen.score:.3f}); "
+                "check the order of its axes and slices, or pass --allow-mirror (affine.allow_mirror)"
+            )
+        matrix, score, overlap = chosen.matrix, chosen.similarity, chosen.overlap
+        for spacing in self.rungs[1:]:
+            for stage in reversed(STAGES[self.kind]):
+                refined = self._refined(matrix, spacing, (stage,), warnings)
+                if refined is not None:
+                    matrix, score, overlap = refined
+                    break
+        return AffineResult(
+            matrix, chosen.start.name, float(score), float(overlap), [f.candidate() for f in (chosen, *others)],
+            float(sure), ambiguous, chosen.start.mirrored, warnings,
+        )  # fmt: skip
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
@@ -197,7 +369,7 @@ def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
     return rungs
 
 
-def _apart(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
+def _distance(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
     """Mean distance (um) between where two maps take the corners of a grid."""
     corners = grid.corners()
     return float(np.linalg.norm(corners @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).mean())
@@ -205,179 +377,11 @@ def _apart(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
 
 def _turn_deg(matrix: np.ndarray) -> float:
     """The angle of the rotation that is nearest to an affine's linear part."""
+    turn = _rotation(matrix)
+    return float(np.rad2deg(Rotation.from_matrix(turn * np.linalg.det(turn)).magnitude()))
+
+
+def _rotation(matrix: np.ndarray) -> np.ndarray:
+    """The rotation (or reflection) that is nearest to an affine's linear part."""
     u, _, vt = np.linalg.svd(matrix[:3, :3])
-    return float(np.rad2deg(Rotation.from_matrix(u @ vt).magnitude()))
-
-
-def _distinct(starts: list[Start], grid: Grid, distance: float) -> list[Start]:
-    """The best few starts that do not lie in one place."""
-    chosen: list[Start] = []
-    for start in starts:
-        if all(_apart(start.matrix, other.matrix, grid) > distance for other in chosen):
-            chosen.append(start)
-        if len(chosen) == FOLLOWED:
-            break
-    return chosen
-
-
-def basis(kind: Kind) -> np.ndarray:
-    """(K, 3, 4) generators of a group: linear part on coordinates scaled to about 1, translation in the last column."""
-    generators = []
-    for axis in range(3):
-        g = np.zeros((3, 4))
-        g[axis, 3] = 1.0
-        generators.append(g)
-    if kind in ("rigid", "similarity"):
-        for i, j in ((0, 1), (0, 2), (1, 2)):
-            g = np.zeros((3, 4))
-            g[i, j], g[j, i] = 1.0, -1.0
-            generators.append(g)
-        if kind == "similarity":
-            generators.append(np.eye(3, 4))
-    elif kind == "affine":
-        for i in range(3):
-            for j in range(3):
-                g = np.zeros((3, 4))
-                g[i, j] = 1.0
-                generators.append(g)
-    return np.array(generators)
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """A map's loss, with gradient and curvature by a general generator's twelve elements (voxels of motion)."""
-
-    loss: float
-    weight: float
-    slope: np.ndarray
-    curvature: np.ndarray
-    centre: np.ndarray
-    radius: float
-
-    @property
-    def mean(self) -> float:
-        return self.loss / self.weight
-
-
-def _upper(n: int) -> np.ndarray:
-    """(n, n) where an element of a symmetric matrix stands in a list of its upper triangle, row by row."""
-    place = np.zeros((n, n), dtype=int)
-    place[np.triu_indices(n)] = np.arange(n * (n + 1) // 2)
-    return np.maximum(place, place.T)
-
-
-_UPPER3, _UPPER4 = _upper(3), _upper(4)
-
-
-class _Refinement:
-    """Levenberg-Marquardt on one pair of images at one spacing (um, z y x)."""
-
-    TOLERANCE = 0.01  # voxels
-    SHARE = 3e-4  # a step that gains less than this share of the gain so far is not worth its cost
-    TRUST = 2.0  # voxels that a step moves the image's ends at most
-
-    def __init__(
-        self, fixed: Placed, moving: Placed, spacing: np.ndarray, similarity: Similarity, min_overlap: float
-    ) -> None:
-        self.fixed, self.moving = fixed.at(spacing), moving.at(spacing)
-        self.similarity = similarity
-        self.spacing = spacing
-        self.unit = float(np.prod(spacing)) ** (1 / 3)
-        self.smaller = min(fixed.volume, moving.volume) / float(np.prod(spacing))
-        self.least = min_overlap * self.smaller
-
-    def staged(
-        self, matrix: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
-    ) -> tuple[np.ndarray, float, float] | None:
-        """(matrix, similarity, overlap) after one group after another; None where the overlap was too small.
-
-        A stage that stretches an axis beyond belief is dropped, and `warnings` says so.
-        """
-        result = None
-        for stage in stages:
-            refined = self._run(matrix, stage)
-            if refined is None:
-                return result
-            stretch = np.linalg.svd(refined[0][:3, :3], compute_uv=False)
-            if stretch.max() > STRETCH or stretch.min() < 1 / STRETCH:
-                warnings.append(
-                    f"the {stage} step at {self.unit:.3g} um scaled axes by {stretch.min():.2f} to {stretch.max():.2f} "
-                    "and was dropped; check the spacings"
-                )
-                continue
-            result, matrix = refined, refined[0]
-        return result
-
-    def _run(self, matrix: np.ndarray, kind: Kind, iterations: int = 20) -> tuple[np.ndarray, float, float] | None:
-        generators = basis(kind)
-        directions = generators.reshape(len(generators), 12)
-        damping = 1e-3
-        here = self._look(matrix)
-        if here is None:
-            return None
-        before = here.mean
-        for _ in range(iterations):
-            slope, curvature = directions @ here.slope, directions @ here.curvature @ directions.T
-            scale = np.diag(curvature) + 1e-6 * max(float(np.diag(curvature).max()), 1e-30)
-            moved = 0.0
-            while not moved:
-                theta = np.linalg.solve(curvature + damping * np.diag(scale), -slope)
-                theta *= min(1.0, self.TRUST / max(float(np.abs(theta).max()), 1e-12))
-                promised = -(slope @ theta + 0.5 * theta @ curvature @ theta) / here.weight
-                if float(np.abs(theta).max()) < self.TOLERANCE or promised <= self.SHARE * (before - here.mean):
-                    break
-                step = np.tensordot(theta, generators, 1)
-                new = self._stepped(matrix, step, here)
-                there = self._look(new)
-                if there is not None and there.mean < here.mean:
-                    moved = here.mean - there.mean
-                    matrix, here = new, there
-                    damping = max(damping / 8, 1e-3)
-                else:
-                    damping = max(damping * 8, 1.0)
-            if moved <= self.SHARE * (before - here.mean):
-                break
-        return matrix, 1.0 - here.mean, min(1.0, here.weight / self.smaller)
-
-    def _stepped(self, matrix: np.ndarray, step: np.ndarray, here: _Look) -> np.ndarray:
-        generator = np.zeros((4, 4))
-        generator[:3, :3] = step[:, :3] * self.unit / here.radius
-        generator[:3, 3] = step[:, 3] * self.unit - generator[:3, :3] @ here.centre
-        half = principal_sqrt(matrix)
-        return half @ exp_affine(generator) @ half
-
-    def _look(self, matrix: np.ndarray) -> _Look | None:
-        """The images in mid-space through `matrix`; None where too little of them overlaps."""
-        try:
-            half = principal_sqrt(matrix)
-        except ValueError:
-            return None  # a half turn away: no mid-space
-        back = np.linalg.inv(half)
-        boxes = [self.fixed.grid.bounds(half, faces=True), self.moving.grid.bounds(back, faces=True)]
-        low, high = np.maximum(boxes[0][0], boxes[1][0]), np.minimum(boxes[0][1], boxes[1][1])
-        # The samples are a part of one endless lattice: a map's loss must not depend on where the overlap begins.
-        first, last = np.ceil(low / self.spacing), np.floor(high / self.spacing)
-        shape = (last - first + 1).astype(int)
-        if (shape < 1).any():
-            return None
-        grid = Grid.from_spacing(tuple(shape), self.spacing, first * self.spacing)
-        f, mask_f = self.fixed.on(grid, back)
-        m, mask_m = self.moving.on(grid, half)
-        forces = self.similarity(f, m, mask_f * mask_m)
-        if forces.weight < max(self.least, 1.0):
-            return None
-        centre = (low + high) / 2
-        radius = float(np.linalg.norm(high - low) / 2)
-        slope, matrix = np.zeros((3, 4)), np.zeros((6, 10))
-        pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
-        pull(
-            f.numpy(), m.numpy(), *(t.expand_as(f).contiguous().numpy() for t in pulls),
-            # Per voxel of each axis to per voxel of equal edges.
-            (self.unit / self.spacing).astype(np.float32), (grid.origin - centre) / radius, self.spacing / radius,
-            slope, matrix,
-        )  # fmt: skip
-        # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back. Sums over voxels are made once
-        # for the twelve elements of a general D; a group's generators combine them.
-        slope = -0.5 * slope.reshape(12)
-        curvature = 0.25 * matrix[_UPPER3][:, :, _UPPER4].transpose(0, 2, 1, 3).reshape(12, 12)
-        return _Look(forces.loss, forces.weight, slope, curvature, centre, radius)
+    return u @ vt

@@ -9,8 +9,9 @@ import torch
 
 from .. import storage
 from ..engines.affine import register_affine
+from ..engines.placed import upright
 from ..errors import InputError
-from ..geometry import Grid, Shape
+from ..geometry import Shape
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
@@ -133,25 +134,3 @@ def _require_overlap(frames: Frames) -> None:
             f"fixed spans {low} to {high} um and moving {other[0]} to {other[1]}: they do not overlap as they lie; "
             "check spacing and origin, or let affine.kind find the shift"
         )
-
-
-def upright(image: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, Grid]:
-    """An image on a grid whose axes run along the world's: permuted and flipped exactly, resampled where oblique."""
-    from ..transforms.positions import Positions
-
-    linear = grid.affine[:3, :3] / np.asarray(grid.spacing)
-    along = np.abs(linear).argmax(1)
-    if sorted(along) == [0, 1, 2] and np.allclose(np.abs(linear)[range(3), along], 1.0, atol=1e-6):
-        flips = [int(a) for a in range(3) if linear[a, along[a]] < 0]
-        turned = image.permute(*(int(a) for a in along))
-        turned = torch.flip(turned, flips).contiguous() if flips else turned.contiguous()
-        spacing = np.asarray(grid.spacing)[along]
-        return turned, Grid.from_spacing(tuple(turned.shape), spacing, grid.bounds()[0])
-    low, high = grid.bounds(faces=True)
-    spacing = np.full(3, min(grid.spacing))
-    shape = np.maximum(np.ceil((high - low) / spacing), 1).astype(int)
-    target = Grid.from_spacing(tuple(shape), spacing, low + spacing / 2)
-    box = image.numpy()
-    there = Positions.of_grid(target)
-    values = there.sample(lambda a, b: box[tuple(slice(x, y) for x, y in zip(a, b, strict=True))], grid)[0]
-    return values * there.inside(grid), target

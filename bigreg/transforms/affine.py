@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
 from scipy.linalg import expm, logm, sqrtm
 
@@ -70,3 +72,22 @@ def signed_permutation(moving: str, fixed: str, centre: np.ndarray) -> np.ndarra
         same = next(i for i, own in enumerate(canonical) if set(own) == set(side))
         linear[axis, same] = 1.0 if canonical[same] == side else -1.0
     return about(linear, np.abs(linear).T @ np.asarray(centre, dtype=float), centre)
+
+
+def nearest_axis_turn(matrix: np.ndarray) -> np.ndarray:
+    """The signed permutation (3 x 3) nearest to an affine's linear part: one of 24 turns, or of 24 mirrored ones.
+
+    What is left after it turns by less than 63 degrees, so it has a principal square root.
+    """
+    u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=float)[:3, :3])
+    rotation = u @ vt
+    best, found = -np.inf, np.eye(3)
+    for order in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            turn = np.zeros((3, 3))
+            turn[range(3), order] = signs
+            fit = float((turn * rotation).sum())
+            # Of turns that are equally near the first counts, whatever the last bit says; no turn comes first.
+            if np.linalg.det(turn) * np.linalg.det(rotation) > 0 and fit > best + 1e-6:
+                best, found = fit, turn
+    return found

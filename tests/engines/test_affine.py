@@ -1,13 +1,16 @@
 """The global affine on phantoms whose answer is known: formulas in continuous space, seen on two grids."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bigreg.engines.affine import _Refinement, register_affine
-from bigreg.engines.starts import Placed
+from bigreg.engines.affine import AMBIGUOUS, register_affine
+from bigreg.engines.affine_refinement import Refinement
+from bigreg.engines.placed import Placed
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.similarity import by_name
@@ -137,14 +140,17 @@ def test_swapping_the_images_inverts_the_result():
     corners = FIXED.corners(faces=True)
     round_trip = apply_affine(back.matrix @ there.matrix, corners)
     assert np.abs(round_trip - corners).max() < 1e-6 * min(FIXED.spacing)
-    assert back.similarity == there.similarity and back.candidates == there.candidates
+    assert back.similarity == there.similarity and back.confidence == there.confidence
+    assert [(c.name, c.score) for c in back.candidates] == [(c.name, c.score) for c in there.candidates]
+    for a, b in zip(there.candidates, back.candidates, strict=True):
+        np.testing.assert_allclose(a.matrix @ b.matrix, np.eye(4), atol=1e-6)
 
 
 def test_the_same_images_give_the_same_bits():
     images = pair(turned((4.0, 3.0, -5.0)))
     first, second = (register_affine(*images, FIXED, MOVING, similarity=LNCC) for _ in range(2))
     assert first.matrix.tobytes() == second.matrix.tobytes()
-    assert first.candidates == second.candidates
+    assert [c.matrix.tobytes() for c in first.candidates] == [c.matrix.tobytes() for c in second.candidates]
 
 
 @pytest.mark.parametrize("kind", ["translation", "rigid", "similarity"])
@@ -176,20 +182,22 @@ def test_images_that_repeat_are_reported_as_ambiguous():
 
 def test_start_that_is_chosen_is_the_best_candidate():
     result = register_affine(*pair(turned((4.0, 3.0, -5.0))), FIXED, MOVING, similarity=LNCC)
-    assert result.start in [name for name, _, _ in result.candidates]
-    assert all(0 < c <= 1 and 0.2 <= o <= 1 for _, c, o in result.candidates)
+    assert result.start == result.candidates[0].name
+    best = max(c.score for c in result.candidates if not c.mirrored)
+    assert result.candidates[0].score >= (1.0 - AMBIGUOUS) * best
+    assert all(c.score > 0 and 0 < c.overlap <= 1 for c in result.candidates)
 
 
 def test_only_the_starts_that_are_asked_for_are_tried():
     images = pair(turned((0.0, 0.0, 2.0)))
     result = register_affine(*images, FIXED, MOVING, kind="rigid", similarity=LNCC, starts=("centres",))
-    assert [name for name, _, _ in result.candidates] == ["centres of mass"]
+    assert [c.name for c in result.candidates] == ["centres of mass"]
 
 
 def test_stretch_beyond_belief_is_dropped_and_said():
     truth = about(np.diag([1.0, 1.0, 2.3]), CENTRE)
     fixed, moving = pair(truth, moving=FIXED)
-    refinement = _Refinement(Placed(fixed, FIXED), Placed(moving, FIXED), np.array(FIXED.spacing), LNCC, 0.2)
+    refinement = Refinement(Placed(fixed, FIXED), Placed(moving, FIXED), np.array(FIXED.spacing), LNCC, 0.2)
     warnings = []
     assert refinement.staged(truth, ("affine",), warnings) is None
     assert "dropped" in warnings[0]
@@ -244,3 +252,32 @@ def test_images_of_inverted_contrast_are_registered(similarity):
     result = register_affine(fixed, inverted, FIXED, MOVING, similarity=by_name(similarity))
     assert error_voxels(result.matrix, truth) < 0.3
     assert not result.ambiguous
+
+
+@pytest.mark.parametrize("degrees", [(100.0, 40.0, -20.0), (0.0, 180.0, 0.0), (-60.0, -60.0, 90.0)])
+def test_any_rotation_is_found_and_believed(degrees):
+    truth = turned(degrees, (9.0, -6.0, 12.0))
+    result = register_affine(*pair(truth), FIXED, MOVING, kind="rigid", similarity=LNCC)
+    assert error_voxels(result.matrix, truth) < 0.2
+    assert result.confidence > 0.9 and not result.mirrored
+
+
+def test_mirror_image_is_named_and_chosen_only_where_that_is_allowed():
+    truth = turned((3.0, 2.0, -4.0), linear=np.diag([1.0, -1.0, 1.0]))
+    images = pair(truth)
+    result = register_affine(*images, FIXED, MOVING, kind="rigid", similarity=LNCC)
+    assert not result.mirrored and result.confidence < 0.5
+    assert any("mirror" in w for w in result.warnings)
+    allowed = register_affine(*images, FIXED, MOVING, kind="rigid", similarity=LNCC, allow_mirror=True)
+    assert allowed.mirrored and error_voxels(allowed.matrix, truth) < 0.1
+
+
+def test_images_of_nothing_in_common_are_not_believed():
+    noise = [
+        torch.as_tensor(np.random.default_rng(k).random(g.shape), dtype=torch.float32)
+        for k, g in enumerate((FIXED, MOVING))
+    ]
+    smooth = torch.as_tensor(ndimage.gaussian_filter(noise[1].numpy(), 3.0))
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    with contextlib.suppress(InputError):  # or they are refused at once
+        assert register_affine(noise[0], smooth, FIXED, MOVING, similarity=LNCC).confidence < 0.5

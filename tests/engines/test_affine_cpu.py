@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bigreg.engines.affine import _UPPER3, _UPPER4
 from bigreg.engines.affine_cpu import pull
+from bigreg.engines.affine_refinement import UPPER3, UPPER4
 from bigreg.engines.gauss_newton import gradient
-from bigreg.engines.starts import sampled
+from bigreg.engines.placed import sampled
 from bigreg.geometry import Grid
 from bigreg.transforms.affine import about
 from bigreg.transforms.positions import Positions
@@ -31,7 +31,7 @@ def test_forces_and_curvature_are_the_sums_over_voxels(shape):
     force, arm = f * by_f - m * by_m, f * scale_f + m * scale_m
     np.testing.assert_allclose(slope, torch.einsum("izyx,kzyx->ik", force, places), rtol=1e-5, atol=1e-5)
     exact = torch.einsum("izyx,jzyx,kzyx,lzyx->ijkl", arm, arm, places, places)
-    np.testing.assert_allclose(matrix[_UPPER3][:, :, _UPPER4], exact, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(matrix[UPPER3][:, :, UPPER4], exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -6,7 +6,7 @@ import tensorstore
 import torch
 
 from bigreg.engines.affine import register_affine
-from bigreg.engines.starts import Placed
+from bigreg.engines.placed import Placed
 from bigreg.geometry import Grid
 from bigreg.similarity import by_name
 

@@ -1,0 +1,91 @@
+"""How well a map lays one small image on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..similarity import local_correlation
+from .placed import Placed, sampled
+from .structure import evened, structure, turned_channels
+
+SMALL = 48  # voxels along the longest axis of the copies
+RADIUS = 3  # voxels of a window of the local correlation
+NOISE = 0.02  # SD of evened intensities that means nothing
+
+
+def evidence(correlation: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+    """How much a correlation over a share of the image says: Fisher's z times the root of the number of samples.
+
+    Over a small overlap a high correlation arises by chance, so the share counts.
+    """
+    return np.arctanh(np.clip(correlation, -0.999, 0.999)) * np.sqrt(overlap)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A candidate map fixed world -> moving world (4 x 4, um), judged on the overlap of the small copies.
+
+    correlation   of the structure over the whole overlap
+    local         mean over windows, each of which counts alike however bright it is
+    overlap       share of the smaller image
+    """
+
+    name: str
+    matrix: np.ndarray
+    correlation: float
+    local: float
+    overlap: float
+
+    @property
+    def score(self) -> float:
+        return float(evidence(0.5 * (self.correlation + self.local), self.overlap))
+
+    @property
+    def mirrored(self) -> bool:
+        return bool(np.linalg.det(self.matrix[:3, :3]) < 0)
+
+
+class Judge:
+    """Small copies of both images. `signless`: bright may go with dark."""
+
+    def __init__(self, fixed: Placed, moving: Placed, signless: bool = False) -> None:
+        extent = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving))
+        self.spacing = extent / SMALL
+        self.signless = signless
+        self.fixed, self.moving = (p.isotropic(self.spacing) for p in (fixed, moving))
+        self.voxels = min(p.volume for p in (self.fixed, self.moving)) / self.spacing**3
+        kind = "directions" if signless else "band"
+        self._channels = [
+            torch.stack([*structure(p, kind), torch.as_tensor(evened(p))]) for p in (self.fixed, self.moving)
+        ]
+
+    def __call__(self, name: str, matrix: np.ndarray) -> Start:
+        f, grid = self._channels[0], self.fixed.grid
+        m, mask = sampled(self._channels[1], self.moving.mask, self.moving.grid, grid, matrix)
+        keep = ((mask * self.fixed.weights) > 0).float()
+        count = float(keep.sum())
+        if count < 8:
+            return Start(name, matrix, -1.0, -1.0, 0.0)
+        u, _, vt = np.linalg.svd(matrix[:3, :3])
+        a, b = f[:-1] * keep, turned_channels(m[:-1], u @ vt) * keep
+        norm = float((a * a).sum(dtype=torch.float64) * (b * b).sum(dtype=torch.float64)) ** 0.5
+        correlation = float((a * b).sum(dtype=torch.float64)) / norm if norm > 0 else -1.0
+        if self.signless:  # directions are normalised at each place
+            return Start(name, matrix, correlation, correlation, min(1.0, count / self.voxels))
+        local = local_correlation(f[-1], m[-1].contiguous(), keep, radius=RADIUS, noise=NOISE)
+        textured = (self._texture(f[-1], keep) + self._texture(m[-1], keep)) > 0
+        value = float(local[textured].mean(dtype=torch.float64)) if bool(textured.any()) else -1.0
+        return Start(name, matrix, correlation, value, min(1.0, count / self.voxels))
+
+    @staticmethod
+    def _texture(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """1 where a window differs within itself by more than noise."""
+        from ..similarity.lncc import box_sum
+
+        n = box_sum(keep, RADIUS).clamp_min(1.0)
+        mean = box_sum(image * keep, RADIUS) / n
+        variance = box_sum(image * image * keep, RADIUS) / n - mean * mean
+        return ((variance > 4 * NOISE**2) & (keep > 0)).float()

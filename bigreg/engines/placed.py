@@ -1,0 +1,102 @@
+"""An image that lies somewhere: seen from other grids, coarser, or turned onto other axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..geometry import Grid
+from ..transforms.affine import about
+from ..transforms.positions import Positions
+from .affine_cpu import view
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image (z, y, x) of about 0..1 on an axis-aligned grid, and where it has data (1 or 0; None = everywhere)."""
+
+    image: torch.Tensor
+    grid: Grid
+    mask: torch.Tensor | None = None
+
+    @property
+    def weights(self) -> torch.Tensor:
+        return torch.ones_like(self.image) if self.mask is None else self.mask
+
+    @property
+    def volume(self) -> float:
+        """um^3 that have data."""
+        return float(self.weights.sum(dtype=torch.float64)) * float(np.prod(self.grid.spacing))
+
+    def on(self, grid: Grid, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The image seen from another grid through `matrix` (that grid's world to this one's); where it has data."""
+        values, mask = sampled(self.image[None], self.mask, self.grid, grid, matrix)
+        return values[0], mask
+
+    def turned(self, turn: np.ndarray) -> Placed:
+        """The same in a world whose points are taken to this one's by `turn` (3 x 3, a signed permutation)."""
+        grid = self.grid.transformed(about(turn.T, np.zeros(3)))
+        image, upright_grid = upright(self.image, grid)
+        return Placed(image, upright_grid, None if self.mask is None else upright(self.mask, grid)[0])
+
+    def at(self, spacing: np.ndarray) -> Placed:
+        """A copy with voxels of `spacing` um, smoothed against aliasing; itself where its voxels are about as large."""
+        ratio = np.asarray(spacing) / self.grid.spacing
+        if (ratio < 1.5).all():
+            return self
+        sigma = 0.5 * np.sqrt(np.maximum(ratio**2 - 1.0, 0.0))
+        smooth = torch.as_tensor(ndimage.gaussian_filter(self.image.numpy(), sigma))
+        step = np.where(ratio < 1.0, self.grid.spacing, spacing)
+        shape = np.maximum(np.round(np.multiply(self.grid.shape, self.grid.spacing) / step), 1).astype(int)
+        grid = Grid.from_spacing(shape, step, np.mean(self.grid.bounds(), 0) - step * (shape - 1) / 2)
+        return _resampled(smooth, self.mask, self.grid, grid)
+
+    def isotropic(self, spacing: float) -> Placed:
+        """A copy with cubic voxels of `spacing` um, whatever its own."""
+        coarse = self.at(np.full(3, spacing))
+        low, high = self.grid.bounds(faces=True)
+        shape = np.maximum(np.round((high - low) / spacing), 1).astype(int)
+        grid = Grid.from_spacing(shape, (spacing,) * 3, (low + high) / 2 - spacing * (shape - 1) / 2)
+        return _resampled(coarse.image, coarse.mask, coarse.grid, grid)
+
+
+def _resampled(image: torch.Tensor, mask: torch.Tensor | None, grid: Grid, target: Grid) -> Placed:
+    values, seen = sampled(image[None], mask, grid, target, np.eye(4))
+    return Placed(values[0], target, None if mask is None else seen)
+
+
+def sampled(
+    images: torch.Tensor, mask: torch.Tensor | None, own: Grid, grid: Grid, matrix: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (C, ...) that lie on the grid `own`, seen from `grid` through `matrix`: the same and a mask (z, y, x)."""
+    index = own.inverse @ matrix @ grid.affine
+    out, seen = torch.empty(len(images), *grid.shape), torch.empty(grid.shape)
+    nothing = np.zeros((0, 1, 1, 1), np.float32)
+    view(
+        images.contiguous().numpy(), nothing if mask is None else mask[None].contiguous().numpy(),
+        index[:3, 3], np.ascontiguousarray(index[:3, :3]), out.numpy(), seen.numpy(),
+    )  # fmt: skip
+    return out, seen
+
+
+def upright(image: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, Grid]:
+    """An image on a grid whose axes run along the world's: permuted and flipped exactly, resampled where oblique."""
+    linear = grid.affine[:3, :3] / np.asarray(grid.spacing)
+    along = np.abs(linear).argmax(1)
+    if sorted(along) == [0, 1, 2] and np.allclose(np.abs(linear)[range(3), along], 1.0, atol=1e-6):
+        flips = [int(a) for a in range(3) if linear[a, along[a]] < 0]
+        turned = image.permute(*(int(a) for a in along))
+        turned = torch.flip(turned, flips).contiguous() if flips else turned.contiguous()
+        spacing = np.asarray(grid.spacing)[along]
+        return turned, Grid.from_spacing(tuple(turned.shape), spacing, grid.bounds()[0])
+    low, high = grid.bounds(faces=True)
+    spacing = np.full(3, min(grid.spacing))
+    shape = np.maximum(np.ceil((high - low) / spacing), 1).astype(int)
+    target = Grid.from_spacing(tuple(shape), spacing, low + spacing / 2)
+    box = image.numpy()
+    there = Positions.of_grid(target)
+    values = there.sample(lambda a, b: box[tuple(slice(x, y) for x, y in zip(a, b, strict=True))], grid)[0]
+    return values * there.inside(grid), target
