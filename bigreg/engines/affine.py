@@ -37,13 +37,27 @@ LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 
 
 @dataclass(frozen=True, eq=False)
+class Candidate:
+    """A start that was followed. `matrix`: fixed world to moving world (4 x 4, um zyx); mirrored: a reflection."""
+
+    name: str
+    matrix: np.ndarray
+    correlation: float
+    overlap: float
+    similarity: float
+    mirrored: bool
+
+
+@dataclass(frozen=True, eq=False)
 class AffineResult:
     """`matrix`: fixed world to moving world (4 x 4, um zyx).
 
     start        name of the start that was chosen
     similarity   1 - mean loss on the overlap; overlap: share of the smaller image
-    candidates   (name, correlation, overlap) of the starts that were followed, after their first refinement; best first
+    candidates   the starts that were followed and lie apart, best first; the first is the chosen one
+    confidence   0..1, how probable it is that the chosen start is right
     ambiguous    another start, in another place, is nearly as good
+    mirrored     the chosen map is a reflection
     warnings     what a person should look at
     """
 
@@ -51,8 +65,10 @@ class AffineResult:
     start: str
     similarity: float
     overlap: float
-    candidates: list[tuple[str, float, float]]
+    candidates: list[Candidate]
+    confidence: float
     ambiguous: bool
+    mirrored: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -70,6 +86,7 @@ def register_affine(
     rotations_deg: float = 10.0,
     min_overlap: float = 0.2,
     start: np.ndarray | None = None,
+    allow_mirror: bool = False,
 ) -> AffineResult:
     """Find the affine between two coarse images (z, y, x) of intensities about 0..1 on axis-aligned grids.
 
@@ -97,7 +114,10 @@ def register_affine(
         start = np.linalg.inv(start)
     with torch.no_grad():
         result = _register(*pair, kind, similarity, starts, rotations_deg, min_overlap, start)
-    return replace(result, matrix=np.linalg.inv(result.matrix)) if swapped else result
+    if not swapped:
+        return result
+    candidates = [replace(c, matrix=np.linalg.inv(c.matrix)) for c in result.candidates]
+    return replace(result, matrix=np.linalg.inv(result.matrix), candidates=candidates)
 
 
 def _placed(name: str, image: torch.Tensor, grid: Grid, mask: torch.Tensor | None) -> Placed:
@@ -179,8 +199,15 @@ def _register(
             if refined is not None:
                 matrix, score, overlap = refined
                 break
-    candidates = [(s.name, float(s.correlation), float(s.overlap)) for s, _, _ in followed]
-    return AffineResult(matrix, start.name, float(score), float(overlap), candidates, ambiguous, warnings)
+    ordered = [chosen, *(f for f in followed if f is not chosen)]
+    candidates = [
+        Candidate(s.name, matrix if s is start else m, float(s.correlation), float(s.overlap), float(value), False)
+        for s, (m, value, _), _ in ordered
+    ]
+    confidence = 0.3 if ambiguous else 0.9
+    return AffineResult(
+        matrix, start.name, float(score), float(overlap), candidates, confidence, ambiguous, False, warnings
+    )
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:

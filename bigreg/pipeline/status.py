@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import storage
+from . import starts
 from .store import RunStore, Status
 
 
@@ -25,7 +26,8 @@ class StageStatus:
 class RunStatus:
     """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
 
-    `workers`: processes that are connected while it is running.
+    `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
+    its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
     """
 
     state: str
@@ -33,6 +35,7 @@ class RunStatus:
     errors: tuple[str, ...]
     updated: float
     workers: int = 0
+    start: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -71,4 +74,4 @@ def status_of(store: RunStore) -> RunStatus:
     )
     state = attributes["state"]
     workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
-    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers, starts.lines_of(store))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
 from scipy.linalg import expm, logm, sqrtm
 
@@ -42,6 +44,39 @@ def principal_sqrt(matrix: np.ndarray) -> np.ndarray:
     if not np.allclose(root @ root, matrix, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(matrix).max())):
         raise ValueError(f"affine {matrix.tolist()} has no principal square root; pass orientation codes")
     return root
+
+
+def polar_rotation(matrix: np.ndarray) -> np.ndarray:
+    """(3, 3) orthogonal: the one that is nearest to an affine's linear part (3 x 3 or 4 x 4), its polar factor."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=float)[:3, :3])
+    return u @ vt
+
+
+def angle_deg(rotation: np.ndarray) -> float:
+    """The angle of a rotation (3 x 3), degrees: of its skew part and its trace, so exact near 0 and 180 too."""
+    skew = rotation - rotation.T
+    sine = np.linalg.norm([skew[2, 1], skew[0, 2], skew[1, 0]])
+    return float(np.rad2deg(np.arctan2(sine, np.trace(rotation) - 1.0)))
+
+
+def nearest_axis_turn(matrix: np.ndarray) -> np.ndarray:
+    """(3, 3) signed permutation: the turn of axes that is nearest to an affine's linear part (3 x 3 or 4 x 4).
+
+    It is one of the 24 rotations that take axes to axes, or one of the 24 reflections where the affine mirrors; the
+    earliest of equals, the identity first. A rotation is at most 62.8 degrees from the nearest, so what is left has
+    a principal square root whatever positive stretch comes with it.
+    """
+    turn = polar_rotation(matrix)
+    mirrored = np.linalg.det(turn) < 0
+    found, best = np.eye(3), -np.inf
+    for order in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            candidate = np.zeros((3, 3))
+            candidate[range(3), order] = signs
+            alike = float((candidate * turn).sum())  # 1 + 2 cos of the angle between them
+            if (np.linalg.det(candidate) < 0) == mirrored and alike > best + 1e-9:
+                found, best = candidate, alike
+    return found
 
 
 def log_affine(matrix: np.ndarray) -> np.ndarray:
