@@ -203,6 +203,10 @@ class Run(Viewed, Transform):
         found = starts.starts_of(self.store)
         return None if found is None else found.confidence
 
+    def start_picture(self) -> bytes | None:
+        """The best of `starts`, both images overlaid, as PNG; None where there is no such picture."""
+        return storage.read_file(self.store.path(starts.PLACE), starts.PICTURE) or None
+
     def landmarks(self) -> Landmarks:
         """The pairs of landmarks that are kept in the run; empty where none were saved."""
         content = storage.read_file(self.store.path(LANDMARKS), PAIRS)

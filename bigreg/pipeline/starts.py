@@ -51,7 +51,7 @@ class StartCandidate:
     @property
     def lines(self) -> list[str]:
         """What a person is told, in short lines."""
-        shift = ", ".join(f"{s / 1000:.2f}" for s in self.shift_um)
+        shift = ", ".join(f"{s / 1000:.3g}" for s in self.shift_um)
         mirror = [f"mirrored along {self.mirror_axis}"] if self.mirrored else []
         return [
             f"{self.number}. {self.name}", *mirror, f"turn {self.turn_deg:.0f} degrees", f"shift {shift} mm (z, y, x)",
@@ -144,6 +144,13 @@ class Starts:
         doubt = f", below affine.least_confidence {self.least:.0%}" if self.doubtful else ""
         return f"confidence {known}{doubt}"
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is told wherever a run is looked at: the best few where it is doubtful, warnings, the picture."""
+        best = [c.text for c in self.candidates[:SHOWN]] if self.doubtful else []
+        picture = [f"drawn in {self.picture}"] if self.picture else []
+        return (self.text, *best, *(f"warning: {w}" for w in self.warnings), *picture)
+
 
 def starts_of(store: RunStore) -> Starts | None:
     """None before the affine is known, and where there was nothing to choose from."""
@@ -163,16 +170,6 @@ def starts_of(store: RunStore) -> Starts | None:
         tuple(details.get("warnings", ())),
         url if storage.exists(url) else None,
     )
-
-
-def lines_of(store: RunStore) -> tuple[str, ...]:
-    """What is told of the start wherever a run is looked at; nothing before the affine is known."""
-    found = starts_of(store)
-    if found is None:
-        return ()
-    best = [c.text for c in found.candidates[:SHOWN]] if found.doubtful else []
-    picture = [f"drawn in {found.picture}"] if found.picture else []
-    return (found.text, *best, *(f"warning: {w}" for w in found.warnings), *picture)
 
 
 def candidates_of(details: Mapping[str, Any]) -> tuple[StartCandidate, ...]:
@@ -231,6 +228,7 @@ def require_believable(store: RunStore) -> None:
         f"{which}\n{best}{warned}\n"
         f"They are drawn in {found.picture}\n"
         f"Where one of them is right: {store.again[:-1]} --accept-start N`. Where none is, register into another run "
-        "and say how the images lie (--fixed-orientation, --moving-orientation), or give three or more pairs of landmarks "
-        "(--start pairs.csv; --landmarks pairs.csv steers the levels too). --set affine.least_confidence=0 never asks"
+        "and say how the images lie (--fixed-orientation, --moving-orientation), or give three or more pairs of "
+        "landmarks (--start pairs.csv; --landmarks pairs.csv steers the levels too). "
+        "--set affine.least_confidence=0 never asks"
     )

@@ -47,7 +47,7 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
         for line, text in enumerate(each.lines):
             place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
             figure.text(*place, text, fontsize=_FONT, va="top", weight="normal" if line else "bold")
-        moving = stretched(each.moving) * each.inside
+        moving = _as_bright(stretched(each.moving), fixed, each.inside)
         middle = _middle(each.inside)
         left = _TEXT
         for (axis, name), wide in zip(_PLANES, widths, strict=True):
@@ -59,6 +59,12 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
     return out.getvalue()
+
+
+def _as_bright(moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Moving where it is, on average as bright as fixed there: else one colour covers the other."""
+    means = [float(image[inside].mean()) if inside.any() else 0.0 for image in (fixed, moving)]
+    return np.clip(moving * (means[0] / means[1] if means[1] > 0 else 1.0), 0, 1) * inside
 
 
 def _middle(inside: np.ndarray) -> list[int]:
