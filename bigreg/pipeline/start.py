@@ -79,7 +79,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, seen, grids, intensity, stored = [], [], [], {}, {}
+    images, shown, seen, grids, intensity, stored = [], [], [], [], {}, {}
     limits = context.config.intensity.low, context.config.intensity.high
     for which in ("fixed", "moving"):
         factors = affine_factors(frames, which, settings.voxels)
@@ -94,6 +94,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
+        shown.append(scaled)
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
@@ -142,7 +143,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             "warnings": [*result.warnings, *_of_sides(fixed, moving, settings, given)],
             "candidates": tried,
         }
-        starts.write(context.store, found["details"], [i.numpy() for i in images], grids)
+        starts.write(context.store, found["details"], shown, grids)
         score = {"overlap": float(result.overlap), "similarity": float(result.similarity)}
     found |= {"frames": frames.to_json(), "matrix": frames.affine.tolist()}
     storage.create_group(context.store.path("affine"), {"bigreg": found}, exist_ok=True)

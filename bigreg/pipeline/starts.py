@@ -51,7 +51,7 @@ class StartCandidate:
     @property
     def lines(self) -> list[str]:
         """What a person is told, in short lines."""
-        shift = ", ".join(f"{s / 1000:.3g}" for s in self.shift_um)
+        shift = ", ".join(f"{s / 1000 + 0.0:.3g}" for s in np.round(self.shift_um, 1))
         mirror = [f"mirrored along {self.mirror_axis}"] if self.mirrored else []
         return [
             f"{self.number}. {self.name}", *mirror, f"turn {self.turn_deg:.0f} degrees", f"shift {shift} mm (z, y, x)",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from .figures import stretched
 
@@ -32,7 +34,7 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
 
     The planes are those through the middle of what both images show under a start, which is where it can be judged.
     """
-    fixed = stretched(fixed)
+    fixed = _evened(fixed)
     depth, height, width = (n * s for n, s in zip(fixed.shape, spacing, strict=True))
     scale = min(_HEIGHT / max(height, depth), _WIDEST / max(width, depth))
     widths = [max(round(e * scale), 24) for e in (width, width, depth)]
@@ -44,10 +46,12 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
                 fontsize=_FONT - 1, va="top", color="#555555")  # fmt: skip
     for number, each in enumerate(rows):
         top = _TOP + number * (row + 2 * _GAP)
-        for line, text in enumerate(each.lines):
+        name, *numbers = each.lines
+        first = wrap(name, 36)
+        for line, text in enumerate([*first, *numbers]):
             place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
-            figure.text(*place, text, fontsize=_FONT, va="top", weight="normal" if line else "bold")
-        moving = _as_bright(stretched(each.moving), fixed, each.inside)
+            figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
+        moving = _evened(each.moving * each.inside) * each.inside
         middle = _middle(each.inside)
         left = _TEXT
         for (axis, name), wide in zip(_PLANES, widths, strict=True):
@@ -61,10 +65,11 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
     return out.getvalue()
 
 
-def _as_bright(moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Moving where it is, on average as bright as fixed there: else one colour covers the other."""
-    means = [float(image[inside].mean()) if inside.any() else 0.0 for image in (fixed, moving)]
-    return np.clip(moving * (means[0] / means[1] if means[1] > 0 else 1.0), 0, 1) * inside
+def _evened(image: np.ndarray) -> np.ndarray:
+    """Structure against its surroundings, 0 .. 1: as bright in dim tissue as in bright, in either image."""
+    image = np.clip(np.nan_to_num(image).astype(np.float32), 0, None)
+    around = ndimage.gaussian_filter(image, max(image.shape) / 16)
+    return stretched(image / (around + 0.5 * around.mean()))
 
 
 def _middle(inside: np.ndarray) -> list[int]:

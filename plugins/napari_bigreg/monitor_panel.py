@@ -68,6 +68,7 @@ class MonitorPanel(Panel):
         self.patches: Any = None
         self.process: Any = None
         self.layer: Image | None = None
+        self.window: QDialog | None = None
         self._work = Work(self)
         self._asking = False
         self._build()
