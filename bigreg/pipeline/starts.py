@@ -195,7 +195,8 @@ def levels_began(store: RunStore) -> bool:
 def require_acceptable(store: RunStore, number: int) -> StartCandidate | None:
     """The candidate that is to be accepted; None before the affine is known.
 
-    Raises InputError where there is no such start, OutputError where the run has gone on from another one.
+    Raises InputError where there is no such start, or it mirrors and that is not allowed; OutputError where the run has
+    gone on from another one.
     """
     if number < 1:
         raise InputError(f"start {number} does not exist: they are numbered from 1")
@@ -207,6 +208,11 @@ def require_acceptable(store: RunStore, number: int) -> StartCandidate | None:
     if number > len(found.candidates):
         last = len(found.candidates)
         raise InputError(f"start {number} does not exist: '{store.url}' has starts 1 to {last}; see {found.picture}")
+    if found.candidates[number - 1].mirrored and not store.attributes["config"]["affine"].get("allow_mirror"):
+        raise InputError(
+            f"start {number} is a mirror image of how the images lie; register into another run with --allow-mirror if "
+            "one of them is stored mirrored"
+        )
     if number != (found.accepted or 1) and levels_began(store):
         raise OutputError(
             f"'{store.url}' has gone on from start {found.accepted or 1}, so start {number} comes too late; register "

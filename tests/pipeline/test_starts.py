@@ -6,17 +6,22 @@ import json
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from bigreg import open_run, open_volume, register, storage
 from bigreg.cli import app
 from bigreg.config import load_config
 from bigreg.errors import InputError, OutputError, StartError
+from bigreg.geometry import Grid
+from bigreg.pipeline.frames import Frames
+from bigreg.pipeline.starts import starts_of, told
 from bigreg.transforms.affine import about, apply_affine
 from bigreg.volumes import convert
 
@@ -123,6 +128,31 @@ def test_a_start_that_does_not_exist_is_refused(copied, thread_client):
         copied.resume(client=thread_client, accept_start=0)
 
 
+def test_a_mirror_image_is_accepted_only_where_mirrors_are_allowed(copied, thread_client):
+    url = copied.store.path("affine")
+    found = storage.read_attributes(url)["bigreg"]
+    found["details"]["candidates"][1] |= {"mirrored": True, "mirror_axis": "x"}
+    storage.write_attributes(url, {"bigreg": found})
+    assert "mirrored along x" in copied.starts[1].text
+    with pytest.raises(InputError, match="start 2 is a mirror image.*--allow-mirror"):
+        copied.resume(client=thread_client, accept_start=2)
+
+
+def test_a_start_is_told_by_its_turn_and_shift_from_how_the_images_lie():
+    grid = Grid.from_spacing((20, 30, 40), (3.0, 2.0, 2.0), (50.0, 0.0, -9.0))
+    before = about(np.diag([1.0, -1.0, 1.0]), np.mean(grid.bounds(), 0))
+    frames = replace(Frames.from_affine(grid, grid, before, np.eye(4)), before=before)
+    turn = Rotation.from_rotvec(np.deg2rad([20.0, 0.0, 0.0])).as_matrix()
+    numbers = {"name": "found", "correlation": 0.5, "overlap": 0.9, "similarity": 0.7}
+    centre = np.mean(grid.bounds(), 0)
+    for mirror, axis in ((np.eye(3), None), (np.diag([1.0, 1.0, -1.0]), "x")):
+        matrix = before @ about(turn @ mirror, centre, centre + np.array([5.0, 0.0, -7.0]))
+        kept = told({**numbers, "matrix": matrix}, 3, frames)
+        assert kept["number"] == 3 and kept["mirrored"] == (axis is not None) and kept["mirror_axis"] == axis
+        assert kept["turn_deg"] == pytest.approx(20.0)
+        np.testing.assert_allclose(kept["shift_um"], (5.0, 0.0, -7.0), atol=1e-9)
+
+
 def test_when_to_ask_is_no_part_of_what_decides_the_result():
     parts = [load_config("rounds", overrides=[f"affine.least_confidence={c}"]).result_part() for c in (0, 0.9)]
     assert parts[0] == parts[1]
@@ -144,14 +174,11 @@ def test_status_tells_of_the_start(asking):
     assert "start: confidence" in done.output and "1. " in done.output and "starts.png" in done.output
 
 
-def test_a_run_without_a_search_is_never_asked_about(repeating, small_config, thread_client, tmp_path):
-    from bigreg.pipeline.starts import starts_of
-
-    store = open_run  # a run that was given its start has candidates, and is believed
+def test_a_run_that_was_given_its_start_is_never_asked_about(repeating, small_config, thread_client, tmp_path):
     np.savetxt(tmp_path / "start.csv", places(repeating)[1], delimiter=",")
     config = small_config(*QUICK, f"affine.start={tmp_path / 'start.csv'}", "affine.least_confidence=1")
     run = register(*repeating, out=str(tmp_path / "run.zarr"), config=config, client=thread_client)
-    found = starts_of(store(run.url).store)
+    found = starts_of(run.store)
     assert found.given and not found.doubtful and off(run.affine, places(repeating)[1]) < SPACING[0]
 
 
