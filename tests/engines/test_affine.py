@@ -178,7 +178,8 @@ def test_images_that_repeat_are_reported_as_ambiguous():
 
 def test_start_that_is_chosen_is_the_best_candidate():
     result = register_affine(*pair(turned((4.0, 3.0, -5.0))), FIXED, MOVING, similarity=LNCC)
-    assert result.start == result.candidates[0].name and result.matrix is result.candidates[0].matrix
+    assert result.start == result.candidates[0].name
+    np.testing.assert_array_equal(result.matrix, result.candidates[0].matrix)
     assert all(0 < c.correlation <= 1 and 0.2 <= c.overlap <= 1 for c in result.candidates)
 
 
