@@ -107,7 +107,8 @@ class Affine(Section):
 
     `start` takes the place of the search: an affine (ITK's .txt .mat .h5, a 4 x 4 or landmarks as .csv), which is
     refined as `kind` says, or a run, whose whole map is taken over as it is. `start_unit` and `start_axes` say what the
-    numbers of ITK's files mean.
+    numbers of ITK's files mean. A start that was searched and whose confidence is below `least_confidence` ends the run
+    until a person has accepted one; 0 never does. A mirror image is never used unless `allow_mirror`.
     """
 
     kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
@@ -116,6 +117,8 @@ class Affine(Section):
     min_overlap: float = Field(0.2, gt=0, le=1)
     knee: float | None = Field(None, gt=0, le=1)
     voxels: int = Field(128, ge=32, le=512)
+    allow_mirror: bool = False
+    least_confidence: float = Field(0.5, ge=0, le=1)
     start: str | None = None
     start_unit: Literal["mm", "um"] = "mm"
     start_axes: Literal["lps", "xyz"] = "lps"
@@ -282,8 +285,8 @@ class Config(Section):
         return self
 
     def result_part(self) -> dict[str, Any]:
-        """The part that decides the result, so without cluster and storage: a resumed run must agree in it."""
-        return self.model_dump(mode="json", exclude={"cluster", "io"})
+        """The part that decides the result, so without cluster, storage and when to ask: a resumed run must agree."""
+        return self.model_dump(mode="json", exclude={"cluster": True, "io": True, "affine": {"least_confidence"}})
 
 
 def preset_names() -> list[str]:

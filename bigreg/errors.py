@@ -16,6 +16,10 @@ class InputError(BigregError):
     exit_status = 3
 
 
+class StartError(InputError):
+    """The global start is too doubtful to go on from; the message shows the best few and says how to choose one."""
+
+
 class ConfigError(BigregError):
     """A configuration value that makes no sense or does not exist."""
 

@@ -30,6 +30,10 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on t
 AcceptFailed = Annotated[
     bool, typer.Option("--accept-failed", help="Treat blocks that fail as blank, rather than end incomplete.")
 ]
+AcceptStart = Annotated[
+    int | None,
+    typer.Option("--accept-start", metavar="N", min=1, help="Go on from start N of those that were told as doubtful."),
+]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
 
 

@@ -11,6 +11,7 @@ import typer
 from .app import app, err, out
 from .options import (
     AcceptFailed,
+    AcceptStart,
     ClusterName,
     ConfigFile,
     Dataset,
@@ -207,7 +208,10 @@ def register(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False,
+    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None,
+    allow_mirror: Annotated[
+        bool, typer.Option("--allow-mirror", help="The images may be mirror images of each other.")
+    ] = False,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -220,6 +224,8 @@ def register(
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     if landmarks is not None:
         set_ = [*(set_ or []), f"landmarks.path={json.dumps(landmarks)}"]
+    if allow_mirror:
+        set_ = [*(set_ or []), "affine.allow_mirror=true"]
     settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
         _show_plan(*images, settings)
@@ -228,7 +234,9 @@ def register(
     from ..pipeline.run import register as begin
 
     with Display(out) as display:
-        done = begin(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
+        done = begin(
+            *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start
+        )
     _show_summary(done)
 
 
@@ -244,7 +252,7 @@ def _show_summary(run: Any) -> None:
 @app.command()
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False,
+    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None,
 ) -> None:  # fmt: skip
     """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from ..display import Display
@@ -252,8 +260,9 @@ def resume(
 
     with Display(out) as display:
         done = open_run(run).resume(
-            cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed
-        )
+            cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
+            accept_start=accept_start,
+        )  # fmt: skip
     _show_summary(done)
 
 
@@ -287,6 +296,8 @@ def status(
             time.sleep(1.0)
             state = opened.status()
     out.print(status_table(state))
+    for number, line in enumerate(state.start):
+        out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)
     for error in state.errors:
         err.print(error, style="red", soft_wrap=True)
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from scipy import special
-from scipy.spatial.transform import Rotation
 
 from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
-from ..transforms.affine import about, nearest_axis_turn, translation
+from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotation, translation
 from .affine_refinement import Kind, Refinement
 from .judge import Judge, Start
 from .placed import Placed
@@ -239,7 +238,7 @@ class _Affine:
         """Candidates for the mirror image of moving: near what was found, and where that does not convince, all."""
         mirrored = self.moving.turned(MIRROR[:3, :3])
         judge = Judge(self.fixed, mirrored, self.signless)
-        linear = _rotation(followed[0].matrix)
+        linear = polar_rotation(followed[0].matrix)
         near = [MIRROR[:3, :3] @ linear @ np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
         found = find_near(judge, self.fixed, mirrored, self.kinds[0], near, self.min_overlap)
         if self._confidence(followed) < DOUBTFUL:
@@ -377,11 +376,5 @@ def _distance(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
 
 def _turn_deg(matrix: np.ndarray) -> float:
     """The angle of the rotation that is nearest to an affine's linear part."""
-    turn = _rotation(matrix)
-    return float(np.rad2deg(Rotation.from_matrix(turn * np.linalg.det(turn)).magnitude()))
-
-
-def _rotation(matrix: np.ndarray) -> np.ndarray:
-    """The rotation (or reflection) that is nearest to an affine's linear part."""
-    u, _, vt = np.linalg.svd(matrix[:3, :3])
-    return u @ vt
+    turn = polar_rotation(matrix)
+    return angle_deg(turn * np.linalg.det(turn))

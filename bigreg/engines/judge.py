@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..similarity import local_correlation
+from ..transforms.affine import polar_rotation
 from .placed import Placed, sampled
 from .structure import evened, structure, turned_channels
 
@@ -69,8 +70,7 @@ class Judge:
         count = float(keep.sum())
         if count < 8:
             return Start(name, matrix, -1.0, -1.0, 0.0)
-        u, _, vt = np.linalg.svd(matrix[:3, :3])
-        a, b = f[:-1] * keep, turned_channels(m[:-1], u @ vt) * keep
+        a, b = f[:-1] * keep, turned_channels(m[:-1], polar_rotation(matrix)) * keep
         norm = float((a * a).sum(dtype=torch.float64) * (b * b).sum(dtype=torch.float64)) ** 0.5
         correlation = float((a * b).sum(dtype=torch.float64)) / norm if norm > 0 else -1.0
         if self.signless:  # directions are normalised at each place

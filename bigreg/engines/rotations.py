@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..transforms.affine import angle_deg
+
 
 def spread(number: int) -> np.ndarray:
     """(number, 3, 3) rotations evenly over SO(3): the super-Fibonacci spiral (Alexa, CVPR 2022)."""
@@ -25,4 +27,4 @@ def around(degrees: float) -> np.ndarray:
 
 def apart_deg(a: np.ndarray, b: np.ndarray) -> float:
     """The angle between two rotations (3 x 3)."""
-    return float(np.rad2deg(Rotation.from_matrix(a.T @ b).magnitude()))
+    return angle_deg(a.T @ b)

@@ -17,13 +17,15 @@ from .context import IMAGES, Context
 from .given import GivenStart, RunStart
 from .inputs import INVERSE
 from .ladder import ladder
+from .start import lying
 from .store import RunStore, is_run, require_fields
 
 
 def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, GivenStart | None]:
     """The given start, and the configuration with its path made absolute and a ladder that fits it.
 
-    Raises InputError as `given_start` does, ConfigError where a level would be too coarse for the maps of a run.
+    Raises InputError as `given_start` does and where it mirrors without `affine.allow_mirror`, ConfigError where a
+    level would be too coarse for the maps of a run.
     """
     if config.affine.start is None:
         return config, None
@@ -31,6 +33,7 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
     path = config.affine.start if local is None else str(local)
     config = config.model_copy(update={"affine": config.affine.model_copy(update={"start": path})})
     given = given_start(config, volumes)
+    _require_no_mirror(config, given, volumes)
     if given.run is None:
         return config, given
     if config.landmarks.spline:
@@ -56,6 +59,16 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
             "ladder.samples, or start from its affine alone"
         )
     return trimmed(found), given
+
+
+def _require_no_mirror(config: Config, given: GivenStart, volumes: Mapping[str, Any]) -> None:
+    if config.affine.allow_mirror:
+        return
+    if np.linalg.det(np.linalg.solve(lying(*(volumes[w] for w in IMAGES)), given.matrix)[:3, :3]) < 0:
+        raise InputError(
+            f"start '{given.path}' mirrors: it makes left of right; check its axes and units (affine.start_axes), the "
+            "pairs or the orientations, or pass --allow-mirror where one image is stored mirrored"
+        )
 
 
 def given_start(config: Config, volumes: Mapping[str, Any]) -> GivenStart | None:

@@ -274,6 +274,7 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     small = config.model_copy(
         update={
             "masks": type(config.masks)(),
+            "affine": config.affine.model_copy(update={"least_confidence": 0.0}),  # a texture, nothing to be sure of
             "ladder": config.ladder.model_copy(
                 # The coarsest level warms up; the next shows how soon the engine stands still.
                 update={"finest": 1, "coarsest": 4, "repeats": [1], "iterations": [FEW, max(config.ladder.iterations)]}

@@ -127,7 +127,7 @@ def _images(context: Context, annotation: Volume | None) -> tuple[dict[str, Regi
     for _, _, low, high, inner in boxes(grid.shape, MARGIN):
         here = Positions.of_grid(grid.cropped(low, high), context.device)
         there = follow(context, here, "fixed_to_moving")
-        places = {"before": here.through(frames.canonical), "affine": here.through(frames.affine), "after": there}
+        places = {"before": here.through(frames.before), "affine": here.through(frames.affine), "after": there}
         seen = {k: p.inside(moving.grid) for k, p in places.items()}
         seen["affine"] = seen["after"] = seen["affine"] & seen["after"]  # one set of voxels, to be compared
         region = None if annotation is None else labels_at(here, annotation)[inner]
@@ -221,7 +221,7 @@ def _landmarks(context: Context, through: Map, path: str, annotation: Volume | N
     frames = context.frames
     inside = frames.fixed.contains(fixed)
     places = {
-        "before": apply_affine(frames.canonical, fixed),
+        "before": apply_affine(frames.before, fixed),
         "affine": apply_affine(frames.affine, fixed),
         "after": through.points(fixed),
     }

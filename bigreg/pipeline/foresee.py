@@ -66,6 +66,8 @@ TILE_ARRAYS = 12
 """And of a block of tiles with its halo, while these are compared."""
 INTENSITY_ARRAYS = 7
 """float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
+START_FILES = 3
+"""The picture of the best starts, their list, and the group around them."""
 REPORT_FILES = 20
 
 
@@ -115,12 +117,14 @@ class _Foreseen:
         self._warped()
         for direction in fields.DIRECTIONS:
             self._field_pyramid(direction)
+        searched = self.config.affine.kind != "none" and (self.start_from is None or self.start_from.run is None)
+        loose = START_FILES if searched else 0
         if not self.config.output.report:
-            return Workload(tuple(self.stages), tuple(self.arrays))
+            return Workload(tuple(self.stages), tuple(self.arrays), loose)
         self.phase += 1
         one = (1, 1, 1)
         self._stage("stages/report", "report", one, (("report", Amount.same(1.0, one)),))
-        return Workload(tuple(self.stages), tuple(self.arrays), REPORT_FILES)
+        return Workload(tuple(self.stages), tuple(self.arrays), loose + REPORT_FILES)
 
     # -------------------------------------------------------------------------------------------- what all stages have
 

@@ -2,33 +2,53 @@
 
     fixed world --half--> mid-space --half--> canonical moving world --canonical--> moving world
 
-Canonical moving coordinates have their axes along the fixed image's (orientation codes), so that the affine between
-fixed and canonical has a principal square root `half` and each image carries half of it.
+Canonical moving coordinates have their axes along the fixed image's: by the orientation codes, and by the turn of axes
+that is nearest to the affine, a mirror image included. So the affine between fixed and canonical is at most a rotation
+of 63 degrees with a stretch, it has a principal square root `half`, and each image carries half of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..geometry import Grid
-from ..transforms.affine import principal_sqrt
+from ..transforms.affine import about, apply_affine, nearest_axis_turn, principal_sqrt
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Level-0 grids of both images, `canonical` (canonical moving to moving world) and `half`; 4 x 4, um."""
+    """Level-0 grids of both images, `canonical` (canonical moving to moving world) and `half`; 4 x 4, um.
+
+    `before` takes the fixed world to the moving world before registration: by the orientation codes alone.
+    """
 
     fixed: Grid
     moving: Grid
     canonical: np.ndarray
     half: np.ndarray
+    before: np.ndarray = field(default_factory=lambda: np.eye(4))
 
     @classmethod
     def from_affine(cls, fixed: Grid, moving: Grid, canonical: np.ndarray, affine: np.ndarray) -> Frames:
-        """`affine` takes the fixed world to the canonical moving world."""
-        return cls(fixed, moving, canonical, principal_sqrt(affine))
+        """Any affine from the fixed world to the canonical moving world of the orientation codes.
+
+        Its nearest turn of axes, about the middle of the moving image, becomes a part of the frames' own `canonical`.
+        Raises ValueError for an affine that is singular.
+        """
+        turn = nearest_axis_turn(affine)
+        before = canonical
+        if not np.array_equal(turn, np.eye(3)):
+            middle = apply_affine(np.linalg.inv(canonical), np.mean(moving.bounds(), axis=0))
+            own = about(turn, np.abs(turn).T @ middle, middle)
+            canonical, affine = canonical @ own, np.linalg.inv(own) @ affine
+        return cls(fixed, moving, canonical, principal_sqrt(affine), before)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the affine is a reflection of what the orientation codes say."""
+        return bool(np.linalg.det(np.linalg.solve(self.before, self.affine)[:3, :3]) < 0)
 
     @property
     def affine(self) -> np.ndarray:
@@ -47,7 +67,7 @@ class Frames:
         return self.fixed if which == "fixed" else self.moving
 
     def mid_spacing(self, which: str) -> np.ndarray:
-        """Spacing of an image along the axes of mid-space, um: rotations are small there, so axes keep their names."""
+        """Spacing of an image along the axes of mid-space, um: of rotations half is left there, so axes keep names."""
         if which == "fixed":
             return axis_spacing(self.fixed)
         return np.abs(self.canonical[:3, :3]).T @ axis_spacing(self.moving)
@@ -63,6 +83,7 @@ class Frames:
             "moving": self.moving.to_json(),
             "canonical": self.canonical.tolist(),
             "half": self.half.tolist(),
+            "before": self.before.tolist(),
         }
 
     @classmethod
@@ -72,6 +93,7 @@ class Frames:
             Grid.from_json(data["moving"]),
             np.asarray(data["canonical"]),
             np.asarray(data["half"]),
+            np.asarray(data.get("before", data["canonical"])),  # a run of before it was kept
         )
 
 

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from .. import storage
-from ..errors import InputError
 from ..geometry import BlockGrid, Grid, Lattice, Shape
-from ..transforms.affine import about, apply_affine
 from .frames import Frames
 from .store import RunStore, Status
 
@@ -45,14 +42,10 @@ class GivenStart:
     run: RunStart | None = None
 
     def frames(self, fixed: Grid, moving: Grid) -> Frames:
-        """The frames to begin with. Raises InputError where the affine has no half."""
+        """The frames to begin with."""
         if self.run is not None:
             return Frames(fixed, moving, self.run.canonical, self.run.half)
-        canonical = _canonical(self.matrix, moving)
-        try:
-            return Frames.from_affine(fixed, moving, canonical, np.linalg.inv(canonical) @ self.matrix)
-        except ValueError as error:
-            raise InputError(f"start '{self.path}': {error}") from error
+        return Frames.from_affine(fixed, moving, np.eye(4), self.matrix)
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"path": self.path, "matrix": self.matrix.tolist()}
@@ -75,19 +68,6 @@ class GivenStart:
             matrices = (np.asarray(run[name]) for name in ("canonical", "half"))
             run = RunStart(run["url"], run["created"], *matrices, Lattice.from_json(run["lattice"]))
         return cls(data["path"], np.asarray(data["matrix"]), run)
-
-
-def _canonical(matrix: np.ndarray, moving: Grid) -> np.ndarray:
-    """The signed permutation of axes that is nearest to an affine: what is left has half of it."""
-    u, _, vt = np.linalg.svd(matrix[:3, :3])
-    turn = u @ vt
-    rows, columns = linear_sum_assignment(-np.abs(turn))
-    linear = np.zeros((3, 3))
-    linear[rows, columns] = np.sign(turn[rows, columns])
-    if np.array_equal(linear, np.eye(3)):
-        return np.eye(4)
-    centre = apply_affine(moving.affine, (np.asarray(moving.shape) - 1) / 2)
-    return about(linear, np.abs(linear).T @ centre, centre)
 
 
 # ---------------------------------------------------------------------------------------------------- the copied maps

@@ -14,7 +14,7 @@ from ..quality.metrics import RegistrationError, central_jacobian, ncc
 from ..quality.report import Figure, Picture, ReportData, Section, Table, write_report
 from ..quality.verdict import Outcome
 from ..transforms.positions import Positions
-from . import confidence
+from . import confidence, starts
 from .context import IMAGES, Context, field_reader
 from .fields import field_grids, follow
 from .figures import figures
@@ -49,7 +49,7 @@ def collect(context: Context) -> ReportData:
         return (values * inside).numpy(), inside.numpy()
 
     target = fixed.read((0, 0, 0), grid.shape).astype(np.float32)
-    before, inside_before = moved(here.through(frames.canonical))
+    before, inside_before = moved(here.through(frames.before))
     affine, _ = moved(here.through(frames.affine))
     warped, inside = moved(follow(context, here, "fixed_to_moving"))
     field = context.array("transforms", "fixed_to_moving", "0")
@@ -105,8 +105,24 @@ def collect(context: Context) -> ReportData:
             for w in IMAGES
         ],
         warnings=list(found.get("details", {}).get("warnings", [])),
-        more=[_corrected(context, w, factors[w]) for w in IMAGES if getattr(context.config.preprocess, w).any],
+        more=[_start(context)]
+        + [_corrected(context, w, factors[w]) for w in IMAGES if getattr(context.config.preprocess, w).any],
     )
+
+
+def _start(context: Context) -> Section:
+    """How sure the global start is, and the best few that were tried."""
+    found = starts.starts_of(context.store)
+    if found is None:
+        how = "was given as it is" if context.given is not None else "was not searched: the images lie in one world"
+        return Section("The start", f"The affine {how}.", ())
+    text = f"The start: {found.text}. Confidence is how probable it is that the best start is right."
+    pictures = []
+    if found.picture is not None:
+        png = storage.read_file(context.store.path(starts.PLACE), starts.PICTURE)
+        best = "; ".join(c.text for c in found.candidates[: starts.SHOWN])
+        pictures = [Picture("starts", f"The best starts. {best}", "Both images overlaid under the best starts", png)]
+    return Section("The start", text, tuple(pictures))
 
 
 def _corrected(context: Context, which: str, factors: Shape) -> Section:

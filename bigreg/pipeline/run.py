@@ -22,7 +22,7 @@ from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import steering
+from . import starts, steering
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -36,6 +36,7 @@ from .masks import given_mask
 from .plan import make_plan
 from .stages import Stages
 from .start import provisional
+from .starts import StartCandidate
 from .status import RunStatus, status_of
 from .stopping import forget_request, request_stop
 from .store import EVALUATION, RunStore, require_fields
@@ -58,6 +59,7 @@ def register(
     resume: bool = True,
     progress: Listener | None = None,
     accept_failed: bool = False,
+    accept_start: int | None = None,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
 
@@ -68,16 +70,19 @@ def register(
                     thing is there, OutputError
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
+    accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
 
-    Raises InputError, ConfigError, OutputError or ResourceError before any work, IncompleteError where blocks failed.
+    Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
+    too doubtful to go on from, IncompleteError where blocks failed.
     """
     config = load_config(config)
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
     _, given = beginning(config, volumes)
     check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"], given), config))
     return begin(
-        volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed
-    )
+        volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed,
+        accept_start=accept_start,
+    )  # fmt: skip
 
 
 def begin(
@@ -89,6 +94,7 @@ def begin(
     resume: bool = True,
     progress: Listener | None = None,
     accept_failed: bool = False,
+    accept_start: int | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
     config, engines = settled_engines(config)
@@ -108,6 +114,9 @@ def begin(
     if there:
         same_run(store, config, identities, start, resume, steering.identity(pairs))
     with working_on(out):
+        if there and store.attributes["config"] != config.model_dump(mode="json", exclude={"cluster"}):
+            # The result is the same: when to ask has changed.
+            store.update(config=config.model_dump(mode="json", exclude={"cluster"}))
         if not there:
             store.create(
                 {
@@ -128,7 +137,8 @@ def begin(
         _keep_arrays(store, volumes)
         if pairs is not None:
             steering.keep(store, pairs)
-        return Run(out)._go_on(client, config.cluster if client is None else None, progress, accept_failed)
+        settings = config.cluster if client is None else None
+        return Run(out)._go_on(client, settings, progress, accept_failed, accept_start)
 
 
 def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
@@ -181,6 +191,22 @@ class Run(Viewed, Transform):
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
 
+    @property
+    def starts(self) -> list[StartCandidate]:
+        """The starts that were tried, best first, as `accept_start` numbers them; empty before, and where none were."""
+        found = starts.starts_of(self.store)
+        return [] if found is None else list(found.candidates)
+
+    @property
+    def start_confidence(self) -> float | None:
+        """How probable it is that the first of `starts` is right, 0..1; None where that is not known."""
+        found = starts.starts_of(self.store)
+        return None if found is None else found.confidence
+
+    def start_picture(self) -> bytes | None:
+        """The best of `starts`, both images overlaid, as PNG; None where there is no such picture."""
+        return storage.read_file(self.store.path(starts.PLACE), starts.PICTURE) or None
+
     def landmarks(self) -> Landmarks:
         """The pairs of landmarks that are kept in the run; empty where none were saved."""
         content = storage.read_file(self.store.path(LANDMARKS), PAIRS)
@@ -206,6 +232,7 @@ class Run(Viewed, Transform):
         memory_limit: str | None = None,
         progress: Listener | None = None,
         accept_failed: bool = False,
+        accept_start: int | None = None,
     ) -> Run:
         """Do what is left to do.
 
@@ -213,16 +240,29 @@ class Run(Viewed, Transform):
         cluster                 name, YAML file, dict or Cluster; None is what the run began with, if on one machine
         workers, memory_limit   override the cluster's
         accept_failed           see `register`
+        accept_start            see `register`; it may change until the levels have begun
 
-        Raises OutputError where another process works on the run.
+        Raises OutputError where another process works on the run, or where another start comes too late; InputError
+        where there is no such start; StartError where the start is too doubtful to go on from.
         """
+        if accept_start is not None:
+            starts.require_acceptable(self.store, accept_start)
         if self.store.attributes["state"] == "finished":
             return self
         settings = self._cluster(cluster, workers, memory_limit) if client is None else None
         with working_on(self.url):
-            return self._go_on(client, settings, progress, accept_failed)
+            return self._go_on(client, settings, progress, accept_failed, accept_start)
 
-    def _go_on(self, client: Any, settings: Cluster | None, progress: Listener | None, accept_failed: bool) -> Run:
+    def _go_on(
+        self,
+        client: Any,
+        settings: Cluster | None,
+        progress: Listener | None,
+        accept_failed: bool,
+        accept_start: int | None,
+    ) -> Run:
+        if accept_start is not None:
+            starts.require_acceptable(self.store, accept_start)
         attributes = self.store.attributes
         if attributes["state"] == "finished":
             return self
@@ -237,7 +277,7 @@ class Run(Viewed, Transform):
                 expected = (settings.workers or 0) if settings is not None else 0
                 driver = Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed)
                 with driver.stopping_on_ctrl_c():
-                    self._repaired(driver)
+                    self._repaired(driver, accept_start)
         except BaseException:
             try:
                 self.store.update(state="incomplete", updated=time.time())
@@ -247,12 +287,12 @@ class Run(Viewed, Transform):
         self.store.update(state="finished", updated=time.time())
         return self
 
-    def _repaired(self, driver: Driver) -> None:
+    def _repaired(self, driver: Driver, accept_start: int | None) -> None:
         """Run all stages; what was done and can no longer be read is done anew, once."""
         seen = set()
         while True:
             try:
-                return Stages(driver).run()
+                return Stages(driver, accept_start).run()
             except CorruptDataError as error:
                 place = error.url, error.box
                 again = forget(self.store, error) if place not in seen else None

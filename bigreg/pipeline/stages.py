@@ -14,7 +14,21 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, confidence, estimate, fields, given, images, preprocess, spline, start, steering, stitch, warp
+from . import (
+    compose,
+    confidence,
+    estimate,
+    fields,
+    given,
+    images,
+    preprocess,
+    spline,
+    start,
+    starts,
+    steering,
+    stitch,
+    warp,
+)
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -26,10 +40,11 @@ ONE = (1, 1, 1)
 
 
 class Stages:
-    """Runs everything that is not done of a run on a driver."""
+    """Runs everything that is not done of a run on a driver. `accept_start`: the number of a start that is right."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, accept_start: int | None = None) -> None:
         self.driver = driver
+        self.accept_start = accept_start
         self.store: RunStore = driver.store
         self._renew()
 
@@ -102,7 +117,19 @@ class Stages:
             self.store.update(
                 **{key: found[key] for key in ("frames", "intensity", "stored_intensity") if key in found}
             )
+        if self.accept_start is not None:
+            self._accept(self.accept_start)
+        starts.require_believable(self.store)
         self._renew()
+
+    def _accept(self, number: int) -> None:
+        """Go on from another start than the best, and remember that a person said so."""
+        chosen = starts.require_acceptable(self.store, number)
+        found = storage.read_attributes(self.store.path("affine"))["bigreg"]
+        frames = (
+            found["frames"] if number == 1 else starts.frames_from(chosen, Frames.from_json(found["frames"])).to_json()
+        )
+        self.store.update(**{starts.ACCEPTED: number, "frames": frames})
 
     def _provisional(self) -> Frames:
         return start.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)

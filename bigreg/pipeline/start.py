@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .. import storage
+from ..config import Affine
 from ..engines.affine import register_affine
 from ..engines.placed import upright
 from ..errors import InputError
@@ -15,11 +16,13 @@ from ..geometry import Shape
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
-from . import masks
+from . import masks, starts
 from .context import Context, compressed
 from .frames import Frames
 from .given import GivenStart
 from .store import Status
+
+MULTIMODAL = ("mi", "nmi")
 
 
 def canonical_frame(fixed: Volume, moving: Volume) -> np.ndarray:
@@ -36,10 +39,16 @@ def canonical_frame(fixed: Volume, moving: Volume) -> np.ndarray:
     return signed_permutation(moving.orientation, fixed.orientation, centre)
 
 
+def lying(fixed: Volume, moving: Volume) -> np.ndarray:
+    """Fixed world to moving world before registration: by the orientation codes where both are known."""
+    both = fixed.orientation is not None and moving.orientation is not None
+    return canonical_frame(fixed, moving) if both else np.eye(4)
+
+
 def provisional(fixed: Volume, moving: Volume, given: GivenStart | None = None) -> Frames:
     """Frames before any affine is known: as a given start says, else the images centre on centre."""
     if given is not None:
-        return given.frames(fixed.grid(), moving.grid())
+        return dataclasses.replace(given.frames(fixed.grid(), moving.grid()), before=lying(fixed, moving))
     canonical = canonical_frame(fixed, moving)
     middle = [np.mean(v.grid().bounds(), axis=0) for v in (fixed, moving)]
     target = apply_affine(np.linalg.inv(canonical), middle[1])
@@ -71,7 +80,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, seen, grids, intensity, stored = [], [], [], {}, {}
+    images, shown, seen, grids, intensity, stored = [], [], [], [], {}, {}
     limits = context.config.intensity.low, context.config.intensity.high
     for which in ("fixed", "moving"):
         factors = affine_factors(frames, which, settings.voxels)
@@ -86,6 +95,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
+        shown.append(scaled)
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
@@ -116,14 +126,40 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             rotations_deg=settings.rotations_deg,
             min_overlap=settings.min_overlap,
             start=None if given is None else np.linalg.inv(frames.canonical) @ given.matrix,
+            allow_mirror=settings.allow_mirror,
         )
-        frames = Frames.from_affine(fixed.grid(), moving.grid(), frames.canonical, result.matrix)
-        details = {k: v for k, v in dataclasses.asdict(result).items() if k != "matrix"}
-        found["details"] = details
+        canonical, before = frames.canonical, frames.before
+        frames = Frames.from_affine(fixed.grid(), moving.grid(), canonical, result.matrix)
+        frames = dataclasses.replace(frames, before=before)
+        tried = [
+            starts.told({**vars(c), "matrix": canonical @ c.matrix}, number, frames)
+            for number, c in enumerate(result.candidates, 1)
+        ]
+        found["details"] = {
+            "start": result.start,
+            "confidence": float(result.confidence),
+            "similarity": float(result.similarity),
+            "overlap": float(result.overlap),
+            "mirrored": frames.mirrors,
+            "warnings": [*result.warnings, *_of_sides(fixed, moving, settings, given)],
+            "candidates": tried,
+        }
+        starts.write(context.store, found["details"], shown, grids)
         score = {"overlap": float(result.overlap), "similarity": float(result.similarity)}
     found |= {"frames": frames.to_json(), "matrix": frames.affine.tolist()}
     storage.create_group(context.store.path("affine"), {"bigreg": found}, exist_ok=True)
     return Status.DONE, {k: v for k, v in score.items() if np.isfinite(v)}
+
+
+def _of_sides(fixed: Volume, moving: Volume, settings: Affine, given: GivenStart | None) -> list[str]:
+    """A warning where nothing tells left from right: another contrast, and neither image says how it lies."""
+    known = fixed.orientation is not None or moving.orientation is not None or given is not None
+    if known or settings.similarity not in MULTIMODAL:
+        return []
+    return [
+        "neither image states an orientation, so left and right cannot be told: a brain is nearly its own mirror "
+        "image; pass --fixed-orientation and --moving-orientation, such as asr"
+    ]
 
 
 def _require_overlap(frames: Frames) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import storage
+from . import starts
 from .store import RunStore, Status
 
 
@@ -25,7 +26,9 @@ class StageStatus:
 class RunStatus:
     """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
 
-    `workers`: processes that are connected while it is running.
+    `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
+    its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
+    `start_doubtful`: the run does not go on before a person has accepted a start.
     """
 
     state: str
@@ -33,6 +36,8 @@ class RunStatus:
     errors: tuple[str, ...]
     updated: float
     workers: int = 0
+    start: tuple[str, ...] = ()
+    start_doubtful: bool = False
 
     @property
     def blocks(self) -> int:
@@ -71,4 +76,6 @@ def status_of(store: RunStore) -> RunStatus:
     )
     state = attributes["state"]
     workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
-    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+    found = starts.starts_of(store)
+    lines, doubtful = (found.lines, found.doubtful) if found is not None else ((), False)
+    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful)

@@ -46,6 +46,39 @@ def principal_sqrt(matrix: np.ndarray) -> np.ndarray:
     return root
 
 
+def polar_rotation(matrix: np.ndarray) -> np.ndarray:
+    """(3, 3) orthogonal: the one that is nearest to an affine's linear part (3 x 3 or 4 x 4), its polar factor."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=float)[:3, :3])
+    return u @ vt
+
+
+def angle_deg(rotation: np.ndarray) -> float:
+    """The angle of a rotation (3 x 3), degrees: of its skew part and its trace, so exact near 0 and 180 too."""
+    skew = rotation - rotation.T
+    sine = np.linalg.norm([skew[2, 1], skew[0, 2], skew[1, 0]])
+    return float(np.rad2deg(np.arctan2(sine, np.trace(rotation) - 1.0)))
+
+
+def nearest_axis_turn(matrix: np.ndarray) -> np.ndarray:
+    """(3, 3) signed permutation: the turn of axes that is nearest to an affine's linear part (3 x 3 or 4 x 4).
+
+    It is one of the 24 rotations that take axes to axes, or one of the 24 reflections where the affine mirrors; the
+    earliest of equals, the identity first. A rotation is at most 62.8 degrees from the nearest, so what is left has
+    a principal square root whatever positive stretch comes with it.
+    """
+    turn = polar_rotation(matrix)
+    mirrored = np.linalg.det(turn) < 0
+    found, best = np.eye(3), -np.inf
+    for order in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            candidate = np.zeros((3, 3))
+            candidate[range(3), order] = signs
+            alike = float((candidate * turn).sum())  # 1 + 2 cos of the angle between them
+            if (np.linalg.det(candidate) < 0) == mirrored and alike > best + 1e-9:
+                found, best = candidate, alike
+    return found
+
+
 def log_affine(matrix: np.ndarray) -> np.ndarray:
     """Principal logarithm of an affine, 4 x 4 with a zero last row."""
     return np.real(logm(matrix))
@@ -72,22 +105,3 @@ def signed_permutation(moving: str, fixed: str, centre: np.ndarray) -> np.ndarra
         same = next(i for i, own in enumerate(canonical) if set(own) == set(side))
         linear[axis, same] = 1.0 if canonical[same] == side else -1.0
     return about(linear, np.abs(linear).T @ np.asarray(centre, dtype=float), centre)
-
-
-def nearest_axis_turn(matrix: np.ndarray) -> np.ndarray:
-    """The signed permutation (3 x 3) nearest to an affine's linear part: one of 24 turns, or of 24 mirrored ones.
-
-    What is left after it turns by less than 63 degrees, so it has a principal square root.
-    """
-    u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=float)[:3, :3])
-    rotation = u @ vt
-    best, found = -np.inf, np.eye(3)
-    for order in permutations(range(3)):
-        for signs in product((1.0, -1.0), repeat=3):
-            turn = np.zeros((3, 3))
-            turn[range(3), order] = signs
-            fit = float((turn * rotation).sum())
-            # Of turns that are equally near the first counts, whatever the last bit says; no turn comes first.
-            if np.linalg.det(turn) * np.linalg.det(rotation) > 0 and fit > best + 1e-6:
-                best, found = fit, turn
-    return found

@@ -167,7 +167,8 @@ class Map:
         return out
 
     def determinant(self, points: np.ndarray) -> np.ndarray:
-        """(N,) determinant of the map's derivative at points: by how much volume grows there. NaN where undefined.
+        """(N,) determinant of the map's derivative at points: by how much volume grows there; negative where the affine
+        mirrors. NaN where undefined.
 
         Central differences over half a sample of the finest field to either side.
         """

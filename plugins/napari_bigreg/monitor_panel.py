@@ -9,16 +9,20 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
+    QDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QSlider,
+    QSpinBox,
     QVBoxLayout,
 )
 
@@ -64,6 +68,7 @@ class MonitorPanel(Panel):
         self.patches: Any = None
         self.process: Any = None
         self.layer: Image | None = None
+        self.window: QDialog | None = None
         self._work = Work(self)
         self._asking = False
         self._build()
@@ -90,6 +95,15 @@ class MonitorPanel(Panel):
         self.resume = QPushButton("Resume")
         self.resume.setToolTip("Go on with the run in a process of its own; closing napari does not stop it")
         self.resume.clicked.connect(self._resume)
+        self.start = _label()
+        self.starts = QPushButton("Starts…")
+        self.starts.setToolTip("The best starts of the global affine, both images overlaid")
+        self.starts.clicked.connect(self._show_starts)
+        self.accept = QSpinBox()
+        self.accept.setSpecialValueText("accept no start")
+        self.accept.setPrefix("accept start ")
+        self.accept.setToolTip("The start that is right, by the picture; Resume goes on from it")
+        self.accept.valueChanged.connect(lambda _: self._enable())
         self.next_failed = QPushButton("Next failed block")
         self.next_failed.clicked.connect(self._go_to_failed)
         legend = "  ".join(f'<span style="color:{c}">■</span> {name}' for name, c in STATUS.items())
@@ -114,6 +128,11 @@ class MonitorPanel(Panel):
         layout.addWidget(self.choice)
         layout.addWidget(self.bar)
         layout.addWidget(self.text)
+        layout.addWidget(self.start)
+        chosen = QHBoxLayout()
+        chosen.addWidget(self.starts)
+        chosen.addWidget(self.accept)
+        layout.addLayout(chosen)
         layout.addLayout(row)
         layout.addWidget(self.legend)
         layout.addLayout(buttons)
@@ -137,6 +156,7 @@ class MonitorPanel(Panel):
             return
         self.choice.box.setEditText(self.model.url)
         self.snapshot, self.layer = None, None
+        self.accept.setValue(0)
         self._forget_block()
         self.stage.setCurrentIndex(0)
         self.timer.start(BUSY_MS)
@@ -180,8 +200,35 @@ class MonitorPanel(Panel):
         held = snapshot is not None and snapshot.holder is not None
         going = self.process is not None and self.process.poll() is None
         self.stop.setEnabled(held)
+        told = () if snapshot is None else snapshot.status.start
+        self.start.setText("\n".join(("the start: " + told[0], *told[1:])) if told else "")
+        self.start.setVisible(bool(told))
+        self.starts.setVisible(bool(told))
+        self.accept.setVisible(bool(told) and snapshot.status.start_doubtful)
         self.resume.setEnabled(snapshot is not None and not held and not going and snapshot.status.state != "finished")
+        if snapshot is not None and snapshot.status.start_doubtful and not self.accept.value():
+            self.resume.setEnabled(False)  # it would stop again at once
         self.next_failed.setEnabled(snapshot is not None and bool(snapshot.failed))
+
+    def _show_starts(self) -> None:
+        """A window with the picture of the best starts."""
+
+        def show(png: bytes | None) -> None:
+            picture = QPixmap()
+            if not png or not picture.loadFromData(png):
+                self.text.setText("this run has no picture of its starts")
+                return
+            self.window = QDialog(self)
+            self.window.setWindowTitle("Starts")
+            area, label = QScrollArea(), QLabel()
+            label.setPixmap(picture)
+            area.setWidget(label)
+            QVBoxLayout(self.window).addWidget(area)
+            self.window.resize(min(picture.width() + 60, 1300), min(picture.height() + 60, 900))
+            self.window.show()
+
+        model = self.model
+        self._work.start(lambda report: model.run.start_picture(), "Starts", done=show, failed=self._failed, bar=False)
 
     def _list_stages(self, snapshot: Snapshot) -> None:
         known = [self.stage.itemData(i) for i in range(1, self.stage.count())]
@@ -344,7 +391,9 @@ class MonitorPanel(Panel):
 
     def _resume(self) -> None:
         self.resume.setEnabled(False)
-        self.process = start_process(["resume", self.model.url], log_of(self.model.url))
+        accepted = self.accept.value() if self.snapshot.status.start_doubtful else 0
+        accept = ["--accept-start", str(accepted)] if accepted else []
+        self.process = start_process(["resume", self.model.url, *accept], log_of(self.model.url))
         self.text.setText(f"resuming; what it says is in {log_of(self.model.url)}")
         self.timer.setInterval(BUSY_MS)
 

@@ -9,7 +9,6 @@ from bigreg.engines.placed import Placed
 from bigreg.engines.rotations import apart_deg, around, spread
 from bigreg.engines.structure import structure, tissue_level, turned_channels
 from bigreg.geometry import Grid
-from bigreg.transforms.affine import nearest_axis_turn
 
 
 def test_every_rotation_has_one_of_the_spread_nearby():
@@ -23,19 +22,6 @@ def test_small_rotations_turn_by_their_angle_and_lie_apart():
     turns = around(14.0)
     assert np.allclose([apart_deg(np.eye(3), t) for t in turns], 14.0)
     assert min(apart_deg(a, b) for i, a in enumerate(turns) for b in turns[:i]) > 14.0
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_what_is_left_of_the_nearest_turn_of_axes_turns_by_less_than_63_degrees(seed, mirrored):
-    linear = Rotation.random(random_state=seed).as_matrix() @ np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
-    turn = nearest_axis_turn(linear)
-    assert np.linalg.det(turn) == pytest.approx(-1.0 if mirrored else 1.0)
-    assert Rotation.from_matrix(turn.T @ linear).magnitude() < np.deg2rad(63.0)
-
-
-def test_no_turn_of_axes_is_preferred_where_two_are_equally_near():
-    assert np.array_equal(nearest_axis_turn(Rotation.from_euler("z", 45, degrees=True).as_matrix()), np.eye(3))
 
 
 def test_directions_turn_with_the_image():

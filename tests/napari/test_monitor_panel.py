@@ -14,6 +14,7 @@ pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
 from napari_bigreg import monitor_panel
 from napari_bigreg.panel import layer_of
+from qtpy.QtWidgets import QLabel
 
 
 @pytest.fixture
@@ -131,3 +132,25 @@ def test_closing_the_panel_ends_its_work(watch, until, finished):
     panel.close()
     assert not panel.timer.isActive() and len(viewer.mouse_drag_callbacks) == count - 1
     until(lambda: not panel._work._jobs)
+
+
+def test_a_doubtful_start_is_told_shown_and_accepted(watch, until, run_copy):
+    store = bigreg.open_run(str(run_copy)).store
+    config = store.attributes["config"]
+    config["affine"]["least_confidence"] = 1.0  # more than any start has
+    store.update(config=config, state="incomplete")
+    _, panel = watch(run_copy)
+    assert "the start: confidence" in panel.start.text() and "starts.png" in panel.start.text()
+    assert panel.accept.isVisibleTo(panel) and not panel.resume.isEnabled()
+    panel.starts.click()
+    until(lambda: panel.window is not None)
+    assert panel.window.findChildren(QLabel)[0].pixmap().width() > 300
+    panel.window.close()
+    panel.accept.setValue(1)
+    assert panel.resume.isEnabled()
+
+
+def test_a_start_that_is_sure_is_told_and_asks_for_nothing(watch, finished):
+    _, panel = watch(finished)
+    assert "the start: confidence" in panel.start.text()
+    assert panel.starts.isVisibleTo(panel) and not panel.accept.isVisibleTo(panel)

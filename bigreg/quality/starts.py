@@ -1,0 +1,93 @@
+"""One picture of where a registration may start: a row a start, both images overlaid on three planes, its numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from .figures import stretched
+
+_DPI = 100
+_HEIGHT, _WIDEST, _TEXT, _GAP, _TOP = 300, 420, 300, 10, 46  # pixels: of a row's planes, of its numbers
+_FONT = 11
+_PLANES = ((0, "z"), (1, "y"), (2, "x"))
+
+
+class Row(NamedTuple):
+    """A start: what is written beside it, moving seen through it on the fixed grid, where moving has data there."""
+
+    lines: Sequence[str]
+    moving: np.ndarray
+    inside: np.ndarray
+
+
+def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows: Sequence[Row]) -> bytes:
+    """A PNG. fixed (z, y, x) is magenta, moving green, white or grey where they agree; `spacing` um.
+
+    The planes are those through the middle of what both images show under a start, which is where it can be judged.
+    """
+    fixed = _evened(fixed)
+    depth, height, width = (n * s for n, s in zip(fixed.shape, spacing, strict=True))
+    scale = min(_HEIGHT / max(height, depth), _WIDEST / max(width, depth))
+    widths = [max(round(e * scale), 24) for e in (width, width, depth)]
+    row = max(round(max(height, depth) * scale), 9 * 18)
+    size = _TEXT + sum(widths) + 4 * _GAP, _TOP + len(rows) * (row + 2 * _GAP)
+    figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
+    figure.text(_GAP / size[0], 1 - 8 / size[1], title, fontsize=_FONT + 2, weight="bold", va="top")
+    figure.text(_GAP / size[0], 1 - 28 / size[1], "fixed magenta, moving green, white where they agree",
+                fontsize=_FONT - 1, va="top", color="#555555")  # fmt: skip
+    for number, each in enumerate(rows):
+        top = _TOP + number * (row + 2 * _GAP)
+        name, *numbers = each.lines
+        first = wrap(name, 36)
+        for line, text in enumerate([*first, *numbers]):
+            place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
+            figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
+        moving = _evened(each.moving * each.inside) * each.inside
+        middle = _middle(each.inside)
+        left = _TEXT
+        for (axis, name), wide in zip(_PLANES, widths, strict=True):
+            high = round((depth if axis == 1 else height) * scale)
+            ax = figure.add_axes((left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]))
+            place = f"{name} = {middle[axis] * spacing[axis] / 1000:.2f} mm"
+            _overlay(ax, fixed, moving, axis, middle[axis], place, spacing)
+            left += wide + _GAP
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _evened(image: np.ndarray) -> np.ndarray:
+    """Structure against its surroundings, 0 .. 1: as bright in dim tissue as in bright, in either image."""
+    image = np.clip(np.nan_to_num(image).astype(np.float32), 0, None)
+    around = ndimage.gaussian_filter(image, max(image.shape) / 16)
+    return stretched(image / (around + 0.5 * around.mean()))
+
+
+def _middle(inside: np.ndarray) -> list[int]:
+    """The index along each axis that halves a region; the middle of the image where there is none."""
+    found = []
+    for axis in range(3):
+        counts = inside.sum(tuple(a for a in range(3) if a != axis)).cumsum()
+        found.append(int(np.searchsorted(counts, counts[-1] / 2)) if counts[-1] else inside.shape[axis] // 2)
+    return found
+
+
+def _overlay(
+    ax: Axes, fixed: np.ndarray, moving: np.ndarray, axis: int, at: int, place: str, spacing: Sequence[float]
+) -> None:
+    a, b = (np.take(image, at, axis) for image in (fixed, moving))
+    if axis == 2:
+        a, b = a.T, b.T
+    down, right = ((1, 2), (0, 2), (1, 0))[axis]
+    ax.imshow(np.stack([a, b, a], -1), aspect=spacing[down] / spacing[right], interpolation="bilinear")
+    ax.set_axis_off()
+    ax.text(0.02, 0.97, place, transform=ax.transAxes, color="white", fontsize=_FONT - 2, va="top")
