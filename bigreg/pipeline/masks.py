@@ -87,14 +87,14 @@ def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
         raise InputError(f"{name} has no path; give one, or {NONE}, {TISSUE} or {FINITE}")
     spec = _spec(choice, image)
     mask = open_volume(spec.model_copy(update={"spacing": (1.0, 1.0, 1.0)}), name=name)
-    if mask.spacing_known:
-        mask = open_volume(spec, name=name)
-        grid = mask.grid()
+    stated = _as_stated(spec, name) if mask.spacing_known else None
+    if stated is None:
+        grid = _placed(choice, which, mask.shape, image.grid())
+    else:
+        mask, grid = stated, stated.grid()
         if _as_in_file(image) == grid:
             grid = image.grid()  # the file says it wrongly, as the image's does, which was overruled
         _require_fit(choice, which, grid, image.grid())
-    else:
-        grid = _placed(choice, which, mask.shape, image.grid())
     identity = {"mask": mask.identity(), "grid": grid.to_json(), "content": _content(mask)}
     return GivenMask(mask.spec, grid, identity)
 
@@ -109,12 +109,21 @@ def _spec(choice: str, image: Volume) -> ImageSpec:
     return spec.model_copy(update={"path": str(file), "dataset": local.relative_to(file).as_posix()})
 
 
+def _as_stated(spec: ImageSpec, name: str) -> Volume | None:
+    """An image that can be read, with the spacing of its file; None where this has no length in um."""
+    try:
+        return open_volume(spec, name=name)
+    except InputError:
+        return None
+
+
 def _as_in_file(image: Volume) -> Grid | None:
     """The grid that an image's file states where spacing or origin were overruled; None where they were not."""
     said = image.settings
     if image.spec is None or not image.spacing_known or (said.spacing is None and said.origin is None):
         return None
-    return open_volume(image.spec.model_copy(update={"spacing": None, "origin": None}), name=image.name).grid()
+    stated = _as_stated(image.spec.model_copy(update={"spacing": None, "origin": None}), image.name)
+    return None if stated is None else stated.grid()
 
 
 def _placed(choice: str, which: str, shape: Shape, image: Grid) -> Grid:
