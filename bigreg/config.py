@@ -38,8 +38,8 @@ class Masks(Section):
     """What is compared of each image.
 
     none: everything; tissue: what is brighter than background, found; finite: all but the voxels of a float image that
-    are NaN or infinite; or the path of a mask in any format that can be read, 0 where not to look (FILE/DATASET in an
-    HDF5 file). A mask lies where its image lies: as its own spacing and origin say, or, where its file states none,
+    are NaN or infinite; or the path of a mask in any format that can be read, 0 where not to look (CONTAINER/DATASET in
+    HDF5 and N5). A mask lies where its image lies: as its own spacing and origin say, or, where its file states none,
     voxel on voxel of the image or of a whole number of them.
     """
 

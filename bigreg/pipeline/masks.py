@@ -100,9 +100,12 @@ def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
 
 
 def _spec(choice: str, image: Volume) -> ImageSpec:
-    """A path; of a dataset in an HDF5 file, FILE/DATASET. Directions are dropped where those of the image were."""
+    """A path; of a dataset in HDF5 or N5, CONTAINER/DATASET. Directions are dropped where those of the image were."""
     spec = ImageSpec(path=choice, orientation=image.settings.orientation)
     local = storage.local_path(spec.path)
+    container, n5, dataset = spec.path.partition(".n5/")
+    if n5:
+        return spec.model_copy(update={"path": f"{container}.n5", "dataset": dataset.strip("/")})
     file = None if local is None or local.exists() else next((p for p in local.parents if p.is_file()), None)
     if file is None:
         return spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +12,7 @@ from scipy import ndimage
 from bigreg import load_config, open_run, open_volume, register
 from bigreg.errors import InputError, OutputError
 from bigreg.pipeline.masks import SourceMask, find_tissue, given_masks, require_some
+from bigreg.pipeline.plan import make_plan
 from bigreg.pipeline.start import percentiles
 from bigreg.quality.metrics import target_registration_error
 from bigreg.volumes import convert
@@ -292,3 +295,15 @@ def test_a_mask_is_kept_as_fine_as_what_is_compared(masked):
     kept = run.store.array("masks", "fixed", "1x1x1")[...]
     assert np.array_equal(kept > 0, tifffile.imread(run.config.masks.fixed) > 0)
     assert open_run(run.url).store.attributes["masks"]["fixed"]["identity"]["content"]
+
+
+def test_what_masks_add_to_a_run_is_foreseen(masked):
+    run = masked(1e6)
+    context = run._context()
+    work = make_plan(context.frames, context.volumes, context.config).work
+    for stored in (a for a in work.arrays if a.place.startswith(("masks/", "images/"))):
+        array = run.store.array(stored.place)
+        assert (array.shape, array.chunks, array.dtype.itemsize) == (stored.shape, stored.unit, stored.itemsize)
+    assert {"masks/fixed/1x1x1", "masks/fixed/1x2x2"} <= {a.place for a in work.arrays}
+    prepared = {f"stages/prepare/{p.name}" for p in Path(run.url, "stages/prepare").iterdir() if p.is_dir()}
+    assert prepared == {w.name for w in work.stages if w.name.startswith("stages/prepare/")}
