@@ -44,19 +44,22 @@ PIECE = 128  # voxels along an axis of a mask that are read at once
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask that a run begins with: what opens it, where it lies, and what tells it from another.
+    """A mask that a run begins with, and where it lies. None: the finite voxels of the image itself."""
 
-    spec, grid   None: the finite voxels of the image itself
-    """
+    volume: Volume | None = None
+    grid: Grid | None = None
 
-    spec: ImageSpec | None
-    grid: Grid | None
-    identity: dict[str, Any]
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from another. Reads a mask that is not too large for it."""
+        if self.volume is None:
+            return {"finite": True}
+        return {"mask": self.volume.identity(), "content": _content(self.volume)}
 
     def to_json(self, base: Shape) -> dict[str, Any]:
         """What the run keeps. base: the finest resolution that is compared (block means of the image, z y x)."""
         return {
-            "image": None if self.spec is None else self.spec.model_dump(mode="json"),
+            "image": None if self.volume is None else self.volume.spec.model_dump(mode="json"),
             "grid": None if self.grid is None else self.grid.to_json(),
             "identity": self.identity,
             "base": list(base),
@@ -72,7 +75,7 @@ def given_masks(config: Config, volumes: Mapping[str, Volume]) -> tuple[Config, 
     for which in IMAGES:
         choice = getattr(config.masks, which)
         if choice == FINITE and volumes[which].dtype.kind == "f":
-            found[which] = GivenMask(None, None, {"finite": which})
+            found[which] = GivenMask()
         elif choice not in (NONE, TISSUE, FINITE):
             found[which] = given_mask(choice, which, volumes[which])
             local = storage.local_path(choice)
@@ -95,8 +98,7 @@ def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
         if _as_in_file(image) == grid:
             grid = image.grid()  # the file says it wrongly, as the image's does, which was overruled
         _require_fit(choice, which, grid, image.grid())
-    identity = {"mask": mask.identity(), "grid": grid.to_json(), "content": _content(mask)}
-    return GivenMask(mask.spec, grid, identity)
+    return GivenMask(mask, grid)
 
 
 def _spec(choice: str, image: Volume) -> ImageSpec:

@@ -63,9 +63,11 @@ def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.n
     """
     if image.weights is None:
         return None
-    found = image.weights.counted((0, 0, 0), image.grid.shape)
-    masks.require_some(which, getattr(context.config.masks, which), float(found.mean()))
-    return found
+    shares = image.weights.shares((0, 0, 0), image.grid.shape)
+    masks.require_some(which, getattr(context.config.masks, which), float(shares.mean()))
+    found = shares > masks.SEEN
+    # What is thinner than these voxels fills none of them by half; they hold nothing else.
+    return found if found.mean() >= masks.LEAST else shares > 0
 
 
 def percentiles(

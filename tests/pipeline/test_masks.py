@@ -11,9 +11,13 @@ from scipy import ndimage
 
 from bigreg import load_config, open_run, open_volume, register
 from bigreg.errors import InputError, OutputError
+from bigreg.pipeline.context import Context
+from bigreg.pipeline.damage import _owner
+from bigreg.pipeline.images import LevelImage, create_level, fill_level, preparation
 from bigreg.pipeline.masks import SourceMask, find_tissue, given_masks, require_some
-from bigreg.pipeline.plan import make_plan
-from bigreg.pipeline.start import percentiles
+from bigreg.pipeline.plan import make_plan, plan
+from bigreg.pipeline.start import counted, percentiles
+from bigreg.pipeline.store import RunStore
 from bigreg.quality.metrics import target_registration_error
 from bigreg.volumes import convert
 
@@ -279,15 +283,55 @@ def test_swapping_the_images_inverts_the_result_under_a_mask(masked):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-def test_a_run_with_another_mask_is_not_gone_on_with(masked, pair, small_config, thread_client, tmp_path):
+def test_a_run_is_gone_on_with_under_the_same_mask_alone(masked, pair, small_config, thread_client):
     run = masked(1e6)
-    mask = tifffile.imread(run.config.masks.fixed)
-    mask[3:6, 30:33, 30:33] = 0
+    path = run.config.masks.fixed
+    mask = tifffile.imread(path)
+    fixed = np.where(mask > 0, pair.fixed, 1e6).astype(np.float32)
+
+    def again():
+        images = (fixed, pair.spacing), (pair.moving.astype(np.float32), pair.spacing)
+        return register(*images, out=run.url, config=small_config(f"masks.fixed={path}"), client=thread_client)
+
+    again()
+    painted = mask.copy()
+    painted[3:6, 30:33, 30:33] = 0
+    tifffile.imwrite(path, painted)
+    try:
+        with pytest.raises(OutputError, match="another fixed mask"):
+            again()
+    finally:
+        tifffile.imwrite(path, mask)
+
+
+def test_a_damaged_chunk_of_a_mask_sets_its_block_back(masked):
+    owner = _owner(masked(1e6).store, ["masks", "fixed", "1x2x2"], np.array([0, 128, 0]), np.full(3, 128))
+    assert owner == ("stages/prepare/fixed-1x2x2", (0, 1, 0))
+
+
+def test_a_plan_refuses_a_mask_that_does_not_fit(pair, tmp_path):
+    convert(np.ones(pair.fixed.shape, np.uint8), tmp_path / "m.ome.zarr", spacing=(1, 1, 1))
+    with pytest.raises(InputError, match="fixed mask .* they differ by up to"):
+        plan((pair.fixed, pair.spacing), (pair.moving, pair.spacing),
+             config=load_config(preset="demo", overrides=[f"masks.fixed={tmp_path / 'm.ome.zarr'}"]))  # fmt: skip
+
+
+def test_a_mask_that_is_thin_everywhere_serves_the_start(pair, small_config, tmp_path):
+    """Sheets of one voxel in five: no voxel of the start's small image is half inside."""
+    mask = np.zeros(pair.fixed.shape, np.uint8)
+    mask[:, :, ::5] = 1
     tifffile.imwrite(tmp_path / "mask.tif", mask)
-    config = small_config(f"masks.fixed={tmp_path / 'mask.tif'}")
-    with pytest.raises(OutputError, match="another"):
-        register((pair.fixed, pair.spacing), (pair.moving, pair.spacing), out=run.url, config=config,
-                 client=thread_client)  # fmt: skip
+    volumes = {w: open_volume(getattr(pair, w), spacing=pair.spacing, name=w) for w in ("fixed", "moving")}
+    store = RunStore(str(tmp_path / "r.zarr"))
+    config, found = given_masks(small_config(f"masks.fixed={tmp_path / 'mask.tif'}"), volumes)
+    store.create({"config": config.model_dump(mode="json"), "masks": {"fixed": found["fixed"].to_json((1, 1, 1))}})
+    mask = SourceMask("fixed", found["fixed"].to_json((1, 1, 1)))
+    for step in preparation(volumes["fixed"], [(2, 4, 4)], mask):
+        for index in np.ndindex(*create_level(store, volumes["fixed"], step, mask)):
+            fill_level(store, volumes["fixed"], step, index, mask)
+    image = LevelImage(store, volumes["fixed"], (2, 4, 4), mask)
+    assert not (image.weights.shares((0, 0, 0), image.grid.shape) > 0.5).any()
+    assert counted(Context(store.url, "test"), "fixed", image).mean() > 0.5
 
 
 def test_a_mask_is_kept_as_fine_as_what_is_compared(masked):
