@@ -75,7 +75,7 @@ class AffineResult:
     start        name of the start that was chosen
     similarity   1 - mean loss on the overlap; overlap: share of the smaller image
     candidates   the starts that were followed and lie apart; the chosen one first, the others best first
-    confidence   0 .. 1: how sure it is that the start is right; NaN where it was given
+    confidence   0 .. 1: how sure it is that the start is right
     ambiguous    another start, in another place, is nearly as good
     mirrored     the map is a reflection
     warnings     what a person should look at
@@ -327,7 +327,7 @@ class _Affine:
         # Of places that the images do not tell apart, the one that turns least is the likeliest.
         chosen = min(equals, key=lambda f: (round(_turn_deg(f.matrix) / 5.0), -f.score))
         others = [f for f in followed if f is not chosen]
-        sure = math.nan if given else self._confidence([chosen, *others])
+        sure = self._confidence([chosen, *others])
         warnings = list(chosen.warnings)
         ambiguous = len(equals) > 1
         if ambiguous:

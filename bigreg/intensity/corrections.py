@@ -120,6 +120,10 @@ def corrections(
 def background_of(histograms: np.ndarray, bins: Bins, tiles: Tiles, length_um: float) -> np.ndarray:
     """The dim part of each tile, opened with a window: what is bright and smaller than it leaves no trace."""
     dim = percentile_of_tiles(histograms, bins, DIM)
+    empty = ~histograms.any(-1)
+    if empty.any() and not empty.all():  # of what a mask leaves out nothing is known but what is nearest
+        nearest = ndimage.distance_transform_edt(empty, tiles.spacing, return_distances=False, return_indices=True)
+        dim = dim[tuple(nearest)]
     window = np.maximum(np.rint(length_um / tiles.spacing), 1).astype(int)
     opened = ndimage.grey_opening(dim, size=tuple(int(n) for n in window), mode="nearest") if max(window) > 1 else dim
     return ndimage.gaussian_filter(opened, length_um / tiles.spacing / 4, mode="nearest")

@@ -12,7 +12,7 @@ from ..transforms.positions import Positions
 from ..volumes import create_image
 from .context import Context
 from .fields import follow
-from .images import LevelImage
+from .images import LevelImage, looked_up
 from .store import Status
 from .warp import pieces
 
@@ -72,16 +72,20 @@ def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.
         there = follow(context, here, "fixed_to_moving")
         known = there.inside(context.frames.moving)
         for which, places in (("fixed", here), ("moving", there)):
-            tissue = context.mask(which)
+            tissue = context.tissue(which)
             if tissue is not None:
                 known &= tissue.at(places)
         if not bool(known.any()):
             continue
         box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))
+        for which, image, places in (("fixed", fixed, here), ("moving", moving, there)):
+            if which == "fixed" and image.weights is None:
+                found, seen = torch.as_tensor(image.read(low, high).astype(np.float32))[None], None
+            else:
+                found, seen = looked_up(image, places)
+            known = known if seen is None else known & seen
+            values[which][box] = context.compared(which, found[0]).cpu().numpy()
         mask[box] = known.cpu().numpy()
-        target = torch.as_tensor(fixed.read(low, high).astype(np.float32))
-        values["fixed"][box] = context.compared("fixed", target).numpy()
-        values["moving"][box] = context.compared("moving", there.sample(moving.read, moving.grid)[0]).cpu().numpy()
     return features(values["fixed"], values["moving"], mask, signed=same_contrast(context))
 
 

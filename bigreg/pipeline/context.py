@@ -20,7 +20,7 @@ from .given import PLACE, GivenStart
 from .identity import same_engines
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
-from .masks import NONE, Mask
+from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
 from .seen import Measured, SeenImage, seen_image
 from .store import RunStore
 
@@ -68,7 +68,7 @@ class Context:
 
     @lru_cache(maxsize=64)  # noqa: B019 - contexts are few and live as long as the process
     def image(self, which: str, factors: Shape) -> LevelImage:
-        return LevelImage(self.store, self.volumes[which], factors)
+        return LevelImage(self.store, self.volumes[which], factors, self.source_mask(which))
 
     @lru_cache(maxsize=64)  # noqa: B019
     def seen(self, which: str, factors: Shape, *, tiles: bool = True) -> LevelImage | SeenImage:
@@ -84,9 +84,22 @@ class Context:
         return self.seen(which, pooling(self.frames, which, np.asarray(level.spacing)))
 
     @lru_cache(maxsize=2)  # noqa: B019
+    def source_mask(self, which: str) -> SourceMask | None:
+        """The given mask of an image, whose weights every `image` has; None where none is given."""
+        return source_mask(self.attributes, which)
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def tissue(self, which: str) -> Mask | None:
+        """The found tissue of an image; None where none is sought. Known once the affine is."""
+        return Mask.tissue(self.store, which) if getattr(self.config.masks, which) == TISSUE else None
+
+    @lru_cache(maxsize=2)  # noqa: B019
     def mask(self, which: str) -> Mask | None:
-        """Where an image is compared; None is everywhere. Known once the affine is."""
-        return None if getattr(self.config.masks, which) == NONE else Mask(self.store, which)
+        """Where an image is compared, at the finest resolution; None is everywhere. Known once the affine is."""
+        if getattr(self.config.masks, which) == NONE:
+            return None
+        weights = self.level_image(which, self.levels[0]).weights
+        return self.tissue(which) if weights is None else weights.mask()
 
     @lru_cache(maxsize=64)  # noqa: B019
     def engine(self, level: LevelPlan) -> Engine:

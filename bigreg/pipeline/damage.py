@@ -52,6 +52,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return f"stages/histograms/{which}", tuple(int(i) for i in low[:3])
         case ["masks", _]:
             return "stages/affine", (0, 0, 0)
+        case ["masks", which, factors]:
+            return f"stages/prepare/{which}-{factors}", block
         case ["start", _]:
             return "stages/start", block
         case ["levels", level, "patches"]:

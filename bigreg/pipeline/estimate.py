@@ -17,6 +17,7 @@ from ..transforms.positions import Positions
 from . import compose
 from .context import Context, field_reader
 from .flow import Need
+from .images import looked_up
 from .ladder import LevelPlan
 from .store import Status
 
@@ -84,11 +85,13 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
         positions = positions.through(context.frames.mid_to(which))
         image = context.level_image(which, level)
         mask = positions.inside(image.grid)
-        tissue = context.mask(which)
+        tissue = context.tissue(which)
         if tissue is not None:
             mask &= tissue.at(positions)
         if bool(mask.any()):
-            values = context.compared(which, positions.sample(image.read, image.grid))
+            values, seen = looked_up(image, positions)
+            values = context.compared(which, values)
+            mask = mask if seen is None else mask & seen
         else:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)

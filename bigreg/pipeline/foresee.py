@@ -31,6 +31,7 @@ from . import (
     steering,
     stitch,
     warp,
+    weights,
 )
 from .context import IMAGES
 from .engines import EngineChoice, engine_choice
@@ -94,6 +95,7 @@ class _Foreseen:
         self.levels: dict[int, LevelPlan] = {p.index: p for p in ladder(self.frames, self.config)}
         self._needs: dict[EngineChoice, float] = {}
         self._made: dict[str, set[Shape]] = {which: set() for which in IMAGES}
+        self._masks = {which: self._mask(which) for which in IMAGES}
 
     def workload(self) -> Workload:
         for which in IMAGES:
@@ -145,6 +147,14 @@ class _Foreseen:
 
     # ------------------------------------------------------------------------------------------------ images
 
+    def _mask(self, which: str) -> masks.SourceMask | None:
+        """What matters of a given mask: the finest resolution that is compared."""
+        choice, floats = getattr(self.config.masks, which), self.volumes[which].dtype.kind == "f"
+        if choice in (masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
+            return None
+        base = preprocess.level_of(self.frames, self.config, which)
+        return masks.SourceMask(which, {"base": base, "image": None})
+
     def _keep(self, which: str) -> None:
         """An array in memory is written into the run first."""
         volume = self.volumes[which]
@@ -158,7 +168,7 @@ class _Foreseen:
     def _source(self, which: str, factors: Shape) -> tuple[Grid, Shape, int, bool]:
         """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
         volume = self.volumes[which]
-        level = images.stored_level(volume, factors)
+        level = images.own_level(volume, factors, self._masks[which])
         if level is not None:
             return volume.grid(level), volume.chunks, volume.dtype.itemsize, True
         grid = volume.grid().downsampled(factors)
@@ -166,24 +176,33 @@ class _Foreseen:
 
     def _prepare(self, needs: dict[str, list[Shape]]) -> None:
         for which, factors in needs.items():
-            for step in images.preparation(self.volumes[which], factors):
+            mask = self._masks[which]
+            for step in images.preparation(self.volumes[which], factors, mask):
                 if step.factors in self._made[which]:
                     continue
                 self._made[which].add(step.factors)
-                grid, chunks, itemsize, _ = self._source(which, step.factors)
-                fine, fine_chunks, fine_itemsize, own = self._source(which, step.source)
-                blocks = BlockGrid(grid.shape, chunks, (0, 0, 0))
-                ratio = tuple(f // s for f, s in zip(step.factors, step.source, strict=True))
+                shape, chunks = images.extent_of(self.volumes[which], step, mask)
+                _, _, itemsize, _ = self._source(which, step.factors)
+                blocks = BlockGrid(shape, chunks, (0, 0, 0))
+                # Of a level of the image's own only the mask is read, about a byte a voxel.
+                fine, fine_chunks, fine_itemsize, own = self._source(which, step.source or step.factors)
+                ratio = tuple(f // s for f, s in zip(step.factors, step.source or step.factors, strict=True))
                 box = spans(blocks, scale=ratio)
-                read = (Amount.of(fine_itemsize, whole_chunks(box, fine_chunks, fine.shape)),)
                 voxels = Amount.of(MILLION, box)
-                name = "x".join(map(str, step.factors))
+                read = [Amount.of(1, box)] if mask is not None else []
+                writes = [Amount.of(1, spans(blocks))] if mask is not None else []
+                if step.source is not None:
+                    read.append(Amount.of(fine_itemsize, whole_chunks(box, fine_chunks, fine.shape)))
+                    writes.append(Amount.of(itemsize, spans(blocks)))
+                    self._array("/".join(images.place(which, step.factors)), shape, chunks, itemsize)
+                if mask is not None:
+                    self._array("/".join(weights.place(which, step.factors)), shape, chunks, 1)
                 self._stage(
-                    f"stages/prepare/{which}-{name}", f"{which} downsampled by {name}", blocks.counts,
-                    (("downsample", voxels),), writes=(Amount.of(itemsize, spans(blocks)),),
-                    memory=voxels.largest / MILLION * (fine_itemsize + 6), **{"source" if own else "reads": read},
+                    f"stages/prepare/{which}-{'x'.join(map(str, step.factors))}", images.title(which, step),
+                    blocks.counts, (("downsample", voxels),), writes=tuple(writes),
+                    memory=voxels.largest / MILLION * (fine_itemsize + (6 if mask is None else 16)),
+                    **{"source" if own else "reads": tuple(read)},
                 )  # fmt: skip
-                self._array("/".join(images.place(which, step.factors)), grid.shape, chunks, itemsize)
                 self.phase += 1
 
     def _preprocess(self) -> None:
@@ -214,7 +233,7 @@ class _Foreseen:
             grid, _, itemsize, own = self._source(which, factors)
             voxels += grid.voxels
             read["source" if own else "reads"].append(Amount.same(grid.voxels * itemsize, one))
-            if getattr(self.config.masks, which) != masks.NONE:
+            if getattr(self.config.masks, which) == masks.TISSUE:
                 self._array(f"masks/{which}", grid.shape, grid.shape, 1)
         does = (("affine", Amount.same(voxels * MILLION, one)),)
         self._stage("stages/affine", "global affine", one, does, 2, **{k: tuple(v) for k, v in read.items()})

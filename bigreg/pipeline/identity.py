@@ -12,7 +12,13 @@ IMAGES = ("fixed", "moving")
 
 
 def same_run(
-    store: RunStore, config: Config, identities: dict, start: dict | None, resume: bool, landmarks: dict | None = None
+    store: RunStore,
+    config: Config,
+    identities: dict,
+    start: dict | None,
+    resume: bool,
+    landmarks: dict | None = None,
+    masks: dict | None = None,
 ) -> None:
     """Raise OutputError unless the store holds this very run and may be gone on with."""
     try:
@@ -29,6 +35,9 @@ def same_run(
                 f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
                 "choose another output"
             )
+    for which, mask in (masks or {}).items():
+        if there.get("masks", {}).get(which) != mask:
+            raise OutputError(f"'{store.url}' is a run with another {which} mask; choose another output")
     if there.get("start") != start:
         raise OutputError(f"'{store.url}' is a run from another start; choose another output")
     if there.get("landmarks") != landmarks:

@@ -15,6 +15,7 @@ from .. import storage
 from ..cluster import BASE_BYTES, worker_count, worker_memory
 from ..config import Config, load_config
 from ..errors import ConfigError, InputError
+from ..volumes import Volume
 from ..volumes.described import VolumeDescription
 from .beginning import beginning
 from .engines import check_spacings
@@ -23,6 +24,7 @@ from .frames import Frames
 from .given import GivenStart
 from .inputs import Image, as_image
 from .ladder import LevelPlan, ladder
+from .masks import given_masks
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
 from .start import provisional
@@ -255,6 +257,8 @@ def plan(
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)
+    if all(isinstance(volume, Volume) for volume in volumes.values()):
+        config, _ = given_masks(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     check_spacings(config, ladder(frames, config))
     if rates is None:

@@ -33,7 +33,9 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
     if Measured.read(store, which) is None:
         frames = start.provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
         small = context.image(which, start.affine_factors(frames, which, context.config.affine.voxels))
-        bins = Bins.of(small.read((0, 0, 0), small.grid.shape))
+        values = small.read((0, 0, 0), small.grid.shape)
+        counted = start.counted(context, which, small)
+        bins = Bins.of(values if counted is None else values[counted])
         store.groups(PLACE)
         storage.create_group(url, {"bigreg": Measured(factors, bins).to_json()}, exist_ok=True)
     image = context.image(which, factors)
@@ -85,6 +87,8 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
     blocks = blocks_of(context.config, which, image.grid)["stripes"]
     block, segment = blocks[index], stripe_segment(settings, image.grid)
     values = image.read(block.halo_start, block.halo_stop).astype(np.float32) - known.bins.low
+    if image.weights is not None:  # what is left out is as background, which has no stripes
+        values[~image.weights.counted(block.halo_start, block.halo_stop)] = 0.0
     beyond = [
         (reach - (a - low), reach - (high - b))
         for reach, low, a, b, high in zip(
@@ -114,7 +118,8 @@ def histogram(context: Context, which: str, index: Shape) -> tuple[Status, dict[
     cells = tuple(b - a for a, b in zip(begin, end, strict=True))
     for part in BlockGrid(cells, tuple(min(BLOCK, n) for n in cells), (0, 0, 0)):
         low, high = (tuple(int(a + b) for a, b in zip(begin, edge, strict=True)) for edge in (part.start, part.stop))
-        counts += known.bins.counts(image.read(low, high))
+        values = image.read(low, high)
+        counts += known.bins.counts(values if image.weights is None else values[image.weights.counted(low, high)])
     array = context.store.array(PLACE, which, "histograms", write=True)
     array.write((*index, 0), counts[None, None, None].astype(np.uint32))
     return Status.DONE, {}

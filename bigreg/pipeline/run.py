@@ -32,8 +32,9 @@ from .identity import same_engines, same_run
 from .inputs import as_volume
 from .ladder import ladder
 from .lock import at_work, working_on
-from .masks import given_mask
+from .masks import given_masks
 from .plan import make_plan
+from .preprocess import level_of
 from .stages import Stages
 from .start import provisional
 from .starts import StartCandidate
@@ -98,13 +99,12 @@ def begin(
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
     config, engines = settled_engines(config)
-    masks = {w: given_mask(getattr(config.masks, w), w, volumes[w]) for w in IMAGES}
-    # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
-    paths = {w: mask.spec.path for w, mask in masks.items() if mask is not None}
-    config = config.model_copy(update={"masks": config.masks.model_copy(update=paths)})
     config, given = beginning(config, volumes)
     config, pairs = steering.given_pairs(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
+    # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
+    config, found = given_masks(config, volumes)
+    masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
     store = RunStore(out)
@@ -112,7 +112,7 @@ def begin(
     start = None if given is None else given.to_json()
     there = storage.exists(out)
     if there:
-        same_run(store, config, identities, start, resume, steering.identity(pairs))
+        same_run(store, config, identities, start, resume, steering.identity(pairs), masks)
     with working_on(out):
         if there and store.attributes["config"] != config.model_dump(mode="json", exclude={"cluster"}):
             # The result is the same: when to ask has changed.
@@ -123,6 +123,7 @@ def begin(
                     "config": config.model_dump(mode="json", exclude={"cluster"}),
                     "cluster": config.cluster.stored(),
                     "identities": identities,
+                    "masks": masks,
                     "start": start,
                     "landmarks": steering.identity(pairs),
                     "orientations": {w: v.orientation for w, v in volumes.items()},

@@ -80,7 +80,7 @@ class SeenImage:
     def __init__(
         self, image: LevelImage, floor: float, low: float, stripes: StripeGain | None, rest: Corrections | None
     ) -> None:
-        self.image, self.grid, self.volume = image, image.grid, image.volume
+        self.image, self.grid, self.volume, self.weights = image, image.grid, image.volume, image.weights
         self.dtype = np.dtype("float32")
         self._floor, self._low, self._stripes, self._rest = floor, low, stripes, rest
 

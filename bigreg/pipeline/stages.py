@@ -86,13 +86,13 @@ class Stages:
         return {which: [pooling(frames, which, np.asarray(p.spacing)) for p in levels] for which in IMAGES}
 
     def _prepare(self, needs: dict[str, list]) -> None:
-        """Make the pyramid levels that the images do not have."""
+        """Make the pyramid levels that the images do not have, and what their masks are there."""
         for which in needs:
-            volume = self.context.volumes[which]
-            for step in images.preparation(volume, needs[which]):
-                counts = images.create_level(self.store, volume, step)
+            volume, mask = self.context.volumes[which], self.context.source_mask(which)
+            for step in images.preparation(volume, needs[which], mask):
+                counts = images.create_level(self.store, volume, step, mask)
                 name = "x".join(map(str, step.factors))
-                title = f"{which} downsampled by {name}"
+                title = images.title(which, step)
                 self._run(Stage(f"stages/prepare/{which}-{name}", title, counts, prepare, (which, step)))
 
     # ------------------------------------------------------------------------------------------------ intensities
@@ -374,8 +374,8 @@ class Stages:
 
 
 def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Status, dict[str, float]]:
-    """Task: one block of a pyramid level that an image does not have."""
-    images.fill_level(context.store, context.volumes[which], step, index)
+    """Task: one block of a pyramid level that an image does not have, or of its mask there."""
+    images.fill_level(context.store, context.volumes[which], step, index, context.source_mask(which))
     return Status.DONE, {}
 
 

@@ -20,6 +20,8 @@ from . import masks, starts
 from .context import Context, compressed
 from .frames import Frames
 from .given import GivenStart
+from .images import LevelImage
+from .seen import SeenImage
 from .store import Status
 
 MULTIMODAL = ("mi", "nmi")
@@ -64,8 +66,25 @@ def affine_factors(frames: Frames, which: str, voxels: int) -> Shape:
     return tuple(int(max(1, min(f, n // 4))) for f, n in zip(factors, grid.shape, strict=True))
 
 
-def percentiles(name: str, data: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The intensities that become 0 and 1. Raises InputError for an image of one value."""
+def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.ndarray | None:
+    """(z, y, x) bool: the voxels of a small image that its given mask lets be compared; None without one.
+
+    Raises InputError where that is next to nothing.
+    """
+    if image.weights is None:
+        return None
+    shares = image.weights.shares((0, 0, 0), image.grid.shape)
+    masks.require_some(which, getattr(context.config.masks, which), float(shares.mean()))
+    found = shares > masks.SEEN
+    # What is thinner than these voxels fills none of them by half; they hold nothing else.
+    return found if found.mean() >= masks.LEAST else shares > 0
+
+
+def percentiles(
+    name: str, data: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The intensities that become 0 and 1, of voxels inside a mask. Raises InputError where they are of one value."""
+    data = data if inside is None else data[inside]
     first, last = (float(v) for v in np.percentile(data, [low, high]))
     if not last > first:
         first, last = float(data.min()), float(data.max())
@@ -86,15 +105,19 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         factors = affine_factors(frames, which, settings.voxels)
         image = context.seen(which, factors)
         data = image.read((0, 0, 0), image.grid.shape).astype(np.float32)
-        low, high = percentiles(which, data, *limits)
+        found_mask = counted(context, which, image)
+        low, high = percentiles(which, data, *limits, found_mask)
+        if getattr(context.config.masks, which) == masks.TISSUE:
+            found_mask = masks.find_tissue((data - low) / (high - low))
+            masks.keep_tissue(context.store, which, found_mask, image.grid)
+            low, high = percentiles(which, data, *limits, found_mask)
         intensity[which] = stored[which] = [low, high]
         if getattr(context.config.preprocess, which).any:
             uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
-            stored[which] = list(percentiles(which, uncorrected, *limits))
+            stored[which] = list(percentiles(which, uncorrected, *limits, found_mask))
         scaled = (data - low) / (high - low)
-        found_mask = masks.make(
-            context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
-        )
+        if image.weights is not None:  # nothing that is left out may reach over the edge when it is resampled
+            scaled = np.where(found_mask, scaled, scaled[found_mask].mean()).astype(np.float32)
         shown.append(scaled)
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))

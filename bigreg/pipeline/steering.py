@@ -31,6 +31,7 @@ from ..transforms.maps import Field
 from ..transforms.positions import Positions
 from .context import IMAGES, Context, field_reader
 from .flow import Need
+from .images import looked_up
 from .ladder import LevelPlan
 from .store import RunStore, Status
 
@@ -203,11 +204,12 @@ def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.
             positions = positions.moved(positions.sample(field_reader(array), grid))
         positions = positions.through(context.frames.mid_to(which))
         image = context.level_image(which, level)
-        here = positions.inside(image.grid)
+        found, seen = looked_up(image, positions)
+        here = positions.inside(image.grid) if seen is None else positions.inside(image.grid) & seen
         inside = here if inside is None else inside & here
         if 2 * int(inside.sum()) < inside.numel():
             return None
-        values.append(context.compared(which, positions.sample(image.read, image.grid))[0])
+        values.append(context.compared(which, found)[0])
     window = window * inside
     window = window / window.sum()
     f, m = (v.double() - (window * v).sum() for v in values)

@@ -120,7 +120,8 @@ class Transform(ABC):
                         process and a large one by all cores of this machine
 
         Where the output is coarser than the image, that is averaged first (labels: the commonest); see
-        `pipeline.averaging`. Raises ConfigError, InputError, OutputError where something else is at `out`.
+        `pipeline.averaging`. NaN of a float image stays NaN, as does what is interpolated from it; beyond the
+        image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """
         through = self.map(checked(direction))
         if interpolation not in ("linear", "nearest", "cubic"):

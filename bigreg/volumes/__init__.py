@@ -2,7 +2,7 @@
 
 from .convert import convert
 from .multiscale import ImageWriter, create_image
-from .pyramid import block_mean, block_mode, downsample, pyramid_factors
+from .pyramid import block_mean, block_mode, downsample, pyramid_factors, weighted_block_mean
 from .spec import ImageSpec
 from .volume import Level, Volume, open_volume
 
@@ -18,4 +18,5 @@ __all__ = [
     "downsample",
     "open_volume",
     "pyramid_factors",
+    "weighted_block_mean",
 ]

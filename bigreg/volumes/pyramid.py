@@ -38,14 +38,41 @@ def block_mean(data: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     """
     data, factors = _blocks(data, factors)
     # float32 holds sums of 16-bit voxels exactly; wider types need more.
-    wide = data.dtype.itemsize > 2 and data.dtype != np.float32
-    total = data.astype(np.float64 if wide else np.float32, copy=False)
+    total = _sums(data.astype(_wide(data.dtype), copy=False), factors)
+    return _stored(total / total.dtype.type(np.prod(factors)), data.dtype)
+
+
+def weighted_block_mean(data: np.ndarray, weights: np.ndarray, factors: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Means over blocks of `factors` (z, y, x) voxels that count by their weights, and the mean weights, rounded down.
+
+    data, weights   (z, y, x); weights integers of 0 and more. Where all of a block are 0 stands its plain mean.
+    Dtypes and remainders are as in `block_mean`.
+    """
+    data, factors = _blocks(data, factors)
+    weights, _ = _blocks(weights, factors)
+    wide = _wide(data.dtype)
+    share = _sums(weights.astype(wide), factors)
+    none = share == 0
+    total = _sums(data * weights.astype(wide), factors) / np.where(none, 1, share)
+    if none.any():
+        total[none] = (_sums(data.astype(wide, copy=False), factors) / wide.type(np.prod(factors)))[none]
+    return _stored(total, data.dtype), np.floor(share / wide.type(np.prod(factors))).astype(weights.dtype)
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float64 if dtype.itemsize > 2 and dtype != np.float32 else np.float32)
+
+
+def _sums(total: np.ndarray, factors: Shape) -> np.ndarray:
     for axis, factor in enumerate(factors):
         if factor > 1:
             parts = [total[(slice(None),) * axis + (slice(i, None, factor),)] for i in range(factor)]
             total = sum(parts[2:], parts[0] + parts[1])
-    mean = total / total.dtype.type(np.prod(factors))
-    return (np.rint(mean) if data.dtype.kind in "biu" else mean).astype(data.dtype)
+    return total
+
+
+def _stored(mean: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.rint(mean) if dtype.kind in "biu" else mean).astype(dtype)
 
 
 def block_mode(data: np.ndarray, factors: Sequence[int]) -> np.ndarray:

@@ -75,7 +75,9 @@ def label(name: str, spec: ImageSpec) -> str:
 
 
 def option(name: str, what: str) -> str:
-    """The command line's option for a property of this image."""
+    """The command line's option for a property of this image; of a mask, which has none, what to give instead."""
+    if name.endswith(" mask"):
+        return {"dataset": "PATH/DATASET as its path"}.get(what, f"a file with one {what}")
     return f"--{name}-{what}" if name in ("fixed", "moving") else f"--{what}"
 
 

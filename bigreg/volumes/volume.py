@@ -41,6 +41,8 @@ class Volume:
     channels     how many the file has (one is read)
     times        how many time points it has (one is read)
     display      what a copy takes over as it is (see StoredImage)
+    settings     what was said of it when it was opened
+    spacing_known    whether its file states a spacing
     """
 
     def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
@@ -55,6 +57,7 @@ class Volume:
         self.times = stored.times
         self.display = stored.display
         self.dtype = stored.dtype.newbyteorder("=")
+        self.spacing_known = stored.spacing_known
         self._stored, self._settings, self._array = stored, spec, array
 
     def __reduce__(self) -> tuple:
@@ -65,6 +68,10 @@ class Volume:
 
     def grid(self, level: int = 0) -> Grid:
         return self.levels[level].grid
+
+    @property
+    def settings(self) -> ImageSpec:
+        return self._settings
 
     @property
     def shape(self) -> Shape:

@@ -351,7 +351,8 @@ def _from_plain(grid: Grid) -> np.ndarray:
 
 def _no_mask_files(config: Config) -> list[str]:
     """Masks in files lie in the worlds of the whole images, which those of boxes are not."""
-    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in ("none", "tissue")]
+    found = ("none", "tissue", "finite")
+    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in found]
 
 
 class _Told:
