@@ -13,9 +13,10 @@ from .. import storage
 from ..engines.base import PatchPair, VelocityPatch
 from ..engines.parts import estimate_fitting
 from ..geometry import Block, Shape
+from ..intensity import keep_out_bright
 from ..transforms.positions import Positions
 from . import compose
-from .context import Context, field_reader
+from .context import Context, compressed, field_reader
 from .flow import Need
 from .ladder import LevelPlan
 from .store import Status
@@ -88,7 +89,9 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
         if tissue is not None:
             mask &= tissue.at(positions)
         if bool(mask.any()):
-            values = context.compared(which, positions.sample(image.read, image.grid))
+            values = context.scaled(which, positions.sample(image.read, image.grid))
+            mask = keep_out_bright(values[0], mask.to(values.dtype))
+            values = compressed(values, context.config.intensity.knee)
         else:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)

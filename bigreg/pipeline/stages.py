@@ -7,6 +7,7 @@ goes on where it stopped and ends with the same bits.
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -14,7 +15,21 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import compose, confidence, estimate, fields, given, images, preprocess, spline, start, steering, stitch, warp
+from . import (
+    compose,
+    confidence,
+    despeckle,
+    estimate,
+    fields,
+    given,
+    images,
+    preprocess,
+    spline,
+    start,
+    steering,
+    stitch,
+    warp,
+)
 from .context import IMAGES, Context
 from .driver import Driver, new_stamp
 from .flow import Need, Stage, of_finer
@@ -22,6 +37,7 @@ from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress, RunStore, Status
 
+logger = logging.getLogger(__name__)
 ONE = (1, 1, 1)
 
 
@@ -45,6 +61,7 @@ class Stages:
         for group in ("images", "levels", "transforms", "check"):
             self.store.groups(group)
         self._announce(self._planned(self._provisional()))
+        self._impulses()
         self._prepare(self._affine_needs())
         self._preprocess()
         self._affine()
@@ -73,14 +90,25 @@ class Stages:
     def _prepare(self, needs: dict[str, list]) -> None:
         """Make the pyramid levels that the images do not have."""
         for which in needs:
-            volume = self.context.volumes[which]
-            for step in images.preparation(volume, needs[which]):
-                counts = images.create_level(self.store, volume, step)
-                name = "x".join(map(str, step.factors))
-                title = f"{which} downsampled by {name}"
-                self._run(Stage(f"stages/prepare/{which}-{name}", title, counts, prepare, (which, step)))
+            stored, compared = self.context.volumes[which], self.context.compared_volumes[which]
+            for volume in (stored,) if compared is stored else (stored, compared):
+                for step in images.preparation(volume, needs[which]):
+                    counts = images.create_level(self.store, volume, step)
+                    name = "x".join(map(str, step.factors))
+                    title = f"{volume.name} downsampled by {name}"
+                    arguments = (which, volume is compared, step)
+                    self._run(Stage(f"stages/prepare/{volume.name}-{name}", title, counts, prepare, arguments))
 
     # ------------------------------------------------------------------------------------------------ intensities
+
+    def _impulses(self) -> None:
+        """See whether the images have impulses, and take them out of what is compared if so."""
+        self._run(*despeckle.stages(self.context))
+        self._renew()
+        for which in IMAGES:
+            if self.context.compared_volumes[which] is not self.context.volumes[which]:
+                share = 100 * despeckle.Impulses.read(self.store, which).share
+                logger.info("%s: %.2g %% of the voxels are impulses; they are not compared", which, share)
 
     def _preprocess(self) -> None:
         """Estimate what corrects the images as engines see them."""
@@ -310,7 +338,8 @@ class Stages:
 
     def _planned(self, frames) -> list[tuple[str, str, int]]:
         """(name, title, blocks) of the stages that are foreseen, in order."""
-        config, stages = self.context.config, []
+        config = self.context.config
+        stages = [(s.name, s.title, s.blocks) for s in despeckle.stages(self.context)]
         for which in IMAGES:
             grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
             stages += [(s.name, s.title, s.blocks) for s in preprocess.stages(config, which, grid)]
@@ -346,9 +375,10 @@ class Stages:
             self.driver.listener.plan(stages)
 
 
-def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Status, dict[str, float]]:
-    """Task: one block of a pyramid level that an image does not have."""
-    images.fill_level(context.store, context.volumes[which], step, index)
+def prepare(context: Context, which: str, compared: bool, step: images.Step, index) -> tuple[Status, dict[str, float]]:
+    """Task: one block of a pyramid level that an image, as stored or as compared, does not have."""
+    volumes = context.compared_volumes if compared else context.volumes
+    images.fill_level(context.store, volumes[which], step, index)
     return Status.DONE, {}
 
 

@@ -11,6 +11,7 @@ from .. import storage
 from ..engines.affine import register_affine
 from ..errors import InputError
 from ..geometry import Grid, Shape
+from ..intensity import LIMIT, usual_top
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
@@ -55,8 +56,12 @@ def affine_factors(frames: Frames, which: str, voxels: int) -> Shape:
 
 
 def percentiles(name: str, data: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The intensities that become 0 and 1. Raises InputError for an image of one value."""
+    """The intensities of an image (z, y, x) that become 0 and 1: percentiles, without what is far brighter than tissue.
+
+    Raises InputError for an image of one value.
+    """
     first, last = (float(v) for v in np.percentile(data, [low, high]))
+    last = usual_top(data, first, last, high)
     if not last > first:
         first, last = float(data.min()), float(data.max())
     if not last > first:
@@ -81,7 +86,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         if getattr(context.config.preprocess, which).any:
             uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
             stored[which] = list(percentiles(which, uncorrected, *limits))
-        scaled = (data - low) / (high - low)
+        scaled = np.minimum((data - low) / (high - low), LIMIT)
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
