@@ -1,6 +1,6 @@
 """Corrections of an image's intensities that are estimated once and applied to any box of it."""
 
-from .bright import LIMIT, keep_out_bright, usual_top
+from .bright import LIMIT, bright_limit, keep_out_bright, usual_top
 from .corrections import Corrections, corrections
 from .stripes import stripe_profile
 from .tiles import BINS, Bins, Tiles
@@ -11,6 +11,7 @@ __all__ = [
     "Bins",
     "Corrections",
     "Tiles",
+    "bright_limit",
     "corrections",
     "keep_out_bright",
     "stripe_profile",

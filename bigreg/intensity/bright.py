@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 
 TILE = 6  # voxels along an axis of a place
-STRUCTURE = 0.6  # of a place's SD is left in its means of 2^3 voxels; of noise .35 would be
+STRUCTURE = 0.45  # of a place's SD is left in its means of 2^3 voxels; of noise .35 would be, of thin fibres .48
 FAINT = 1 / 500  # of the range: a place of a smaller SD has no structure
 FEW = 0.2  # of the places with any structure: where fewer are above FAINT, the range itself says nothing
 FEWEST = 30  # places that can tell what is usual
 TOP = 98  # percentile of a place that it is said to reach: a fibre of one voxel through it counts
 USUAL = 80  # percentile of the places, by what they reach
-FAR = 4.0  # times what is usual, measured on tissue, brains and heads at most 2.6
+FAR = 4.0  # times what is usual, 1.2 to 2.7 on tissue, brains and heads
 LIMIT = 5.0
-"""Intensities, of the range, that mean no more the higher they are: 1 in 10^7 voxels of tissue reaches it."""
+"""An intensity, in units of the range, from which on a voxel is no tissue: 1 in 10^7 voxels of tissue reaches it. Half
+of it in an image whose range had to be freed of such voxels."""
 HALO, MARGIN = 3, 2  # voxels around: at most, of what is brighter than the range; and of all else
 
 
@@ -35,6 +36,12 @@ def usual_top(values: np.ndarray, low: float, high: float, percent: float) -> fl
         rest = values[values <= low + FAR * usual]
         high = float(np.percentile(rest, percent))
     return high
+
+
+def bright_limit(values: np.ndarray, high: float, percent: float) -> float:
+    """From where on, in units of the range, voxels of an image are no tissue; `high` is its `usual_top`."""
+    freed = np.count_nonzero(values > high) > values.size * (1 - percent / 100) + 1
+    return LIMIT / 2 if freed else LIMIT
 
 
 def _usual(values: np.ndarray, low: float, high: float) -> float | None:
@@ -58,13 +65,13 @@ def _usual(values: np.ndarray, low: float, high: float) -> float | None:
     return usual if usual > 0 else None
 
 
-def keep_out_bright(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """A mask (z, y, x) without what reaches LIMIT in an image (z, y, x) of intensities about 0 .. 1, and what is around.
+def keep_out_bright(image: torch.Tensor, mask: torch.Tensor, limit: float = LIMIT) -> torch.Tensor:
+    """A mask (z, y, x) without what reaches `limit` in an image (z, y, x) of about 0 .. 1, and its edge.
 
     That is what is connected with it and above 1, up to HALO voxels, and MARGIN voxels more: interpolation and block
     means reach over its edge.
     """
-    bright = (image >= LIMIT) & (mask > 0)
+    bright = (image >= limit) & (mask > 0)
     if not bool(bright.any()):
         return mask
     bright, halo = bright.to(mask.dtype), (image > 1).to(mask.dtype)

@@ -141,10 +141,14 @@ class Context:
         return compressed(self.scaled(which, values), self.config.intensity.knee)
 
     def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:
-        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1, at most LIMIT."""
+        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1, at most `bright`."""
         known = self.attributes
         low, high = (known.get("stored_intensity") or known["intensity"] if stored else known["intensity"])[which]
-        return ((values - low) / (high - low)).clamp(max=LIMIT)
+        return ((values - low) / (high - low)).clamp(max=self.bright(which))
+
+    def bright(self, which: str) -> float:
+        """The scaled intensity from which on voxels are no tissue."""
+        return self.attributes.get("bright", {}).get(which, LIMIT)
 
 
 def compressed(values: torch.Tensor, knee: float | None) -> torch.Tensor:

@@ -90,7 +90,7 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
             mask &= tissue.at(positions)
         if bool(mask.any()):
             values = context.scaled(which, positions.sample(image.read, image.grid))
-            mask = keep_out_bright(values[0], mask.to(values.dtype))
+            mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
             values = compressed(values, context.config.intensity.knee)
         else:
             values = torch.zeros(1, *mask.shape, device=mask.device)

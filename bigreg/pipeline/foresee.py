@@ -20,6 +20,7 @@ from ..volumes.multiscale import CHUNKS, SHARDS, clipped
 from . import (
     compose,
     confidence,
+    despeckle,
     estimate,
     fields,
     given,
@@ -91,12 +92,13 @@ class _Foreseen:
     def __post_init__(self) -> None:
         self.levels: dict[int, LevelPlan] = {p.index: p for p in ladder(self.frames, self.config)}
         self._needs: dict[EngineChoice, float] = {}
-        self._made: dict[str, set[Shape]] = {which: set() for which in IMAGES}
+        self._made: dict[str, set[Shape]] = {}
 
     def workload(self) -> Workload:
         for which in IMAGES:
             self._keep(which)
         small = {w: start.affine_factors(self.frames, w, self.config.affine.voxels) for w in IMAGES}
+        self._impulses()
         self._prepare({which: [factors] for which, factors in small.items()})
         self._preprocess()
         self._affine(small)
@@ -151,9 +153,34 @@ class _Foreseen:
             _, shard = clipped(level.grid.shape, CHUNKS, SHARDS)
             self._array(f"inputs/{which}.ome.zarr/{number}", level.grid.shape, shard, kept.dtype.itemsize)
 
-    def _source(self, which: str, factors: Shape) -> tuple[Grid, Shape, int, bool]:
-        """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
+    def _impulses(self) -> None:
+        """A look at some boxes of each image. Whether it will find impulses is not foreseen."""
+        for which in IMAGES:
+            if getattr(self.config.preprocess, which).despeckle is False:
+                continue
+            volume, one = self.volumes[which], (1, 1, 1)
+            boxes = despeckle.boxes_of(volume.shape)
+            voxels = sum(math.prod(np.subtract(stop, start).tolist()) for start, stop in boxes)
+            self._stage(
+                despeckle.stage_name(which), f"{which}: impulses", one, metrics=len(despeckle.METRICS),
+                source=(Amount.same(voxels * volume.dtype.itemsize, one),),
+                memory=voxels * (2 * volume.dtype.itemsize + 8),
+            )  # fmt: skip
+            self.phase += 1
+
+    def _images(self, which: str) -> list[Volume | VolumeDescription | despeckle.DespeckledVolume]:
+        """An image as it is stored, and before it as it is compared, where that is another."""
         volume = self.volumes[which]
+        if getattr(self.config.preprocess, which).despeckle is not True:
+            return [volume]
+        return [despeckle.DespeckledVolume(volume, 0.0), volume]
+
+    def _source(self, which: str, factors: Shape, *, compared: bool = True) -> tuple[Grid, Shape, int, bool]:
+        """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
+        return self._level_of(self._images(which)[0 if compared else -1], factors)
+
+    @staticmethod
+    def _level_of(volume: Volume | VolumeDescription | despeckle.DespeckledVolume, factors: Shape):
         level = images.stored_level(volume, factors)
         if level is not None:
             return volume.grid(level), volume.chunks, volume.dtype.itemsize, True
@@ -162,12 +189,13 @@ class _Foreseen:
 
     def _prepare(self, needs: dict[str, list[Shape]]) -> None:
         for which, factors in needs.items():
-            for step in images.preparation(self.volumes[which], factors):
-                if step.factors in self._made[which]:
+            steps = [(volume, s) for volume in self._images(which)[::-1] for s in images.preparation(volume, factors)]
+            for volume, step in steps:
+                if step.factors in self._made.setdefault(volume.name, set()):
                     continue
-                self._made[which].add(step.factors)
-                grid, chunks, itemsize, _ = self._source(which, step.factors)
-                fine, fine_chunks, fine_itemsize, own = self._source(which, step.source)
+                self._made[volume.name].add(step.factors)
+                grid, chunks, itemsize, _ = self._level_of(volume, step.factors)
+                fine, fine_chunks, fine_itemsize, own = self._level_of(volume, step.source)
                 blocks = BlockGrid(grid.shape, chunks, (0, 0, 0))
                 ratio = tuple(f // s for f, s in zip(step.factors, step.source, strict=True))
                 box = spans(blocks, scale=ratio)
@@ -175,11 +203,11 @@ class _Foreseen:
                 voxels = Amount.of(MILLION, box)
                 name = "x".join(map(str, step.factors))
                 self._stage(
-                    f"stages/prepare/{which}-{name}", f"{which} downsampled by {name}", blocks.counts,
+                    f"stages/prepare/{volume.name}-{name}", f"{volume.name} downsampled by {name}", blocks.counts,
                     (("downsample", voxels),), writes=(Amount.of(itemsize, spans(blocks)),),
                     memory=voxels.largest / MILLION * (fine_itemsize + 6), **{"source" if own else "reads": read},
                 )  # fmt: skip
-                self._array("/".join(images.place(which, step.factors)), grid.shape, chunks, itemsize)
+                self._array("/".join(images.place(volume.name, step.factors)), grid.shape, chunks, itemsize)
                 self.phase += 1
 
     def _preprocess(self) -> None:
@@ -400,7 +428,8 @@ class _Foreseen:
     def _warped(self) -> None:
         output, found = self.config.output, {}
         for which in IMAGES:
-            found[which] = self._source(which, warp.measured_factors(self.frames, self.levels[0], self.config, which))
+            factors = warp.measured_factors(self.frames, self.levels[0], self.config, which)
+            found[which] = self._source(which, factors, compared=False)
         grid, fixed_chunks, fixed_itemsize, fixed_own = found["fixed"]
         target, moving_chunks, moving_itemsize, moving_own = found["moving"]
         blocks = warp.output_blocks(grid, self.config)

@@ -128,7 +128,7 @@ class Stages:
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
             self.store.update(
-                **{key: found[key] for key in ("frames", "intensity", "stored_intensity") if key in found}
+                **{key: found[key] for key in ("frames", "intensity", "stored_intensity", "bright") if key in found}
             )
         self._renew()
 

@@ -11,7 +11,7 @@ from .. import storage
 from ..engines.affine import register_affine
 from ..errors import InputError
 from ..geometry import Grid, Shape
-from ..intensity import LIMIT, usual_top
+from ..intensity import bright_limit, usual_top
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
@@ -75,7 +75,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, seen, grids, intensity, stored = [], [], [], {}, {}
+    images, seen, grids, intensity, stored, bright = [], [], [], {}, {}, {}
     limits = context.config.intensity.low, context.config.intensity.high
     for which in ("fixed", "moving"):
         factors = affine_factors(frames, which, settings.voxels)
@@ -86,14 +86,15 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         if getattr(context.config.preprocess, which).any:
             uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
             stored[which] = list(percentiles(which, uncorrected, *limits))
-        scaled = np.minimum((data - low) / (high - low), LIMIT)
+        bright[which] = bright_limit(data, high, limits[1])
+        scaled = np.minimum((data - low) / (high - low), bright[which])
         found_mask = masks.make(
             context.store, getattr(context.config.masks, which), which, scaled, image.grid, context.volumes[which]
         )
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
-    found: dict = {"intensity": intensity, "stored_intensity": stored}
+    found: dict = {"intensity": intensity, "stored_intensity": stored, "bright": bright}
     if given is not None and (given.run is not None or settings.kind == "none"):
         score = {"overlap": float("nan")}  # taken as it is
     elif settings.kind == "none":

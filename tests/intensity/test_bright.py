@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bigreg.intensity import LIMIT, keep_out_bright, usual_top
+from bigreg.intensity import LIMIT, bright_limit, keep_out_bright, usual_top
 
 
 def tissue(shape=(40, 42, 48), seed=0):
@@ -31,6 +31,12 @@ def limits(image):
 def test_the_range_of_tissue_is_kept_to_the_bit():
     low, high = limits(tissue())
     assert usual_top(tissue(), low, high, 99.9) == high
+    assert bright_limit(tissue(), high, 99.9) == LIMIT
+
+
+def test_the_limit_is_lower_where_the_range_was_freed():
+    image = with_ball(tissue(), 7, 8_000)
+    assert bright_limit(image, usual_top(image, *limits(image), 99.9), 99.9) == LIMIT / 2
 
 
 @pytest.mark.parametrize("value", [8_000, 65_535, 1e9])
