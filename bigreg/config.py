@@ -75,6 +75,7 @@ class Preprocess(Section):
     bias_um          tissue is made equally bright on average over this length
     clip             percentiles of the image below and above which is cut
     contrast_um      intensities are spread by their distribution within this window, at most `contrast_limit` times
+    despeckle        single voxels far outside of their neighbours are replaced; auto: where an image has many
     """
 
     stripes: Stripes | None = None
@@ -83,6 +84,7 @@ class Preprocess(Section):
     clip: tuple[float, float] | None = None
     contrast_um: float | None = Field(None, gt=0)
     contrast_limit: float = Field(3.0, gt=1)
+    despeckle: bool | Literal["auto"] = "auto"
 
     @field_validator("clip")
     @classmethod

@@ -7,7 +7,6 @@ does not either, the mirror image of moving is looked at, so that it can be name
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -41,6 +40,7 @@ BIAS, BY_SCORE, BY_GAP = -6.0, 5.0, 15.0  # of the confidence: by how well a sta
 SIGNLESS_BIAS, SIGNLESS_BY_SCORE, SIGNLESS_BY_GAP = -12.0, 15.0, 12.0  # by directions, which fit less unlike
 MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
+LISTED = 2  # others that are refined to the end, where the best does not convince
 GIVEN = "given"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -185,18 +185,11 @@ class _Followed:
     def score(self) -> float:
         return self.start.score
 
-    def candidate(self) -> Candidate:
-        s = self.start
+    def candidate(self, judge: Judge) -> Candidate:
+        s = judge(self.start.name, self.matrix)
         return Candidate(
-            s.name,
-            s.matrix,
-            float(s.correlation),
-            float(s.local),
-            float(s.overlap),
-            self.similarity,
-            s.score,
-            s.mirrored,
-        )
+            s.name, s.matrix, float(s.correlation), float(s.local), float(s.overlap), self.similarity, s.score, s.mirrored
+        )  # fmt: skip
 
 
 class _Affine:
@@ -341,17 +334,27 @@ class _Affine:
                 f"the mirror image of moving fits better (score {better[0].score:.3f} against {chosen.score:.3f}); "
                 "check the order of its axes and slices, or pass --allow-mirror (affine.allow_mirror)"
             )
-        matrix, score, overlap = chosen.matrix, chosen.similarity, chosen.overlap
+        refined = self._finely(chosen, warnings)
+        listed = [replace(chosen, matrix=refined[0]).candidate(self.judge)]
+        for number, other in enumerate(others):
+            # One that a person may choose instead is as good as it can be.
+            fine = other if sure >= SURE or number >= LISTED else replace(other, matrix=self._finely(other, [])[0])
+            listed.append(fine.candidate(self.judge))
+        return AffineResult(
+            refined[0], chosen.start.name, float(refined[1]), float(refined[2]), listed, sure, ambiguous,
+            chosen.start.mirrored, warnings,
+        )  # fmt: skip
+
+    def _finely(self, followed: _Followed, warnings: list[str]) -> tuple[np.ndarray, float, float]:
+        """(matrix, similarity, overlap) after the finer rungs."""
+        found = followed.matrix, followed.similarity, followed.overlap
         for spacing in self.rungs[1:]:
             for stage in reversed(STAGES[self.kind]):
-                refined = self._refined(matrix, spacing, (stage,), warnings)
+                refined = self._refined(found[0], spacing, (stage,), warnings)
                 if refined is not None:
-                    matrix, score, overlap = refined
+                    found = refined
                     break
-        return AffineResult(
-            matrix, chosen.start.name, float(score), float(overlap), [f.candidate() for f in (chosen, *others)],
-            float(sure), ambiguous, chosen.start.mirrored, warnings,
-        )  # fmt: skip
+        return found
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:

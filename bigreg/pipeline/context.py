@@ -12,8 +12,10 @@ from ..config import Config
 from ..engines import Engine
 from ..engines.chain import chained
 from ..geometry import Grid, Shape
+from ..intensity import LIMIT
 from ..storage import Array, configure
 from ..volumes import ImageSpec, Volume, open_volume
+from .despeckle import DespeckledVolume, Impulses
 from .engines import engine_choice
 from .frames import Frames
 from .given import PLACE, GivenStart
@@ -46,6 +48,19 @@ class Context:
         }
 
     @cached_property
+    def compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+        """The images that engines compare: without impulses, where there are any and the configuration does not say no.
+
+        Known once they were looked for.
+        """
+        found: dict[str, Volume | DespeckledVolume] = {}
+        for which, volume in self.volumes.items():
+            setting, impulses = getattr(self.config.preprocess, which).despeckle, Impulses.read(self.store, which)
+            out = impulses is not None and impulses.taken_out(setting)
+            found[which] = DespeckledVolume(volume, impulses.floor) if out else volume
+        return found
+
+    @cached_property
     def given(self) -> GivenStart | None:
         """The start that the run was given."""
         return GivenStart.from_json(self.attributes.get("start"))
@@ -71,12 +86,20 @@ class Context:
         return LevelImage(self.store, self.volumes[which], factors, self.source_mask(which))
 
     @lru_cache(maxsize=64)  # noqa: B019
+    def compared_image(self, which: str, factors: Shape) -> LevelImage:
+        """The same of the image that engines compare, before any other correction."""
+        volume = self.compared_volumes[which]
+        if volume is self.volumes[which]:
+            return self.image(which, factors)
+        return LevelImage(self.store, volume, factors, self.source_mask(which))
+
+    @lru_cache(maxsize=64)  # noqa: B019
     def seen(self, which: str, factors: Shape, *, tiles: bool = True) -> LevelImage | SeenImage:
         """The image as engines see it: corrected, where the configuration says so (see `seen_image`)."""
-        image, settings = self.image(which, factors), getattr(self.config.preprocess, which)
+        image, settings = self.compared_image(which, factors), getattr(self.config.preprocess, which)
         if not settings.any:
             return image
-        measured = self.image(which, Measured.read(self.store, which).factors)
+        measured = self.compared_image(which, Measured.read(self.store, which).factors)
         return seen_image(self.store, which, settings, image, measured, tiles=tiles)
 
     def level_image(self, which: str, level: LevelPlan) -> LevelImage | SeenImage:
@@ -133,10 +156,14 @@ class Context:
         return compressed(self.scaled(which, values), self.config.intensity.knee)
 
     def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:
-        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1."""
+        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1, at most `bright`."""
         known = self.attributes
         low, high = (known.get("stored_intensity") or known["intensity"] if stored else known["intensity"])[which]
-        return (values - low) / (high - low)
+        return ((values - low) / (high - low)).clamp(max=self.bright(which))
+
+    def bright(self, which: str) -> float:
+        """The scaled intensity from which on voxels are no tissue."""
+        return self.attributes.get("bright", {}).get(which, LIMIT)
 
 
 def compressed(values: torch.Tensor, knee: float | None) -> torch.Tensor:

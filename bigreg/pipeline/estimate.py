@@ -13,9 +13,10 @@ from .. import storage
 from ..engines.base import PatchPair, VelocityPatch
 from ..engines.parts import estimate_fitting
 from ..geometry import Block, Shape
+from ..intensity import keep_out_bright
 from ..transforms.positions import Positions
 from . import compose
-from .context import Context, field_reader
+from .context import Context, compressed, field_reader
 from .flow import Need
 from .images import looked_up
 from .ladder import LevelPlan
@@ -90,8 +91,10 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
             mask &= tissue.at(positions)
         if bool(mask.any()):
             values, seen = looked_up(image, positions)
-            values = context.compared(which, values)
+            values = context.scaled(which, values)
             mask = mask if seen is None else mask & seen
+            mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
+            values = compressed(values, context.config.intensity.knee)
         else:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)

@@ -20,6 +20,7 @@ from ..volumes.multiscale import CHUNKS, SHARDS, clipped
 from . import (
     compose,
     confidence,
+    despeckle,
     estimate,
     fields,
     given,
@@ -94,13 +95,14 @@ class _Foreseen:
     def __post_init__(self) -> None:
         self.levels: dict[int, LevelPlan] = {p.index: p for p in ladder(self.frames, self.config)}
         self._needs: dict[EngineChoice, float] = {}
-        self._made: dict[str, set[Shape]] = {which: set() for which in IMAGES}
+        self._made: dict[str, set[Shape]] = {}
         self._masks = {which: self._mask(which) for which in IMAGES}
 
     def workload(self) -> Workload:
         for which in IMAGES:
             self._keep(which)
         small = {w: start.affine_factors(self.frames, w, self.config.affine.voxels) for w in IMAGES}
+        self._impulses()
         self._prepare({which: [factors] for which, factors in small.items()})
         self._preprocess()
         self._affine(small)
@@ -165,9 +167,35 @@ class _Foreseen:
             _, shard = clipped(level.grid.shape, CHUNKS, SHARDS)
             self._array(f"inputs/{which}.ome.zarr/{number}", level.grid.shape, shard, kept.dtype.itemsize)
 
-    def _source(self, which: str, factors: Shape) -> tuple[Grid, Shape, int, bool]:
-        """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
+    def _impulses(self) -> None:
+        """A look at some boxes of each image. Whether it will find impulses is not foreseen."""
+        for which in IMAGES:
+            if getattr(self.config.preprocess, which).despeckle is False:
+                continue
+            volume, one = self.volumes[which], (1, 1, 1)
+            boxes = despeckle.boxes_of(volume.shape)
+            voxels = sum(math.prod(np.subtract(stop, start).tolist()) for start, stop in boxes)
+            self._stage(
+                despeckle.stage_name(which), f"{which}: impulses", one, metrics=len(despeckle.METRICS),
+                source=(Amount.same(voxels * volume.dtype.itemsize, one),),
+                memory=voxels * (2 * volume.dtype.itemsize + 8),
+            )  # fmt: skip
+            self.phase += 1
+
+    def _images(self, which: str) -> list[Volume | VolumeDescription | despeckle.DespeckledVolume]:
+        """An image as it is stored, and before it as it is compared, where that is another."""
         volume = self.volumes[which]
+        if getattr(self.config.preprocess, which).despeckle is not True:
+            return [volume]
+        return [despeckle.DespeckledVolume(volume, 0.0), volume]
+
+    def _source(self, which: str, factors: Shape, *, compared: bool = True) -> tuple[Grid, Shape, int, bool]:
+        """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
+        return self._level_of(self._images(which)[0 if compared else -1], factors, which)
+
+    def _level_of(
+        self, volume: Volume | VolumeDescription | despeckle.DespeckledVolume, factors: Shape, which: str
+    ) -> tuple[Grid, Shape, int, bool]:
         level = images.own_level(volume, factors, self._masks[which])
         if level is not None:
             return volume.grid(level), volume.chunks, volume.dtype.itemsize, True
@@ -177,15 +205,16 @@ class _Foreseen:
     def _prepare(self, needs: dict[str, list[Shape]]) -> None:
         for which, factors in needs.items():
             mask = self._masks[which]
-            for step in images.preparation(self.volumes[which], factors, mask):
-                if step.factors in self._made[which]:
+            steps = [(v, step) for v in self._images(which)[::-1] for step in images.preparation(v, factors, mask)]
+            for volume, step in steps:
+                if step.factors in self._made.setdefault(volume.name, set()):
                     continue
-                self._made[which].add(step.factors)
-                shape, chunks = images.extent_of(self.volumes[which], step, mask)
-                _, _, itemsize, _ = self._source(which, step.factors)
+                self._made[volume.name].add(step.factors)
+                shape, chunks = images.extent_of(volume, step, mask)
+                _, _, itemsize, _ = self._level_of(volume, step.factors, which)
                 blocks = BlockGrid(shape, chunks, (0, 0, 0))
                 # Of a level of the image's own only the mask is read, about a byte a voxel.
-                fine, fine_chunks, fine_itemsize, own = self._source(which, step.source or step.factors)
+                fine, fine_chunks, fine_itemsize, own = self._level_of(volume, step.source or step.factors, which)
                 ratio = tuple(f // s for f, s in zip(step.factors, step.source or step.factors, strict=True))
                 box = spans(blocks, scale=ratio)
                 voxels = Amount.of(MILLION, box)
@@ -194,12 +223,12 @@ class _Foreseen:
                 if step.source is not None:
                     read.append(Amount.of(fine_itemsize, whole_chunks(box, fine_chunks, fine.shape)))
                     writes.append(Amount.of(itemsize, spans(blocks)))
-                    self._array("/".join(images.place(which, step.factors)), shape, chunks, itemsize)
+                    self._array("/".join(images.place(volume.name, step.factors)), shape, chunks, itemsize)
                 if mask is not None:
-                    self._array("/".join(weights.place(which, step.factors)), shape, chunks, 1)
+                    self._array("/".join(weights.place(volume.name, step.factors)), shape, chunks, 1)
                 self._stage(
-                    f"stages/prepare/{which}-{'x'.join(map(str, step.factors))}", images.title(which, step),
-                    blocks.counts, (("downsample", voxels),), writes=tuple(writes),
+                    f"stages/prepare/{volume.name}-{'x'.join(map(str, step.factors))}",
+                    images.title(volume.name, step), blocks.counts, (("downsample", voxels),), writes=tuple(writes),
                     memory=voxels.largest / MILLION * (fine_itemsize + (6 if mask is None else 16)),
                     **{"source" if own else "reads": tuple(read)},
                 )  # fmt: skip
@@ -423,7 +452,8 @@ class _Foreseen:
     def _warped(self) -> None:
         output, found = self.config.output, {}
         for which in IMAGES:
-            found[which] = self._source(which, warp.measured_factors(self.frames, self.levels[0], self.config, which))
+            factors = warp.measured_factors(self.frames, self.levels[0], self.config, which)
+            found[which] = self._source(which, factors, compared=False)
         grid, fixed_chunks, fixed_itemsize, fixed_own = found["fixed"]
         target, moving_chunks, moving_itemsize, moving_own = found["moving"]
         blocks = warp.output_blocks(grid, self.config)

@@ -32,13 +32,13 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
     url = store.path(PLACE, which)
     if Measured.read(store, which) is None:
         frames = start.provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
-        small = context.image(which, start.affine_factors(frames, which, context.config.affine.voxels))
+        small = context.compared_image(which, start.affine_factors(frames, which, context.config.affine.voxels))
         values = small.read((0, 0, 0), small.grid.shape)
         counted = start.counted(context, which, small)
         bins = Bins.of(values if counted is None else values[counted])
         store.groups(PLACE)
         storage.create_group(url, {"bigreg": Measured(factors, bins).to_json()}, exist_ok=True)
-    image = context.image(which, factors)
+    image = context.compared_image(which, factors)
     dtypes = {"stripes": "float32", "histograms": "uint32"}
     for what in blocks_of(context.config, which, image.grid):
         shape, chunks = array_of(context.config, which, image.grid, what)
@@ -83,7 +83,7 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
     """The profile of the stripes of one block."""
     known = Measured.read(context.store, which)
     settings = getattr(context.config.preprocess, which).stripes
-    image = context.image(which, known.factors)
+    image = context.compared_image(which, known.factors)
     blocks = blocks_of(context.config, which, image.grid)["stripes"]
     block, segment = blocks[index], stripe_segment(settings, image.grid)
     values = image.read(block.halo_start, block.halo_stop).astype(np.float32) - known.bins.low

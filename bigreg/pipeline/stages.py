@@ -7,6 +7,7 @@ goes on where it stopped and ends with the same bits.
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..volumes import ImageWriter
 from . import (
     compose,
     confidence,
+    despeckle,
     estimate,
     fields,
     given,
@@ -36,6 +38,7 @@ from .frames import Frames
 from .ladder import LevelPlan, ladder, pooling
 from .store import Progress, RunStore, Status
 
+logger = logging.getLogger(__name__)
 ONE = (1, 1, 1)
 
 
@@ -60,6 +63,7 @@ class Stages:
         for group in ("images", "levels", "transforms", "check"):
             self.store.groups(group)
         self._announce(self._planned(self._provisional()))
+        self._impulses()
         self._prepare(self._affine_needs())
         self._preprocess()
         self._affine()
@@ -88,14 +92,26 @@ class Stages:
     def _prepare(self, needs: dict[str, list]) -> None:
         """Make the pyramid levels that the images do not have, and what their masks are there."""
         for which in needs:
-            volume, mask = self.context.volumes[which], self.context.source_mask(which)
-            for step in images.preparation(volume, needs[which], mask):
-                counts = images.create_level(self.store, volume, step, mask)
-                name = "x".join(map(str, step.factors))
-                title = images.title(which, step)
-                self._run(Stage(f"stages/prepare/{which}-{name}", title, counts, prepare, (which, step)))
+            stored, compared = self.context.volumes[which], self.context.compared_volumes[which]
+            mask = self.context.source_mask(which)
+            for volume in (stored,) if compared is stored else (stored, compared):
+                for step in images.preparation(volume, needs[which], mask):
+                    counts = images.create_level(self.store, volume, step, mask)
+                    name = "x".join(map(str, step.factors))
+                    arguments = (which, volume is compared, step)
+                    place = f"stages/prepare/{volume.name}-{name}"
+                    self._run(Stage(place, images.title(volume.name, step), counts, prepare, arguments))
 
     # ------------------------------------------------------------------------------------------------ intensities
+
+    def _impulses(self) -> None:
+        """See whether the images have impulses, and take them out of what is compared if so."""
+        self._run(*despeckle.stages(self.context))
+        self._renew()
+        for which in IMAGES:
+            if self.context.compared_volumes[which] is not self.context.volumes[which]:
+                share = 100 * despeckle.Impulses.read(self.store, which).share
+                logger.info("%s: %.2g %% of the voxels are impulses; they are not compared", which, share)
 
     def _preprocess(self) -> None:
         """Estimate what corrects the images as engines see them."""
@@ -115,7 +131,7 @@ class Stages:
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
             self.store.update(
-                **{key: found[key] for key in ("frames", "intensity", "stored_intensity") if key in found}
+                **{key: found[key] for key in ("frames", "intensity", "stored_intensity", "bright") if key in found}
             )
         if self.accept_start is not None:
             self._accept(self.accept_start)
@@ -337,7 +353,8 @@ class Stages:
 
     def _planned(self, frames) -> list[tuple[str, str, int]]:
         """(name, title, blocks) of the stages that are foreseen, in order."""
-        config, stages = self.context.config, []
+        config = self.context.config
+        stages = [(s.name, s.title, s.blocks) for s in despeckle.stages(self.context)]
         for which in IMAGES:
             grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
             stages += [(s.name, s.title, s.blocks) for s in preprocess.stages(config, which, grid)]
@@ -373,9 +390,10 @@ class Stages:
             self.driver.listener.plan(stages)
 
 
-def prepare(context: Context, which: str, step: images.Step, index) -> tuple[Status, dict[str, float]]:
-    """Task: one block of a pyramid level that an image does not have, or of its mask there."""
-    images.fill_level(context.store, context.volumes[which], step, index, context.source_mask(which))
+def prepare(context: Context, which: str, compared: bool, step: images.Step, index) -> tuple[Status, dict[str, float]]:
+    """Task: one block of a pyramid level that an image, as stored or compared, does not have, or of its mask there."""
+    volumes = context.compared_volumes if compared else context.volumes
+    images.fill_level(context.store, volumes[which], step, index, context.source_mask(which))
     return Status.DONE, {}
 
 

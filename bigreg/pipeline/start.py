@@ -13,6 +13,7 @@ from ..engines.affine import register_affine
 from ..engines.placed import upright
 from ..errors import InputError
 from ..geometry import Shape
+from ..intensity import bright_limit, keep_out_bright, usual_top
 from ..similarity import by_name
 from ..transforms.affine import about, apply_affine, signed_permutation
 from ..volumes import Volume
@@ -83,14 +84,26 @@ def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.n
 def percentiles(
     name: str, data: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """The intensities that become 0 and 1, of voxels inside a mask. Raises InputError where they are of one value."""
-    data = data if inside is None else data[inside]
-    first, last = (float(v) for v in np.percentile(data, [low, high]))
+    """The intensities of an image (z, y, x) that become 0 and 1, of voxels inside a mask.
+
+    They are percentiles, without what is far brighter than tissue. Raises InputError where all are of one value.
+    """
+    kept = data if inside is None else data[inside]
+    first, last = (float(v) for v in np.percentile(kept, [low, high]))
+    # What is far brighter than tissue is told by where it is: what a mask leaves out is set to the least there.
+    last = usual_top(data if inside is None else np.where(inside, data, first), first, last, high)
     if not last > first:
-        first, last = float(data.min()), float(data.max())
+        first, last = float(kept.min()), float(kept.max())
     if not last > first:
         raise InputError(f"{name} is blank: every voxel is {first:g}; check the file, dataset and channel")
     return first, last
+
+
+def without_bright(scaled: np.ndarray, mask: np.ndarray | None, limit: float) -> np.ndarray | None:
+    """A mask (z, y, x) bool without what is far brighter than tissue; None where everything counts."""
+    whole = torch.ones(scaled.shape) if mask is None else torch.as_tensor(mask, dtype=torch.float32)
+    kept = keep_out_bright(torch.as_tensor(scaled, dtype=torch.float32), whole, limit)
+    return mask if bool((kept == whole).all()) or not bool(kept.any()) else kept.numpy() > 0
 
 
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
@@ -99,7 +112,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, shown, seen, grids, intensity, stored = [], [], [], [], {}, {}
+    images, shown, seen, grids, intensity, stored, bright = [], [], [], [], {}, {}, {}
     limits = context.config.intensity.low, context.config.intensity.high
     for which in ("fixed", "moving"):
         factors = affine_factors(frames, which, settings.voxels)
@@ -115,14 +128,16 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         if getattr(context.config.preprocess, which).any:
             uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
             stored[which] = list(percentiles(which, uncorrected, *limits, found_mask))
-        scaled = (data - low) / (high - low)
+        bright[which] = bright_limit(data if found_mask is None else data[found_mask], high, limits[1])
+        scaled = np.minimum((data - low) / (high - low), np.float32(bright[which]))
         if image.weights is not None:  # nothing that is left out may reach over the edge when it is resampled
             scaled = np.where(found_mask, scaled, scaled[found_mask].mean()).astype(np.float32)
         shown.append(scaled)
+        found_mask = without_bright(scaled, found_mask, bright[which])
         images.append(compressed(torch.as_tensor(scaled), settings.knee))
         seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
         grids.append(image.grid)
-    found: dict = {"intensity": intensity, "stored_intensity": stored}
+    found: dict = {"intensity": intensity, "stored_intensity": stored, "bright": bright}
     if given is not None and (given.run is not None or settings.kind == "none"):
         score = {"overlap": float("nan")}  # taken as it is
     elif settings.kind == "none":
