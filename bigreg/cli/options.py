@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,22 @@ ClusterName = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on this machine by default one a core.")]
 AcceptFailed = Annotated[
     bool, typer.Option("--accept-failed", help="Treat blocks that fail as blank, rather than end incomplete.")
+]
+
+
+class Level(StrEnum):
+    """Verdicts on which a command can fail."""
+
+    LOOK = "look"
+    BAD = "bad"
+
+
+FailOn = Annotated[
+    Level | None,
+    typer.Option(
+        "--fail-on",
+        help="End with exit status 11 where the verdict is bad (Not usable), or look (Check before use) or bad.",
+    ),
 ]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, err, out
+from .app import app, err, out, show_verdict
 from .options import (
     AcceptFailed,
     ClusterName,
     ConfigFile,
     Dataset,
+    FailOn,
     Fixed,
     FixedChannel,
     FixedDataset,
@@ -207,7 +208,7 @@ def register(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False,
+    accept_failed: AcceptFailed = False, fail_on: FailOn = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -229,22 +230,27 @@ def register(
 
     with Display(out) as display:
         done = begin(*images, out=run, config=settings, progress=display, accept_failed=accept_failed)
-    _show_summary(done)
+    _show_summary(done, fail_on)
 
 
-def _show_summary(run: Any) -> None:
+def _show_summary(run: Any, fail_on: str | None) -> None:
+    """The figures, then the verdict as the last lines. Raises VerdictError where the verdict is one to fail on."""
     from ..display import figure, pairs
 
     rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
     place = run.store.path("report", "index.html")
     told = place if run.config.output.report else f"not written (output.report: false); `bigreg report {run.url}`"
     out.print(pairs([*rows, ("report", told)]), soft_wrap=True)
+    verdict = run.verdict
+    show_verdict(verdict)
+    if fail_on is not None:
+        verdict.require(fail_on)
 
 
 @app.command()
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False,
+    accept_failed: AcceptFailed = False, fail_on: FailOn = None,
 ) -> None:  # fmt: skip
     """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from ..display import Display
@@ -254,7 +260,7 @@ def resume(
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed
         )
-    _show_summary(done)
+    _show_summary(done, fail_on)
 
 
 @app.command()
@@ -270,25 +276,34 @@ def stop(run: RunStore) -> None:
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="State, stages, blocks and verdict as JSON; with --watch once it has ended.")
+    ] = False,
 ) -> None:
-    """Show how far a run is, from any terminal that sees its files."""
+    """Show how far a run is, from any terminal that sees its files, and its verdict once it is finished."""
     import time
 
     from rich.live import Live
 
     from ..display import status_table
-    from ..pipeline.run import open_run
+    from ..pipeline.status import status_of
+    from ..pipeline.store import RunStore
 
-    opened = open_run(run)
-    state = opened.status()
-    with Live(console=out, transient=True) as live:
+    opened = RunStore(run)
+    state = status_of(opened)
+    with Live(console=err if as_json else out, transient=True) as live:
         while watch and state.state in ("planned", "running"):
             live.update(status_table(state))
             time.sleep(1.0)
-            state = opened.status()
+            state = status_of(opened)
+    if as_json:
+        out.print(json.dumps({"run": run, **state.to_json()}, indent=1), soft_wrap=True)
+        return
     out.print(status_table(state))
     for error in state.errors:
         err.print(error, style="red", soft_wrap=True)
+    if state.verdict is not None:
+        show_verdict(state.verdict)
 
 
 @app.command()
@@ -318,7 +333,10 @@ def view(
 
 @app.command()
 def report(run: RunStore) -> None:
-    """Write the report of a run anew and say where it is."""
+    """Write the report of a run anew; say where it is, and the verdict."""
     from ..pipeline.run import open_run
 
-    out.print(open_run(run).report(), soft_wrap=True)
+    opened = open_run(run)
+    out.print(opened.report(), soft_wrap=True)
+    if opened.store.attributes["state"] == "finished":
+        show_verdict(opened.verdict)

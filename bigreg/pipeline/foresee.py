@@ -24,6 +24,7 @@ from . import (
     fields,
     given,
     images,
+    likeness,
     masks,
     preprocess,
     spline,
@@ -66,6 +67,8 @@ TILE_ARRAYS = 12
 """And of a block of tiles with its halo, while these are compared."""
 INTENSITY_ARRAYS = 7
 """float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
+VIEW_ARRAYS = 24
+"""float32 arrays of the size of what is compared by one task (measured)."""
 REPORT_FILES = 20
 
 
@@ -110,6 +113,7 @@ class _Foreseen:
             self._field(direction)
         self.phase += 1
         self._check()
+        self._likeness()
         if self.config.output.confidence:
             self._confidence()
         self._warped()
@@ -371,6 +375,20 @@ class _Foreseen:
             memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
         )  # fmt: skip
         self.arrays.append(Stored("check/*", (bins,), (bins,), 8, arrays=len(blocks)))
+
+    def _likeness(self) -> None:
+        factors, one = likeness.display_levels(self), (1, 1, 1)
+        found = {which: self._source(which, factors[which]) for which in IMAGES}
+        voxels = float(found["fixed"][0].voxels)
+        states = len(likeness.STATES)
+        source, reads = [], [Amount.same(12 * voxels, one)]
+        for which, times in zip(IMAGES, (1, states), strict=True):
+            grid, _, itemsize, own = found[which]
+            (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, one))
+        self._stage(
+            likeness.STAGE, "similarity", one, (("warp", Amount.same(states * MILLION * voxels, one)),),
+            reads=tuple(reads), source=tuple(source), memory=voxels * 4 * VIEW_ARRAYS,
+        )  # fmt: skip
 
     def _confidence(self) -> None:
         finest = np.asarray(self.levels[0].spacing)

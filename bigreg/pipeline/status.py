@@ -1,11 +1,16 @@
-"""How far a run is, read from its store."""
+"""How far a run is and what its verdict is, read from its store. Knows no torch, so that asking is quick."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from .. import storage
+from ..quality.verdict import Verdict
 from .store import RunStore, Status
+
+VERDICT = "verdict"
+"""The attribute of a finished run that holds its verdict."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class StageStatus:
 class RunStatus:
     """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
 
-    `workers`: processes that are connected while it is running.
+    `workers`: processes that are connected while it is running. `verdict`: of a finished run; None before, and in a run
+    that was finished before verdicts were kept (`Run.verdict` judges that one).
     """
 
     state: str
@@ -33,6 +39,20 @@ class RunStatus:
     errors: tuple[str, ...]
     updated: float
     workers: int = 0
+    verdict: Verdict | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in what JSON knows."""
+        sums = ("done", "blank", "failed", "running")
+        return {
+            "state": self.state,
+            "updated": self.updated,
+            "workers": self.workers,
+            "blocks": {"total": self.blocks, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
+            "stages": [asdict(s) for s in self.stages],
+            "errors": list(self.errors),
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
+        }
 
     @property
     def blocks(self) -> int:
@@ -71,4 +91,11 @@ def status_of(store: RunStore) -> RunStatus:
     )
     state = attributes["state"]
     workers = attributes.get("connected", {}).get("workers", 0) if state == "running" else 0
-    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers)
+    return RunStatus(state, tuple(stages), errors, attributes["updated"], workers, stored_verdict(store))
+
+
+def stored_verdict(store: RunStore) -> Verdict | None:
+    """The verdict that a finished run keeps."""
+    attributes = store.attributes
+    known = attributes.get(VERDICT) if attributes["state"] == "finished" else None
+    return None if known is None else Verdict.from_json(known)

@@ -80,7 +80,6 @@ class ReportData:
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
-    warnings: Sequence[str] = ()
     more: Sequence[Section] = ()
 
     def __post_init__(self) -> None:
