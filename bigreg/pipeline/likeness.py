@@ -1,8 +1,8 @@
 """Task: how alike the images are before registration, after the affine, and after all.
 
-All three are measured on the same voxels at one resolution, small enough for one task whatever the size of the run, and
-on the images as engines see them. What lies outside an image or a mask does not count. Both images are smoothed a little
-(normalised convolution within those voxels), so that noise of the camera, and its absence where an image was
+All three are measured on the same voxels at one resolution, small enough for one task whatever the size of the run,
+and on the images as engines see them. What lies outside an image or a mask does not count. Both images are smoothed a
+little (normalised convolution within those voxels), so that noise of the camera, and its absence where an image was
 interpolated, weigh less than structure.
 """
 

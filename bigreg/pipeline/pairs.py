@@ -1,8 +1,8 @@
 """What pairs of landmarks say of a finished run, and what the run says of them.
 
-The pairs are those of the run's last evaluation, else those that steered it. Pairs that contradict the images are read in
-the other ways in which such files are mistaken: fixed and moving exchanged, indices of voxels for micrometres, x y z for
-z y x. Where one of these brings them far nearer to the map, it is named.
+The pairs are those of the run's last evaluation, and those that steered it. Pairs that contradict the images are read
+in the other ways in which such files are mistaken: fixed and moving exchanged, indices of voxels for micrometres, x y z
+for z y x. Where one of these brings them far nearer to the map, it is named.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def outcomes(context: Context, evaluation: Evaluation | None) -> tuple[PairsOutc
 def outcome(
     context: Context, through: Map, fixed: np.ndarray, moving: np.ndarray, weights: np.ndarray | None = None
 ) -> PairsOutcome:
-    """Of pairs (N, 3) each, um, and the map from fixed to moving; `weights` (N,) 0 .. 1 of those that steered the run: how far they were believed."""
+    """Of pairs (N, 3) each, um, and the map from fixed to moving.
+
+    weights   (N,) 0 .. 1, of pairs that steered the run: how far they were believed
+    """
     frames = context.frames
     voxel = float(np.mean(context.levels[0].spacing))
     before, affine = (

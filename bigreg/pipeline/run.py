@@ -280,7 +280,7 @@ class Run(Viewed, Transform):
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the registration worked: level ("good", "look", "bad"), headline, reasons; similarity before -> after.
+        """Whether the registration worked: level ("good", "look", "bad"), headline, reasons, similarity.
 
         It is kept in the run when it finishes, and anew by `evaluate` and `report`: landmarks count once they are
         measured. Raises InputError where the run is not finished.

@@ -1,4 +1,4 @@
-"""Whether a registration worked, from the few numbers that say so. Knows no torch, so that asking for a verdict is quick."""
+"""Whether a registration worked, from the few numbers that say so. Knows no torch, so that asking is quick."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ LARGEST_INVERSE_ERROR = 0.1
 """Voxel, at the 99.9th percentile: what the methods promise."""
 LOW_CONFIDENCE = 0.5
 """Of the start: one below it cannot be called good."""
-LOW_NCC, LOW_LOCAL = 0.5, 0.3
-"""Agreement after registration that is usual only where the images do not match."""
+LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.5, 0.6
+"""Agreement after registration that is usual only where the images do not match: of the whole, in windows, and in
+windows where only its size is looked at, which a map that bends to noise raises too."""
 FITTING_LOCAL = 0.6
 """Local correlation of images that match; the risk alone does not overrule it."""
 NOTICEABLE = 0.02
@@ -101,7 +102,7 @@ class PairsOutcome:
     grew, sure    mean growth of the distance since before registration, and its standard error
     reading       how the pairs would fit much better ("with fixed and moving exchanged"), None where they would not
     reading_um    their distance then
-    doubted       numbers (from 1) of pairs that lost their weight, as images and neighbours contradict them; of own ones
+    doubted       numbers (from 1) of own pairs that lost their weight, as images and neighbours contradict them
     doubted_um    their distance
     """
 
@@ -203,8 +204,8 @@ def judge(outcome: Outcome) -> Verdict:
     _risk(o, bad, look)
     if o.confidence < LOW_CONFIDENCE:
         look.append(
-            f"The start (affine) is uncertain: confidence {o.confidence:.2f} of 1 (at least {LOW_CONFIDENCE} is needed); "
-            "check the overlay after the affine."
+            f"The start (affine) is uncertain: confidence {o.confidence:.2f} of 1, below {LOW_CONFIDENCE}; check the "
+            "overlay after the affine."
         )
     if o.inverse_error > LARGEST_INVERSE_ERROR:
         look.append(
@@ -219,9 +220,11 @@ def judge(outcome: Outcome) -> Verdict:
 def _agreement(a: Agreement, bad: list[str], look: list[str]) -> None:
     name, overall = a.overall
     after = a.local[2], overall[2]
-    if not any(map(math.isfinite, after)):
-        look.append("The similarity after registration could not be measured: the images may not overlap.")
-        return
+    if not all(map(math.isfinite, after)):
+        look.append(
+            "The similarity after registration could not be measured: the images overlap too little, or show too "
+            "little structure there."
+        )
     for since, words, where, grave in (
         ("before", "before registration", 0, bad),
         ("affine", "after the affine", 1, look),
@@ -234,7 +237,7 @@ def _agreement(a: Agreement, bad: list[str], look: list[str]) -> None:
             ]
             (grave if all(fell) else look).append(f"The images agree less than {words} ({', '.join(steps)}).")
             break
-    if a.local[2] < LOW_LOCAL or (a.signed and overall[2] < LOW_NCC):
+    if a.local[2] < (LOW_LOCAL if a.signed else LOW_SIZE) or (a.signed and overall[2] < LOW_NCC):
         figures = f"local correlation {_value(a.local[2])}" + (f", NCC {_value(overall[2])}" if a.signed else "")
         look.append(
             f"The images agree little after registration ({figures}): they do not match, or differ in kind or are "
@@ -273,7 +276,8 @@ def _landmarks(p: PairsOutcome, bad: list[str], look: list[str]) -> None:
         bad.append(f"The error at {whose} grew from {p.before:.3g} to {p.after:.3g} um (median).")
     elif p.after > LARGE_TRE * p.voxel:
         look.append(
-            f"The {whose} are {p.after:.3g} um from the map (median), {p.after / p.voxel:.1f} voxels of the finest level."
+            f"The {whose} are {p.after:.3g} um from the map (median): {p.after / p.voxel:.1f} voxels of the finest "
+            "level."
         )
 
 
