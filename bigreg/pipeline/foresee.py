@@ -67,7 +67,7 @@ TILE_ARRAYS = 12
 """And of a block of tiles with its halo, while these are compared."""
 INTENSITY_ARRAYS = 7
 """float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
-VIEW_ARRAYS = 24
+VIEW_ARRAYS = 16
 """float32 arrays of the size of what is compared by one task (measured)."""
 REPORT_FILES = 20
 
@@ -380,14 +380,15 @@ class _Foreseen:
         factors, one = likeness.display_levels(self), (1, 1, 1)
         found = {which: self._source(which, factors[which]) for which in IMAGES}
         voxels = float(found["fixed"][0].voxels)
+        slab = voxels * min(1.0, likeness.SLAB / found["fixed"][0].shape[0])
         states = len(likeness.STATES)
         source, reads = [], [Amount.same(12 * voxels, one)]
         for which, times in zip(IMAGES, (1, states), strict=True):
             grid, _, itemsize, own = found[which]
             (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, one))
         self._stage(
-            likeness.STAGE, "similarity", one, (("warp", Amount.same(states * MILLION * voxels, one)),),
-            reads=tuple(reads), source=tuple(source), memory=voxels * 4 * VIEW_ARRAYS,
+            likeness.STAGE, "similarity", one, (("likeness", Amount.same(MILLION * voxels, one)),),
+            reads=tuple(reads), source=tuple(source), memory=4 * (voxels * VIEW_ARRAYS + slab * SAMPLE_ARRAYS),
         )  # fmt: skip
 
     def _confidence(self) -> None:

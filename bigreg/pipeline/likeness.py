@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from .. import storage
 from ..geometry import Grid, Shape
-from ..quality.metrics import JointHistogram, local_correlation, ncc
+from ..quality.metrics import CorrelationSummary, JointHistogram, local_correlation
 from ..quality.verdict import Agreement
 from ..transforms.positions import Positions
 from . import confidence
@@ -36,7 +36,7 @@ RADIUS = 4
 TILE = 8
 """Voxels along an axis of a tile, over which the noise of a mean is estimated."""
 SLAB = 32
-"""Planes that are compared at once."""
+"""Planes that are resampled or compared at once; a multiple of TILE."""
 LEAST_SHARE = 0.5
 """Of the voxels known after registration, that must be known before it too; else before is not measured."""
 
@@ -72,34 +72,45 @@ class Views:
 def views(context: Context, *, seen: bool = False) -> Views:
     """The images at display_levels; 0 where moving does not reach. `seen`: as engines compare them, else as stored."""
     factors = display_levels(context)
-    open_image = context.seen if seen else context.image
-    fixed, moving = (open_image(which, factors[which]) for which in IMAGES)
-    here, frames = Positions.of_grid(fixed.grid), context.frames
+    fixed, moving = ((context.seen if seen else context.image)(which, factors[which]) for which in IMAGES)
+    grid, frames = fixed.grid, context.frames
+    tissue = {which: context.mask(which) for which in IMAGES}
 
     def value(which: str, values: torch.Tensor) -> torch.Tensor:
         return context.compared(which, values) if seen else values
 
-    tissue = {which: context.mask(which) for which in IMAGES}
-    own = torch.ones(fixed.grid.shape, dtype=torch.bool) if tissue["fixed"] is None else tissue["fixed"].at(here)
-    images, inside, counts = {}, {}, {}
-    places = {
-        "before": lambda: here.through(frames.canonical),
-        "affine": lambda: here.through(frames.affine),
-        "after": lambda: follow(context, here, "fixed_to_moving"),
-    }
-    for state, place in places.items():
-        there = place()
-        reached = there.inside(frames.moving)
-        known = reached & own
-        if tissue["moving"] is not None:
-            known = known & tissue["moving"].at(there)
-        if bool(reached.any()):
-            values = value("moving", there.sample(moving.read, moving.grid)[0]) * reached
-        else:
-            values = torch.zeros(fixed.grid.shape)
-        images[state], inside[state], counts[state] = values.numpy(), reached.numpy(), known.numpy()
-    target = torch.as_tensor(fixed.read((0, 0, 0), fixed.grid.shape).astype(np.float32))
-    return Views(fixed.grid, value("fixed", target).numpy(), images, inside, counts)
+    target = np.empty(grid.shape, np.float32)
+    images = {state: np.zeros(grid.shape, np.float32) for state in STATES}
+    inside = {state: np.zeros(grid.shape, bool) for state in STATES}
+    counts = {state: np.zeros(grid.shape, bool) for state in STATES}
+    for part in slabs(grid.shape):
+        low, high = (part.start, 0, 0), (part.stop, *grid.shape[1:])
+        here = Positions.of_grid(grid.cropped(low, high))
+        target[part] = value("fixed", torch.as_tensor(fixed.read(low, high).astype(np.float32))).numpy()
+        own = None if tissue["fixed"] is None else tissue["fixed"].at(here)
+        places = {
+            "before": here.through(frames.canonical),
+            "affine": here.through(frames.affine),
+            "after": follow(context, here, "fixed_to_moving"),
+        }
+        for state, there in places.items():
+            known = there.inside(frames.moving)
+            inside[state][part] = known.numpy()
+            if not bool(known.any()):
+                continue
+            found = value("moving", there.sample(moving.read, moving.grid)[0])
+            images[state][part] = torch.where(known, found, 0).numpy()
+            if own is not None:
+                known = known & own
+            if tissue["moving"] is not None:
+                known = known & tissue["moving"].at(there)
+            counts[state][part] = known.numpy()
+    return Views(grid, target, images, inside, counts)
+
+
+def slabs(shape: Shape) -> list[slice]:
+    """Planes that are worked on at once: whole tiles."""
+    return [slice(start, min(start + SLAB, shape[0])) for start in range(0, shape[0], SLAB)]
 
 
 def agreement_of(shown: Views, *, signed: bool) -> Agreement:
@@ -112,37 +123,37 @@ def agreement_of(shown: Views, *, signed: bool) -> Agreement:
     if not known.any():
         return Agreement(signed=signed)
     fixed = smoothed(shown.fixed, known)
+    texture = 0.25 * float(fixed[known].std())
     nan = float("nan")
     found: dict[str, dict[str, float]] = {name: dict.fromkeys(STATES, nan) for name in ("ncc", "local", "mi")}
     tiles: dict[str, np.ndarray] = {}
     weight = np.zeros(0)
     for state in states:
         moving = smoothed(shown.moving[state], known)
-        found["ncc"][state] = float(ncc(fixed, moving, known))
-        joint = JointHistogram.of(np.zeros(int(known.sum()), np.int64), fixed[known], moving[known])
-        found["mi"][state] = float(joint.information[0])
-        local = _local(fixed, moving, known)
-        textured = np.isfinite(local)
-        if textured.any():
-            local = np.where(textured, local if signed else np.abs(local), 0.0)
-            found["local"][state] = float(local.sum() / textured.sum())
-            weight = tile_sums(textured.astype(float))
-            tiles[state] = tile_sums(local)
+        whole, joint, sums, numbers = CorrelationSummary(), JointHistogram(), [], []
+        for part in slabs(fixed.shape):
+            a, b = fixed[part][known[part]], moving[part][known[part]]
+            whole += CorrelationSummary.of(a, b)
+            joint += JointHistogram.of(np.zeros(a.shape, np.int64), a, b)
+            local = _local(fixed, moving, known, part, texture)
+            textured = np.isfinite(local)
+            sums.append(tile_sums(np.where(textured, local if signed else np.abs(local), 0.0)))
+            numbers.append(tile_sums(textured.astype(float)))
+        found["ncc"][state], found["mi"][state] = float(whole.ncc), float(joint.information[0])
+        weight, tiles[state] = np.concatenate(numbers), np.concatenate(sums)
+        if weight.any():
+            found["local"][state] = float(tiles[state].sum() / weight.sum())
     noise = [error_of_mean(tiles["after"] - tiles[s], weight) if s in tiles else nan for s in STATES[:2]]
     return Agreement(
         **{name: tuple(values.values()) for name, values in found.items()}, noise=tuple(noise), signed=signed
     )
 
 
-def _local(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`local_correlation`, a few planes at a time."""
-    texture, out = 0.25 * float(fixed[known].std()), np.empty(fixed.shape)
-    for start in range(0, len(fixed), SLAB):
-        low, stop = max(start - RADIUS, 0), min(start + SLAB, len(fixed))
-        part = slice(low, stop + RADIUS)
-        found = local_correlation(fixed[part], moving[part], known[part], RADIUS, texture)
-        out[start:stop] = found[start - low : stop - low]
-    return out
+def _local(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray, part: slice, texture: float) -> np.ndarray:
+    """`local_correlation` of some planes."""
+    around = slice(max(part.start - RADIUS, 0), part.stop + RADIUS)
+    values = local_correlation(fixed[around], moving[around], known[around], RADIUS, texture)
+    return values[part.start - around.start : part.stop - around.start]
 
 
 def smoothed(image: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -184,6 +184,7 @@ class InspectPanel(Panel):
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"
         self.text.setText(f"{model.state}{after}")
         self.verdict.setText(verdict_text(model.verdict))
+        self.verdict.setToolTip(self.verdict.text())  # where the panel is too low for all of it
         self.verdict.setVisible(model.verdict is not None)
         extent = np.multiply(model.fixed[0].grid.shape, model.fixed[0].grid.spacing)
         for box, value in ((self.tile, round(float(extent.max()) / 16, 1)), (self.longer, self._usual_length(extent))):

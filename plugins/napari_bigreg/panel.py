@@ -33,7 +33,7 @@ def verdict_text(verdict: Any | None) -> str:
         return ""
     mark = f'<span style="color:{VERDICT[verdict.level]}">■</span> <b>{escape(verdict.headline)}</b>'
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
-    figures = f"<br>{escape(verdict.similarity)}" if verdict.similarity else ""
+    figures = f"<br>before → affine → all: {escape(verdict.similarity)}" if verdict.similarity else ""
     return f"{mark}{figures}<ul style='margin-left:-20px'>{reasons}</ul>" if reasons else mark + figures
 
 

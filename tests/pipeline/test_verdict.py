@@ -79,7 +79,7 @@ def test_aligned_already_and_noisy_is_not_bad(run_of, small):
 def test_a_tiny_volume_is_not_bad(run_of, small, edge):
     cut = (slice(8, 8 + edge) if edge == 8 else slice(4, 20), slice(12, 12 + edge), slice(12, 12 + edge))
     image = small.fixed[cut]
-    assert run_of(image, image, "ladder.coarsest=0").verdict.level != "bad"
+    assert run_of(image, image).verdict.level != "bad"
 
 
 def test_noise_against_noise_is_not_good(of_noise):
