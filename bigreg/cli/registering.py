@@ -55,6 +55,7 @@ def demo(
     with Display(out) as display:
         result = run_demo(str(out_dir), progress=display)
     out.print(pairs(result.rows), soft_wrap=True)
+    show_verdict(result.run.verdict)
     if not result.ok:
         err.print("the demo ended worse than it should; please report it with the figures above", style="red")
         raise typer.Exit(1)

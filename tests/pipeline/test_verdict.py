@@ -154,6 +154,20 @@ def pairs(pair):
     return pair.cells_fixed[inside][:40], pair.cells_moving[inside][:40]
 
 
+def written(folder, fixed, moving) -> str:
+    names = [f"{which}_{axis}" for which in ("fixed", "moving") for axis in "zyx"]
+    rows, path = np.concatenate([fixed, moving], axis=1), folder / "pairs.csv"
+    np.savetxt(path, rows, delimiter=",", header=",".join(names), comments="")
+    return str(path)
+
+
+def test_exchanged_pairs_that_steer_a_run_are_named(run_of, pair, pairs, tmp_path):
+    fixed, moving = pairs
+    run = run_of(pair.fixed, pair.moving, f"landmarks.path={written(tmp_path, moving[:12], fixed[:12])}")
+    told = [reason for reason in run.verdict.reasons if "that steer the run contradict the images" in reason]
+    assert len(told) == 1 and "with fixed and moving exchanged" in told[0] and run.verdict.level == "look"
+
+
 READINGS = {
     "right": (lambda f, m: (f, m), None),
     "exchanged": (lambda f, m: (m, f), "with fixed and moving exchanged"),
@@ -165,10 +179,7 @@ READINGS = {
 @pytest.mark.parametrize("reading", READINGS)
 def test_pairs_that_contradict_the_images_are_named_with_how_far(registered, pairs, reading, tmp_path):
     change, named = READINGS[reading]
-    rows = np.concatenate(change(*pairs), axis=1)
-    names = [f"{which}_{axis}" for which in ("fixed", "moving") for axis in "zyx"]
-    np.savetxt(tmp_path / "pairs.csv", rows, delimiter=",", header=",".join(names), comments="")
-    arguments = ["--landmarks", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "out")]
+    arguments = ["--landmarks", written(tmp_path, *change(*pairs)), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, ["evaluate", registered.run.url, *arguments])
     assert done.exit_code == 0, done.output
     told = [line for line in done.output.splitlines() if "contradict the images" in line]
