@@ -21,7 +21,7 @@ LARGEST_INVERSE_ERROR = 0.1
 """Voxel, at the 99.9th percentile: what the methods promise."""
 LOW_CONFIDENCE = 0.5
 """Of the start: one below it cannot be called good."""
-LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.5, 0.6
+LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.5, 0.7
 """Agreement after registration that is usual only where the images do not match: of the whole, in windows, and in
 windows where only its size is looked at, which a map that bends to noise raises too."""
 FITTING_LOCAL = 0.6
