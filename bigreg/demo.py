@@ -63,9 +63,12 @@ def run_demo(
     rows = [
         ("images", f"{shape} voxels of {' x '.join(f'{s:g}' for s in pair.spacing)} um, made by a formula"),
         ("patches", f"{int(figures['blocks', 'done'])}, on all levels"),
-        ("error as the images lie", f"{before.mean:.1f} um on average"),
+        ("error before registration", f"{before.mean:.1f} um on average"),
         ("error after the affine", f"{affine.mean:.1f} um"),
-        ("error after all", f"{after.mean:.2f} um ({after.mean / voxel:.2f} voxel); 99.9 % under {after.p99_9:.2f} um"),
+        (
+            "error after registration",
+            f"{after.mean:.2f} um ({after.mean / voxel:.2f} voxel); 99.9 % under {after.p99_9:.2f} um",
+        ),
         ("folds", f"{folds} in both maps, every block face included"),
         ("there and back", f"within {inverse:.3f} voxel for 99.9 % of the volume"),
         ("time", f"{seconds:.0f} s"),

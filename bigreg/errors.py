@@ -76,3 +76,9 @@ class DivergedError(BigregError):
     """The loss of a training is no number any more; the message says since when."""
 
     exit_status = 10
+
+
+class VerdictError(BigregError):
+    """The run is finished, but its verdict is one on which `--fail-on` was to fail; the result is kept."""
+
+    exit_status = 11

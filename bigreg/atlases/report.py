@@ -47,6 +47,7 @@ def write_atlas_report(folder: str, run: Run, result: AtlasResult, atlas: Atlas,
     text = environment.from_string(page).render(
         title=f"{brain.rstrip('/').rsplit('/', 1)[-1]} in {atlas.name}",
         style=re.search(r"<style>(.*?)</style>", base, re.S).group(1),
+        verdict=run.verdict,
         sections=sections,
         rows=largest(result.regions, {row["id"]: row for row in result.cells} if cells else {}),
         cells=cells,

@@ -33,7 +33,7 @@ app = typer.Typer(
     help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
     epilog="Exit status: 0 all was done, 2 wrong usage, 3 input or a doubtful start, 4 configuration, 5 output, "
     "6 corrupt data, 7 machine too small, 8 blocks failed, 9 scheduler gone, 10 training diverged, "
-    "130 stopped by Ctrl-C, 1 anything else.",
+    "11 verdict as named by --fail-on, 130 stopped by Ctrl-C, 1 anything else.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,6 +55,12 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def show_verdict(verdict: Any) -> None:
+    """The verdict on a run as plain lines."""
+    for line in verdict.lines:
+        out.print(line, soft_wrap=True)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, out
+from .app import app, out, show_verdict
 from .options import (
     ClusterName,
     ConfigFile,
@@ -94,3 +94,4 @@ def atlas(
             columns=None if columns is None else columns.split(","),
         )  # fmt: skip
     out.print(pairs(made.summary()), soft_wrap=True)
+    show_verdict(made.run.verdict)

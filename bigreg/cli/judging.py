@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import app, out
+from .app import app, out, show_verdict
 from .options import RunStore
 
 
@@ -42,6 +42,8 @@ def evaluate(
     rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in found.figures]
     where = opened.store.path("evaluation") if target is None else str(target)
     out.print(pairs([*rows, ("written to", where)]), soft_wrap=True)
+    if opened.store.attributes["state"] == "finished":
+        show_verdict(opened.judged(found))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,22 @@ AcceptFailed = Annotated[
 AcceptStart = Annotated[
     int | None,
     typer.Option("--accept-start", metavar="N", min=1, help="Go on from start N of those that were told as doubtful."),
+]
+
+
+class Level(StrEnum):
+    """Verdicts on which a command can fail."""
+
+    LOOK = "look"
+    BAD = "bad"
+
+
+FailOn = Annotated[
+    Level | None,
+    typer.Option(
+        "--fail-on",
+        help="End with exit status 11 where the verdict is bad (Not usable), or look (Check before use) or bad.",
+    ),
 ]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
 

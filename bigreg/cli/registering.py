@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, err, out
+from .app import app, err, out, show_verdict
 from .options import (
     AcceptFailed,
     AcceptStart,
     ClusterName,
     ConfigFile,
     Dataset,
+    FailOn,
     Fixed,
     FixedChannel,
     FixedDataset,
@@ -55,6 +56,7 @@ def demo(
     with Display(out) as display:
         result = run_demo(str(out_dir), progress=display)
     out.print(pairs(result.rows), soft_wrap=True)
+    show_verdict(result.run.verdict)
     if not result.ok:
         err.print("the demo ended worse than it should; please report it with the figures above", style="red")
         raise typer.Exit(1)
@@ -208,7 +210,7 @@ def register(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None,
+    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
     allow_mirror: Annotated[
         bool, typer.Option("--allow-mirror", help="The images may be mirror images of each other.")
     ] = False,
@@ -237,22 +239,27 @@ def register(
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start
         )
-    _show_summary(done)
+    _show_summary(done, fail_on)
 
 
-def _show_summary(run: Any) -> None:
+def _show_summary(run: Any, fail_on: str | None) -> None:
+    """The figures, then the verdict as the last lines. Raises VerdictError where the verdict is one to fail on."""
     from ..display import figure, pairs
 
     rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
     place = run.store.path("report", "index.html")
     told = place if run.config.output.report else f"not written (output.report: false); `bigreg report {run.url}`"
     out.print(pairs([*rows, ("report", told)]), soft_wrap=True)
+    verdict = run.verdict
+    show_verdict(verdict)
+    if fail_on is not None:
+        verdict.require(fail_on)
 
 
 @app.command()
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
-    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None,
+    accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
 ) -> None:  # fmt: skip
     """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from ..display import Display
@@ -263,7 +270,7 @@ def resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
             accept_start=accept_start,
         )  # fmt: skip
-    _show_summary(done)
+    _show_summary(done, fail_on)
 
 
 @app.command()
@@ -279,27 +286,36 @@ def stop(run: RunStore) -> None:
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="State, stages, blocks and verdict as JSON; with --watch once it has ended.")
+    ] = False,
 ) -> None:
-    """Show how far a run is, from any terminal that sees its files."""
+    """Show how far a run is, from any terminal that sees its files, and its verdict once it is finished."""
     import time
 
     from rich.live import Live
 
     from ..display import status_table
-    from ..pipeline.run import open_run
+    from ..pipeline.status import status_of
+    from ..pipeline.store import RunStore
 
-    opened = open_run(run)
-    state = opened.status()
-    with Live(console=out, transient=True) as live:
+    opened = RunStore(run)
+    state = status_of(opened)
+    with Live(console=err if as_json else out, transient=True) as live:
         while watch and state.state in ("planned", "running"):
             live.update(status_table(state))
             time.sleep(1.0)
-            state = opened.status()
+            state = status_of(opened)
+    if as_json:
+        out.print(json.dumps({"run": run, **state.to_json()}, indent=1), soft_wrap=True)
+        return
     out.print(status_table(state))
     for number, line in enumerate(state.start):
         out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)
     for error in state.errors:
         err.print(error, style="red", soft_wrap=True)
+    if state.verdict is not None:
+        show_verdict(state.verdict)
 
 
 @app.command()
@@ -329,7 +345,10 @@ def view(
 
 @app.command()
 def report(run: RunStore) -> None:
-    """Write the report of a run anew and say where it is."""
+    """Write the report of a run anew; say where it is, and the verdict."""
     from ..pipeline.run import open_run
 
-    out.print(open_run(run).report(), soft_wrap=True)
+    opened = open_run(run)
+    out.print(opened.report(), soft_wrap=True)
+    if opened.store.attributes["state"] == "finished":
+        show_verdict(opened.verdict)

@@ -188,7 +188,8 @@ class _Followed:
     def candidate(self, judge: Judge) -> Candidate:
         s = judge(self.start.name, self.matrix)
         return Candidate(
-            s.name, s.matrix, float(s.correlation), float(s.local), float(s.overlap), self.similarity, s.score, s.mirrored
+            s.name, s.matrix, float(s.correlation), float(s.local), float(s.overlap), self.similarity, s.score,
+            s.mirrored,
         )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ FEW = 2  # steps of the engine at the finest level of the small registration
 REPEATS = 3  # the best of which counts: the others met something else that ran
 LEAST = 0.3  # of a block's time is its computing, whatever decoding is thought to take of it
 EMPTY = (5, 6, 7)  # blocks of a stage that does nothing
-KINDS = ("stitch", "compose", "field", "check", "warp", "downsample", "affine", "report")
+KINDS = ("stitch", "compose", "field", "check", "warp", "likeness", "downsample", "affine", "report")
 
 
 def calibrate(

@@ -46,7 +46,7 @@ BOX = 96  # voxels along an axis of what is measured at once
 MARGIN = 4  # voxels around it: the largest radius of a window
 TEXTURE_SD = 0.02  # of images scaled to 0 .. 1; windows with less are flat
 STATES = ("before", "affine", "after")
-TITLES = {"before": "as the images lie", "affine": "after the affine", "after": "after the deformation"}
+TITLES = {"before": "before registration", "affine": "after the affine", "after": "after the deformation"}
 
 Row = tuple[str, str, float, str, str]
 Table = list[dict[str, Any]]
@@ -129,6 +129,10 @@ def _images(context: Context, annotation: Volume | None) -> tuple[dict[str, Regi
         there = follow(context, here, "fixed_to_moving")
         places = {"before": here.through(frames.before), "affine": here.through(frames.affine), "after": there}
         seen = {k: p.inside(moving.grid) for k, p in places.items()}
+        for which in IMAGES:
+            if (tissue := context.mask(which)) is not None:
+                for state, place in places.items():
+                    seen[state] = seen[state] & tissue.at(here if which == "fixed" else place)
         seen["affine"] = seen["after"] = seen["affine"] & seen["after"]  # one set of voxels, to be compared
         region = None if annotation is None else labels_at(here, annotation)[inner]
         f = context.scaled("fixed", torch.as_tensor(fixed.read(low, high).astype(np.float32)))
@@ -165,10 +169,8 @@ def _images(context: Context, annotation: Volume | None) -> tuple[dict[str, Regi
         if f"whole {state}" not in sums:
             continue
         part, joint, title = sums[f"whole {state}"], sums[f"whole {state} joint"], TITLES[state]
-        where = "whole overlap" if state != "before" else "overlap as the images lie"
-        if state == "before":
-            rows.append(("evaluation", f"NCC {title}", float(part.correlation()[0]), "", where))
-        else:
+        where = "whole overlap" if state != "before" else "overlap before registration"
+        if state != "before":
             rows.append(("evaluation", f"LNCC {title}", float(part.mean("local", "local_n")[0]), "", "9^3 windows"))
             rows.append(("evaluation", f"SSIM {title}", float(part.mean("ssim", "ssim_n")[0]), "", "7^3 windows"))
         rows.append(("evaluation", f"mutual information {title}", float(joint.information[0]), "nat", where))

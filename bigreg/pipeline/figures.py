@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .. import storage
-from ..quality.metrics import CorrelationSummary, ErrorHistogram, JacobianSummary
+from ..quality.metrics import ErrorHistogram, JacobianSummary
+from . import likeness
 from .context import Context
 from .fields import DIRECTIONS
 from .store import Status
-from .warp import MEASURES
 
 Row = tuple[str, str, float, str, str]
 
@@ -39,27 +39,29 @@ def inverse_errors(context: Context) -> ErrorHistogram:
     return total
 
 
-def correlation(context: Context, when: str) -> tuple[float, float]:
-    """(NCC, mean local correlation) of the images in their overlap, `affine` or `after` everything."""
-    metrics = _metrics(context, "stages/warped")
-    total = CorrelationSummary()
-    for values in zip(*(metrics[f"{name}_{when}"] for name in MEASURES), strict=True):
-        if values[0] > 0:
-            total = total + CorrelationSummary(int(values[0]), *values[1:])
-    count = np.nansum(metrics[f"local_count_{when}"])
-    return total.ncc, float(np.nansum(metrics[f"local_sum_{when}"]) / count) if count else float("nan")
+def similarity(context: Context) -> list[Row]:
+    """Before registration, after the affine, after the deformation: over the whole, and in windows."""
+    found = likeness.read(context)
+    spacing = " x ".join(f"{s:.4g}" for s in likeness.display_grid(context).spacing)
+    note = f"same voxels before and after, of {spacing} um, smoothed"
+    sign = "" if found.signed else ", of its size"
+    rows: list[Row] = []
+    for name, values, more in (
+        ("NCC", found.ncc, ""),
+        ("local correlation", found.local, f"; 9^3 windows with structure{sign}"),
+        ("mutual information", found.mi, ""),
+    ):
+        unit = "nat" if name == "mutual information" else ""
+        rows += [("similarity", f"{name} {t}", v, unit, note + more) for t, v in zip(TITLES, values, strict=True)]
+    return rows
+
+
+TITLES = ("before registration", "after the affine", "after the deformation")
 
 
 def figures(context: Context) -> list[Row]:
     """(group, name, value, unit, note); similarity, regularity, inverse, effort."""
-    rows: list[Row] = []
-    where = "full resolution" if context.config.output.warped else "finest level"
-    for when, title in (("affine", "after the affine"), ("after", "after the deformation")):
-        ncc, local = correlation(context, when)
-        rows.append(("similarity", f"NCC {title}", ncc, "", f"whole overlap, {where}"))
-        rows.append(
-            ("similarity", f"local correlation {title}", local, "", "9^3 windows, where the fixed image is bright")
-        )
+    rows = similarity(context)
     inside = _metrics(context, "stages/warped")["inside"]
     rows.append(
         ("similarity", "overlap", float(np.nanmean(inside)) * 100, "%", "of the fixed image lies in the moving one")

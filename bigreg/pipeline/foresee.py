@@ -25,6 +25,7 @@ from . import (
     fields,
     given,
     images,
+    likeness,
     masks,
     preprocess,
     spline,
@@ -70,6 +71,8 @@ INTENSITY_ARRAYS = 7
 """float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
 START_FILES = 3
 """The picture of the best starts, their list, and the group around them."""
+VIEW_ARRAYS = 16
+"""float32 arrays of the size of what is compared by one task (measured)."""
 REPORT_FILES = 20
 
 
@@ -116,6 +119,7 @@ class _Foreseen:
             self._field(direction)
         self.phase += 1
         self._check()
+        self._likeness()
         if self.config.output.confidence:
             self._confidence()
         self._warped()
@@ -423,6 +427,21 @@ class _Foreseen:
             memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
         )  # fmt: skip
         self.arrays.append(Stored("check/*", (bins,), (bins,), 8, arrays=len(blocks)))
+
+    def _likeness(self) -> None:
+        factors, one = likeness.display_levels(self), (1, 1, 1)
+        found = {which: self._source(which, factors[which]) for which in IMAGES}
+        voxels = float(found["fixed"][0].voxels)
+        slab = voxels * min(1.0, likeness.SLAB / found["fixed"][0].shape[0])
+        states = len(likeness.STATES)
+        source, reads = [], [Amount.same(12 * voxels, one)]
+        for which, times in zip(IMAGES, (1, states), strict=True):
+            grid, _, itemsize, own = found[which]
+            (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, one))
+        self._stage(
+            likeness.STAGE, "similarity", one, (("likeness", Amount.same(MILLION * voxels, one)),),
+            reads=tuple(reads), source=tuple(source), memory=4 * (voxels * VIEW_ARRAYS + slab * SAMPLE_ARRAYS),
+        )  # fmt: skip
 
     def _confidence(self) -> None:
         finest = np.asarray(self.levels[0].spacing)

@@ -33,6 +33,7 @@ class Rates:
         field       samples of a field of one direction
         check       samples of the round trip
         warp        voxels of the warped image, with its figures
+        likeness    voxels on which the images are compared before, after the affine and after all
         downsample  voxels that block means are taken of
         stripes, histograms  voxels that the corrections of an image's intensities are estimated from
         affine      voxels of both small images
@@ -53,6 +54,7 @@ class Rates:
     field: float = 0.5
     check: float = 0.25
     warp: float = 0.5
+    likeness: float = 3.0
     downsample: float = 0.02
     stripes: float = 0.25
     histograms: float = 0.025

@@ -3,55 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import yaml
 
 from .. import storage
 from ..geometry import Grid, Shape
 from ..quality.evaluation import Evaluation, read_evaluation
 from ..quality.figures import overlay, stretched
-from ..quality.metrics import RegistrationError, central_jacobian, ncc
+from ..quality.metrics import central_jacobian
 from ..quality.report import Figure, Picture, ReportData, Section, Table, write_report
-from ..quality.verdict import Outcome
 from ..transforms.positions import Positions
 from . import confidence, starts
 from .context import IMAGES, Context, field_reader
-from .fields import field_grids, follow
+from .fields import field_grids
 from .figures import figures
-from .ladder import pooling
+from .likeness import display_levels, views
 from .store import EVALUATION, Status
+from .verdict import outcome_of
 
-DISPLAY_VOXELS = 6_000_000
-"""Of each volume that the page is made of: it is one task, whatever the size of the run."""
 BLOCK_METRICS = ("similarity_before", "similarity_after", "seconds")
-
-
-def display_levels(context: Context) -> dict[str, Shape]:
-    """Which block means of each image are shown: the finest level of at most DISPLAY_VOXELS."""
-    for index in sorted(context.levels):
-        factors = {w: pooling(context.frames, w, np.asarray(context.levels[index].spacing)) for w in IMAGES}
-        if context.frames.fixed.downsampled(factors["fixed"]).voxels <= DISPLAY_VOXELS:
-            return factors
-    return factors
 
 
 def collect(context: Context) -> ReportData:
     """Everything the page shows."""
-    factors = display_levels(context)
-    fixed, moving = (context.image(w, factors[w]) for w in IMAGES)
-    grid = fixed.grid
+    shown = views(context)
+    grid, inside = shown.grid, shown.inside["after"]
     here = Positions.of_grid(grid)
-    frames = context.frames
-
-    def moved(there: Positions) -> tuple[np.ndarray, np.ndarray]:
-        inside = there.inside(frames.moving)
-        values = there.sample(moving.read, moving.grid)[0] if bool(inside.any()) else torch.zeros(grid.shape)
-        return (values * inside).numpy(), inside.numpy()
-
-    target = fixed.read((0, 0, 0), grid.shape).astype(np.float32)
-    before, inside_before = moved(here.through(frames.before))
-    affine, _ = moved(here.through(frames.affine))
-    warped, inside = moved(follow(context, here, "fixed_to_moving"))
     field = context.array("transforms", "fixed_to_moving", "0")
     displacement = here.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).numpy()
 
@@ -60,39 +36,20 @@ def collect(context: Context) -> ReportData:
     if evaluation is not None:
         own = {(group, name) for group, name, *_ in rows}
         rows += [row for row in evaluation.figures if row[:2] not in own]
-    value = {(group, name): v for group, name, v, _, _ in rows}
-    known = context.attributes.get("evaluation", {})
-    errors = {f"error_{k}": RegistrationError(**known[k]) for k in ("before", "affine", "after") if k in known}
-    samples = sum(float(np.prod(field_grids(context, d)[0].shape)) for d in ("fixed_to_moving", "moving_to_fixed"))
-    outcome = Outcome(
-        ncc_before=ncc(target, before, inside_before),
-        ncc_affine=value["similarity", "NCC after the affine"],
-        ncc_after=value["similarity", "NCC after the deformation"],
-        folds=int(value["regularity", "folds, fixed_to_moving"] + value["regularity", "folds, moving_to_fixed"]),
-        samples=int(samples),
-        inverse_error=value["inverse error", "99.9th percentile"],
-        blocks=int(sum(value["blocks", k] for k in ("done", "blank", "failed"))),
-        blocks_failed=int(value["blocks", "failed"]),
-        seconds=value["effort", "all stages"],
-        off=value.get(("confidence", "places with structure that are off"), float("nan")) / 100,
-        risk_calibrated=confidence.same_contrast(context),
-        **errors,
-    )
     # A map of few blocks says less than the table does.
     mapped = [k for k, level in sorted(context.levels.items(), reverse=True) if k == 0 or len(level.blocks) >= 8]
-    found = storage.read_attributes(context.store.path("affine"))["bigreg"]
     identities = context.attributes["identities"]
     return ReportData(
         title=f"{_name(identities['moving'])} on {_name(identities['fixed'])}",
         spacing_um=grid.spacing,
-        fixed=target,
-        moving_before=before,
-        moving_affine=affine,
-        warped=warped,
+        fixed=shown.fixed,
+        moving_before=shown.moving["before"],
+        moving_affine=shown.moving["affine"],
+        warped=shown.moving["after"],
         displacement=displacement,
         jacobian=np.asarray(central_jacobian(displacement, grid.spacing)),
         inside=inside,
-        outcome=outcome,
+        outcome=outcome_of(context),
         figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
         blocks={f"level {index}": _blocks(context, index) for index in mapped},
         risk=shown_risk(context, grid),
@@ -104,9 +61,12 @@ def collect(context: Context) -> ReportData:
             f"{' x '.join(f'{s:g}' for s in identities[w]['spacing'])} um, {identities[w]['dtype']}"
             for w in IMAGES
         ],
-        warnings=list(found.get("details", {}).get("warnings", [])),
         more=[_start(context)]
-        + [_corrected(context, w, factors[w]) for w in IMAGES if getattr(context.config.preprocess, w).any],
+        + [
+            _corrected(context, w, display_levels(context)[w])
+            for w in IMAGES
+            if getattr(context.config.preprocess, w).any
+        ],
     )
 
 

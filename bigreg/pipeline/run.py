@@ -17,12 +17,13 @@ from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
 from ..quality.evaluation import Evaluation
+from ..quality.verdict import Verdict
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import starts, steering
+from . import starts, steering, verdict
 from .beginning import beginning
 from .context import IMAGES, Context
 from .damage import forget
@@ -38,7 +39,7 @@ from .preprocess import level_of
 from .stages import Stages
 from .start import provisional
 from .starts import StartCandidate
-from .status import RunStatus, status_of
+from .status import RunStatus, status_of, stored_verdict
 from .stopping import forget_request, request_stop
 from .store import EVALUATION, RunStore, require_fields
 from .streaming import Listener
@@ -279,6 +280,7 @@ class Run(Viewed, Transform):
                 driver = Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed)
                 with driver.stopping_on_ctrl_c():
                     self._repaired(driver, accept_start)
+            verdict.keep(self._context())
         except BaseException:
             try:
                 self.store.update(state="incomplete", updated=time.time())
@@ -316,6 +318,22 @@ class Run(Viewed, Transform):
         What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
         """
         return request_stop(self.url)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the registration worked: level ("good", "look", "bad"), headline, reasons, similarity.
+
+        It is kept in the run when it finishes, and anew by `evaluate` and `report`: landmarks count once they are
+        measured. Raises InputError where the run is not finished.
+        """
+        if self.store.attributes["state"] != "finished":
+            raise InputError(f"'{self.url}' is not finished, so it has no verdict yet; `bigreg resume` it first")
+        return stored_verdict(self.store) or self.judged()
+
+    def judged(self, evaluation: Evaluation | None = None) -> Verdict:
+        """The verdict by another evaluation than the one that the run keeps, such as one that was written elsewhere."""
+        require_fields(self.store)
+        return verdict.judged(self._context(), evaluation)
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""
@@ -367,7 +385,10 @@ class Run(Viewed, Transform):
         from . import report
 
         require_fields(self.store)
-        return report.write_report_of(self._context())
+        written = report.write_report_of(self._context())
+        if self.store.attributes["state"] == "finished":
+            verdict.keep(self._context())
+        return written
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         forth = checked(direction) == "fixed_to_moving"

@@ -23,6 +23,7 @@ from . import (
     fields,
     given,
     images,
+    likeness,
     preprocess,
     spline,
     start,
@@ -296,8 +297,9 @@ class Stages:
         """The fields' coarser levels, the round trip and the warped image: all need the fields and no one another."""
         counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
         check = Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS)
+        alike = Stage(likeness.STAGE, "similarity", ONE, likeness.measure)
         pyramids = [stage for direction in fields.DIRECTIONS for stage in self._field_pyramid(direction)]
-        self._run(check, *self._confidence_stages(), *self._warped_stages(), *pyramids)
+        self._run(check, alike, *self._confidence_stages(), *self._warped_stages(), *pyramids)
         output = self.context.config.output
         for place, written in ((confidence.PLACE, output.confidence), ("warped", output.warped)):
             if written:
@@ -375,6 +377,7 @@ class Stages:
             grid = fields.finest_grid(frames, levels[-1].lattice, direction)
             stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
         stages.append(("stages/check", "round trip", stages[-2][2]))
+        stages.append((likeness.STAGE, "similarity", 1))
         if config.output.confidence:
             finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(levels[-1].spacing)))
             stages.append(("stages/confidence", "confidence", len(confidence.blocks_of(confidence.tile_grid(finest)))))

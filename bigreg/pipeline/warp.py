@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from .. import storage
 from ..config import Config
 from ..geometry import BlockGrid, Grid, Shape
-from ..quality.metrics import CorrelationSummary
 from ..similarity import local_correlation
 from ..transforms.positions import Positions
 from ..volumes import ImageWriter, create_image, downsample, pyramid_factors
@@ -25,12 +23,7 @@ from .ladder import LevelPlan, pooling
 from .store import Status
 
 PIECE = 96  # voxels along an axis of what is resampled at once, so that memory does not depend on the shard
-MEASURES = tuple(f.name for f in dataclasses.fields(CorrelationSummary))
-METRICS = (
-    "seconds",
-    "inside",
-    *(f"{name}_{when}" for when in ("affine", "after") for name in (*MEASURES, "local_sum", "local_count")),
-)
+METRICS = ("seconds", "inside", *(f"local_{k}_{when}" for when in ("affine", "after") for k in ("sum", "count")))
 
 
 def output_grids(grid: Grid) -> list[Grid]:
@@ -127,7 +120,10 @@ def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: s
 
 
 def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, dict[str, float]]:
-    """How alike the images are in a block, before and after the deformation; and a shard of the run's warped image."""
+    """How alike the images are in a block, before and after the deformation; and a shard of the run's warped image.
+
+    What a mask leaves out does not count.
+    """
     begin = time.perf_counter()
     fixed, moving = (
         context.image(which, measured_factors(context.frames, context.levels[0], context.config, which))
@@ -136,7 +132,6 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
     grid, dtype = fixed.grid, moving.dtype
     block = output_blocks(grid, context.config)[index]
     data = np.zeros(block.shape, dtype)
-    correlation = {"affine": CorrelationSummary(), "after": CorrelationSummary()}
     local = {"affine": np.zeros(2), "after": np.zeros(2)}
     covered = 0
     for start, stop in pieces(block.start, block.stop):
@@ -146,15 +141,19 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
         after, inside = sampled(there, moving, moving.grid, context.config.output.interpolation)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
         data[box] = cast(after, dtype)
-        affine, inside_affine = sampled(here.through(context.frames.affine), moving, moving.grid, "linear")
+        begun = here.through(context.frames.affine)
+        affine, inside_affine = sampled(begun, moving, moving.grid, "linear")
         both = inside & inside_affine
         covered += int(inside.sum())
+        for which, places in (("fixed", (here,)), ("moving", (begun, there))):
+            if (tissue := context.mask(which)) is not None:
+                for place in places:
+                    both &= tissue.at(place).cpu().numpy()
         if not both.any():
             continue
         target = fixed.read(start, stop)
         f = context.scaled("fixed", torch.as_tensor(target.astype(np.float32)), stored=True)
         for when, values in (("affine", affine), ("after", after)):
-            correlation[when] += CorrelationSummary.of(target.astype(np.float32), values.astype(np.float32), both)
             m = context.scaled("moving", torch.as_tensor(values.astype(np.float32)), stored=True)
             cc = local_correlation(f, m, torch.as_tensor(both, dtype=torch.float32), radius=4)
             keep = torch.as_tensor(both) & (f > TEXTURED)
@@ -163,7 +162,6 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
         storage.open_array(context.store.path("warped", 0), write=True).write(block.start, data)
     metrics = {"inside": covered / data.size, "seconds": time.perf_counter() - begin}
     for when in ("affine", "after"):
-        metrics |= {f"{k}_{when}": float(v) for k, v in dataclasses.asdict(correlation[when]).items()}
         metrics |= {f"local_sum_{when}": float(local[when][0]), f"local_count_{when}": float(local[when][1])}
     return Status.DONE, metrics
 

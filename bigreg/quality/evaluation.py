@@ -25,7 +25,7 @@ class Evaluation:
 
     run            its path; fixed, moving: what the images are (see Volume.identity)
     figures        (group, name, value, unit, note)
-    landmarks      for each pair its fixed and moving place, the error as the images lie, after the affine and after
+    landmarks      for each pair its fixed and moving place, the error before registration, after the affine and after
                    all, and whether the run had seen it
     labels         for each id its figures; regions: likewise
     """

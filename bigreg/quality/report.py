@@ -80,7 +80,6 @@ class ReportData:
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
-    warnings: Sequence[str] = ()
     more: Sequence[Section] = ()
 
     def __post_init__(self) -> None:
@@ -143,7 +142,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
     inside = np.asarray(data.inside, dtype=bool)
     fixed = draw.stretched(data.fixed)
     states = [
-        ("before", "As the images lie", draw.stretched(data.moving_before)),
+        ("before", "Before registration", draw.stretched(data.moving_before)),
         ("affine", "After the affine", draw.stretched(data.moving_affine)),
         ("after", "After registration", draw.stretched(data.warped)),
     ]
@@ -265,7 +264,7 @@ def _page(data: ReportData, sections: Sequence[Section], blocks: Sequence[Sectio
         groups.setdefault(row[0], []).append(Figure(*row))
     o = data.outcome
     errors = [
-        ("As the images lie", o.error_before),
+        ("Before registration", o.error_before),
         ("After the affine", o.error_affine),
         ("After registration", o.error_after),
     ]

@@ -1,31 +1,137 @@
-"""Whether a registration worked, from the few numbers that say so."""
+"""Whether a registration worked, from the few numbers that say so. Knows no torch, so that asking is quick."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .metrics import RegistrationError
+from ..errors import VerdictError
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.4  # share of the tiles with structure that is expected to be off
-LARGEST_INVERSE_ERROR = 0.1  # voxel, at the 99.9th percentile: what the methods promise
+if TYPE_CHECKING:
+    from .metrics import RegistrationError
+
+Level = Literal["good", "look", "bad"]
+HEADLINES: dict[str, str] = {"good": "No problem found", "look": "Check before use", "bad": "Not usable"}
+
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.4
+"""Expected share of the textured tiles that are off."""
+LARGEST_INVERSE_ERROR = 0.1
+"""Voxel, at the 99.9th percentile: what the methods promise."""
+LOW_CONFIDENCE = 0.5
+"""Of the start: one below it cannot be called good."""
+LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.5, 0.7
+"""Agreement after registration that is usual only where the images do not match: of the whole, in windows, and in
+windows where only its size is looked at, which a map that bends to noise raises too."""
+FITTING_LOCAL = 0.6
+"""Local correlation of images that match; the risk alone does not overrule it."""
+NOTICEABLE = 0.02
+"""A fall of a correlation by less is not looked at, however sure it is."""
+NOISES = 3.0
+"""Standard errors by which the local correlation has to fall."""
+UNKNOWN_NOISE = 0.1
+"""Fall of a local correlation that counts where there are too few tiles to know its noise."""
+LARGE_TRE = 5.0
+"""Voxels of the finest level: landmarks further from the map than that contradict it."""
+FEW_PAIRS = 0.1
+"""Share of the pairs that steer a run that may contradict the images: single pairs are clicked wrongly."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike both images are before registration, after the affine, and after all, on the same voxels.
+
+    ncc      normalised cross-correlation
+    local    mean correlation in windows of 9^3 voxels with texture; of its size alone where `signed` is false
+    mi       mutual information, nat
+    noise    standard errors of the change of `local`: from before to after, from the affine to after
+    signed   whether bright goes with bright; where it need not, `ncc` says nothing and `mi` takes its place
+    NaN where it is not measured (before registration the images may not overlap).
+    """
+
+    ncc: tuple[float, float, float] = (math.nan,) * 3
+    local: tuple[float, float, float] = (math.nan,) * 3
+    mi: tuple[float, float, float] = (math.nan,) * 3
+    noise: tuple[float, float] = (math.nan,) * 2
+    signed: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON knows it: null for what is not measured."""
+
+        def number(v: Any) -> Any:
+            return v if isinstance(v, bool) else [float(x) if math.isfinite(x) else None for x in v]
+
+        return {k: number(v) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Agreement:
+        def number(v: Any) -> Any:
+            return v if isinstance(v, bool) else tuple(math.nan if x is None else float(x) for x in v)
+
+        return cls(**{k: number(v) for k, v in data.items()})
+
+    @property
+    def overall(self) -> tuple[str, tuple[float, float, float]]:
+        """The measure of the whole overlap that suits the contrast, and its name."""
+        return ("NCC", self.ncc) if self.signed else ("mutual information", self.mi)
+
+    @property
+    def text(self) -> str:
+        """One line: before -> after the affine -> after all."""
+        rows = (self.overall, ("local correlation", self.local))
+        return "; ".join(f"{name} " + " -> ".join(_value(v) for v in values) for name, values in rows)
+
+    def fell(self, since: Literal["before", "affine"]) -> tuple[bool, bool]:
+        """Whether the local correlation and the overall measure fell by more than their noise."""
+        k = 0 if since == "before" else 1
+        noise = self.noise[k]
+        limit = max(NOISES * noise, NOTICEABLE) if math.isfinite(noise) else UNKNOWN_NOISE
+        name, overall = self.overall
+        # Mutual information has no scale of its own: a share of what there was.
+        least = NOTICEABLE if name == "NCC" else max(NOTICEABLE, 0.05 * overall[k])
+        return self.local[2] < self.local[k] - limit, overall[2] < overall[k] - least
+
+
+@dataclass(frozen=True)
+class PairsOutcome:
+    """How far pairs of landmarks are from the map; lengths in um, medians unless said.
+
+    own           the pairs steered the run, so they are no independent measure of it
+    voxel         of the finest level
+    grew, sure    mean growth of the distance since before registration, and its standard error
+    reading       how the pairs would fit much better ("with fixed and moving exchanged"), None where they would not
+    reading_um    their distance then
+    doubted       numbers (from 1) of own pairs that lost their weight, as images and neighbours contradict them
+    doubted_um    their distance
+    """
+
+    pairs: int
+    own: bool
+    voxel: float
+    before: float
+    affine: float
+    after: float
+    grew: float = math.nan
+    sure: float = math.nan
+    reading: str | None = None
+    reading_um: float = math.nan
+    doubted: tuple[int, ...] = ()
+    doubted_um: float = math.nan
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What is known at the end of a run; NaN or None is "not measured".
 
-    `ncc_*` are normalised cross-correlations over the overlap as the images lie, after the affine, and after all;
-    `off` is the share of the tiles with structure that is expected to be off, the mean of their risks (see
+    `off` is the expected share of the textured tiles with an error above 2 voxels, the mean of their risks (see
     confidence.py), and `risk_calibrated` whether that was calibrated for the similarity that the run used;
-    `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `error_*` are target
-    registration errors against a known truth, where there is one.
+    `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `confidence` of the
+    start, 0 .. 1; `warnings` are those of the start; `error_*` are target registration errors against a known truth,
+    where there is one; `landmarks` what was measured of pairs.
     """
 
-    ncc_before: float
-    ncc_affine: float
-    ncc_after: float
+    agreement: Agreement
     folds: int
     samples: int
     inverse_error: float
@@ -34,6 +140,9 @@ class Outcome:
     seconds: float
     off: float = math.nan
     risk_calibrated: bool = True
+    confidence: float = math.nan
+    warnings: Sequence[str] = ()
+    landmarks: Sequence[PairsOutcome] = ()
     error_before: RegistrationError | None = None
     error_affine: RegistrationError | None = None
     error_after: RegistrationError | None = None
@@ -41,52 +150,135 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`level` good: nothing speaks against it. look: see `reasons`. bad: do not use it before `reasons` are settled."""
+    """`level` good: nothing speaks against it. look: see `reasons`. bad: do not use it before `reasons` are settled.
 
-    level: Literal["good", "look", "bad"]
+    headline     the level in words
+    similarity   one line: how alike the images are before, after the affine, and after all
+    sentence     the main figures
+    reasons      what speaks against it, warnings of the start included; the gravest first
+    """
+
+    level: Level
     headline: str
     sentence: str
     reasons: tuple[str, ...]
+    similarity: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """As plain text for a terminal or a log: similarity, headline, reasons."""
+        first = (f"similarity before -> after the affine -> after all: {self.similarity}",) if self.similarity else ()
+        return (*first, f"verdict: {self.headline}", *(f"  - {reason}" for reason in self.reasons))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        return cls(**{**data, "reasons": tuple(data["reasons"])})
+
+    def require(self, fail_on: str) -> None:
+        """Raise VerdictError where the level is `fail_on` ("look" or "bad") or worse."""
+        levels = get_args(Level)
+        if levels.index(self.level) >= levels.index(fail_on):
+            raise VerdictError(
+                f"the verdict is '{self.headline}' ({self.level}) and --fail-on {fail_on} was given; the result is "
+                "kept, its report says more"
+            )
 
 
 def judge(outcome: Outcome) -> Verdict:
     """The verdict on an outcome; every rule that spoke against it is a reason, in words, with its number."""
     o = outcome
-    bad, look = [], []
+    bad: list[str] = []
+    look: list[str] = []
     if o.blocks_failed:
         bad.append(f"{o.blocks_failed} of {o.blocks} blocks failed; resume the run to try them again.")
     if o.folds:
         bad.append(f"The map folds at {o.folds:,} of {o.samples:,} samples; it has no inverse there.")
-    start = [v for v in (o.ncc_before, o.ncc_affine) if math.isfinite(v)]
-    if not math.isfinite(o.ncc_after):
-        look.append("The similarity after registration could not be measured: the images may not overlap.")
-    elif start and o.ncc_after < o.ncc_before:
-        bad.append(f"The images agree less than before (NCC {o.ncc_before:.3f} to {o.ncc_after:.3f}).")
-    elif start and o.ncc_after < o.ncc_affine:
-        look.append(f"The images agree less than after the affine (NCC {o.ncc_affine:.3f} to {o.ncc_after:.3f}).")
-    elif o.ncc_after < 0.5:
+    _agreement(o.agreement, bad, look)
+    if o.error_before and o.error_after and o.error_after.mean > o.error_before.mean:
+        bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} um.")
+    for pairs in o.landmarks:
+        _landmarks(pairs, bad, look)
+    _risk(o, bad, look)
+    if o.confidence < LOW_CONFIDENCE:
         look.append(
-            f"NCC after registration is only {o.ncc_after:.2f}: usual between different kinds of image, "
-            "a failure between images of one kind. The overlays below tell which."
+            f"The start (affine) is uncertain: confidence {o.confidence:.2f} of 1, below {LOW_CONFIDENCE}; check the "
+            "overlay after the affine."
         )
     if o.inverse_error > LARGEST_INVERSE_ERROR:
         look.append(
             f"The two directions do not undo each other: {o.inverse_error:.2f} voxel at the 99.9th percentile "
             f"(at most {LARGEST_INVERSE_ERROR} is aimed at)."
         )
-    if o.off >= DOUBTFUL:
-        doubt = (
-            f"{o.off:.0%} of the places with structure are likely off by more than 2 voxels; "
-            "the section on where not to trust the map shows them"
+    look += [f"Warning of the start: {warning}" for warning in o.warnings]
+    level: Level = "bad" if bad else "look" if look else "good"
+    return Verdict(level, HEADLINES[level], _sentence(o), (*bad, *look), o.agreement.text)
+
+
+def _agreement(a: Agreement, bad: list[str], look: list[str]) -> None:
+    name, overall = a.overall
+    after = a.local[2], overall[2]
+    if not all(map(math.isfinite, after)):
+        look.append(
+            "The similarity after registration could not be measured: the images overlap too little, or show too "
+            "little structure there."
         )
-        if not o.risk_calibrated:
-            doubt += " (calibrated for images of one contrast, which these were not taken for)"
-        (bad if o.off >= MOSTLY_DOUBTFUL and o.risk_calibrated else look).append(f"{doubt}.")
-    if o.error_before and o.error_after and o.error_after.mean > o.error_before.mean:
-        bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} µm.")
-    level: Literal["good", "look", "bad"] = "bad" if bad else "look" if look else "good"
-    headline = {"good": "Registered", "look": "Look closer before use", "bad": "Not usable as it is"}[level]
-    return Verdict(level, headline, _sentence(o), (*bad, *look))
+    for since, words, where, grave in (
+        ("before", "before registration", 0, bad),
+        ("affine", "after the affine", 1, look),
+    ):
+        fell = a.fell(since)
+        if any(fell):
+            steps = [
+                f"{what} {_value(values[where])} to {_value(values[2])}"
+                for what, values in (("local correlation", a.local), (name, overall))
+            ]
+            (grave if all(fell) else look).append(f"The images agree less than {words} ({', '.join(steps)}).")
+            break
+    if a.local[2] < (LOW_LOCAL if a.signed else LOW_SIZE) or (a.signed and overall[2] < LOW_NCC):
+        figures = f"local correlation {_value(a.local[2])}" + (f", NCC {_value(overall[2])}" if a.signed else "")
+        look.append(
+            f"The images agree little after registration ({figures}): they do not match, or differ in kind or are "
+            "noisy. The overlays show which."
+        )
+
+
+def _risk(o: Outcome, bad: list[str], look: list[str]) -> None:
+    if not o.risk_calibrated or not o.off >= DOUBTFUL:
+        return
+    # What fits everywhere is not unusable because the risk says so: it cries wolf on images unlike those it knows.
+    grave = o.off >= MOSTLY_DOUBTFUL and not o.agreement.local[2] >= FITTING_LOCAL
+    (bad if grave else look).append(
+        f"An estimated {o.off:.0%} of the textured tiles are off by more than 2 voxels; the section on where not to "
+        "trust the map shows them."
+    )
+
+
+def _landmarks(p: PairsOutcome, bad: list[str], look: list[str]) -> None:
+    whose = f"{p.pairs} landmark pairs" + (" that steer the run" if p.own else "")
+    if p.reading is not None:
+        look.append(
+            f"The {whose} contradict the images: as given they are {p.after:.3g} um from the map (median), "
+            f"{p.reading} {p.reading_um:.3g} um. Check their columns and units."
+        )
+        return
+    if len(p.doubted) > FEW_PAIRS * p.pairs:
+        names = ", ".join(map(str, p.doubted[:5])) + (" ..." if len(p.doubted) > 5 else "")
+        look.append(
+            f"{len(p.doubted)} of the {whose} contradict the images or one another and were given little weight "
+            f"(number {names}): they are {p.doubted_um:.3g} um from the map (median)."
+        )
+    if p.own:
+        return
+    if p.grew > max(2 * p.sure, p.voxel):
+        bad.append(f"The error at {whose} grew from {p.before:.3g} to {p.after:.3g} um (median).")
+    elif p.after > LARGE_TRE * p.voxel:
+        look.append(
+            f"The {whose} are {p.after:.3g} um from the map (median): {p.after / p.voxel:.1f} voxels of the finest "
+            "level."
+        )
 
 
 def duration(seconds: float) -> str:
@@ -98,14 +290,18 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def _value(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not measured"
+
+
 def _sentence(o: Outcome) -> str:
     parts = []
     if o.error_after:
         steps = [f"{e.mean:.2f}" for e in (o.error_before, o.error_affine, o.error_after) if e]
         parts.append(f"mean error {' → '.join(steps)} µm")
-    steps = [f"{v:.3f}" for v in (o.ncc_before, o.ncc_affine, o.ncc_after) if math.isfinite(v)]
-    if steps:
-        parts.append(f"NCC {' → '.join(steps)}")
+    for p in o.landmarks:
+        steps = " → ".join(f"{v:.3g}" for v in (p.before, p.affine, p.after))
+        parts.append(f"TRE of {p.pairs} {'steering ' if p.own else ''}pairs {steps} µm (median)")
     if o.samples:
         parts.append(f"{o.folds:,} folds in {o.samples:,} samples")
     if math.isfinite(o.inverse_error):

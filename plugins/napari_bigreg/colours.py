@@ -8,6 +8,7 @@ import numpy as np
 
 STATUS = {"todo": "#9aa3ad", "running": "#f0e442", "done": "#009e73", "blank": "#56b4e9", "failed": "#d55e00"}
 """What an element of a status array says, in the order of its values (Okabe and Ito's colours)."""
+VERDICT = {"good": STATUS["done"], "look": "#e69f00", "bad": STATUS["failed"]}
 FOLD = "#ffe600"
 ARROW = "#35d0ff"
 

@@ -64,7 +64,8 @@ class InspectModel:
         self.field = self._pyramid("fixed_to_moving")
         self.metrics = self.run.metrics()
         self.blocks = self.run.blocks()
-        self.state = self.run.status().state
+        status = self.run.status()
+        self.state, self.verdict = status.state, status.verdict
         # Read here, in a thread, so that the window's never waits for a store.
         self.lengths = None if self.field is None else _lengths(self.field[-1])
         stages = {MAPS[name][0] for name in self.maps()}

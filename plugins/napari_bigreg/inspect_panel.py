@@ -30,7 +30,7 @@ from .inspect_layers import Drawn
 from .inspect_model import BLEND, CHECKER, COMPUTED, FLICKER, OVERLAYS, SWIPE, InspectModel
 from .lazy import warn
 from .open_model import RunView, enlargement
-from .panel import Panel, RunChoice, Work, adding, camera_of, layer_of, runs_of
+from .panel import Panel, RunChoice, Work, adding, camera_of, layer_of, runs_of, verdict_text
 from .planes import Plane
 from .threads import later
 
@@ -72,6 +72,9 @@ class InspectPanel(Panel):
         self.choice.chosen.connect(self.set_run)
         self.text = QLabel("Choose a run.")
         self.text.setWordWrap(True)
+        self.verdict = QLabel()
+        self.verdict.setWordWrap(True)
+        self.verdict.setVisible(False)
         self.mode = QComboBox()
         self.mode.addItems(OVERLAYS)
         self.mode.currentTextChanged.connect(lambda _: self.show_overlay())
@@ -146,7 +149,7 @@ class InspectPanel(Panel):
         self.figure.clicked.connect(self._ask_figure)
 
         layout = QVBoxLayout(self)
-        for widget in (self.choice, self.text, compare, deformation, worst):
+        for widget in (self.choice, self.text, self.verdict, compare, deformation, worst):
             layout.addWidget(widget)
         layout.addWidget(_row(self.solid, self.screenshot, self.figure))
         layout.addStretch(1)
@@ -180,6 +183,9 @@ class InspectPanel(Panel):
         self.choice.box.setEditText(model.url)
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"
         self.text.setText(f"{model.state}{after}")
+        self.verdict.setText(verdict_text(model.verdict))
+        self.verdict.setToolTip(self.verdict.text())  # where the panel is too low for all of it
+        self.verdict.setVisible(model.verdict is not None)
         extent = np.multiply(model.fixed[0].grid.shape, model.fixed[0].grid.spacing)
         for box, value in ((self.tile, round(float(extent.max()) / 16, 1)), (self.longer, self._usual_length(extent))):
             box.blockSignals(True)

@@ -32,7 +32,7 @@ from .colours import STATUS
 from .inspect_layers import Drawn
 from .monitor_model import MonitorModel, Snapshot
 from .open_model import block_layer
-from .panel import Panel, RunChoice, Work, camera_of, layer_of, pixmap
+from .panel import Panel, RunChoice, Work, camera_of, layer_of, pixmap, verdict_text
 from .pictures import patch_tiles
 from .planes import Plane
 from .processes import log_of, start_process
@@ -84,6 +84,7 @@ class MonitorPanel(Panel):
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.text = _label()
+        self.verdict = _label()
         self.stage = QComboBox()
         self.stage.addItem(FOLLOW, None)
         self.stage.setToolTip("Whose blocks are shown")
@@ -108,7 +109,7 @@ class MonitorPanel(Panel):
         self.next_failed.clicked.connect(self._go_to_failed)
         legend = "  ".join(f'<span style="color:{c}">■</span> {name}' for name, c in STATUS.items())
         self.legend = QLabel(legend)
-        self.title = _label("Click a block to see how it fared.")
+        self.title = _label("Click a block for details.")
         self.picture = QLabel()
         self.captions = QLabel()
         self.plane = QSlider(Qt.Orientation.Horizontal)
@@ -133,6 +134,7 @@ class MonitorPanel(Panel):
         chosen.addWidget(self.starts)
         chosen.addWidget(self.accept)
         layout.addLayout(chosen)
+        layout.addWidget(self.verdict)
         layout.addLayout(row)
         layout.addWidget(self.legend)
         layout.addLayout(buttons)
@@ -140,6 +142,7 @@ class MonitorPanel(Panel):
             layout.addWidget(widget)
         layout.addStretch(1)
         self._forget_block()
+        self._show_verdict(None)
         self._enable()
 
     # ------------------------------------------------------------------------------------------------ the run
@@ -152,6 +155,7 @@ class MonitorPanel(Panel):
             self.model = self.snapshot = None
             self.timer.stop()
             self.text.setText(str(error))
+            self._show_verdict(None)
             self._enable()
             return
         self.choice.box.setEditText(self.model.url)
@@ -188,12 +192,17 @@ class MonitorPanel(Panel):
         if self.process is not None and self.process.poll() not in (None, 0):
             text += f"; the last resume ended with an error: {_last_line(log_of(model.url))}"
         self.text.setText(text)
+        self._show_verdict(snapshot.status.verdict)
         self._list_stages(snapshot)
         self._draw(snapshot)
         self._enable()
         self.timer.setInterval(BUSY_MS if snapshot.holder or snapshot.status.state == "planned" else IDLE_MS)
         if self.block is not None and self.block[0] == snapshot.stage:
             self._refresh_block(snapshot)
+
+    def _show_verdict(self, verdict: Any | None) -> None:
+        self.verdict.setText(verdict_text(verdict))
+        self.verdict.setVisible(verdict is not None)
 
     def _enable(self) -> None:
         snapshot = self.snapshot
@@ -372,7 +381,7 @@ class MonitorPanel(Panel):
 
     def _forget_block(self) -> None:
         self.block = self.patches = None
-        self.title.setText("Click a block to see how it fared.")
+        self.title.setText("Click a block for details.")
         self.title.setProperty("status", None)
         for widget in (self.captions, self.picture, self.plane, self.figures, self.error):
             widget.setVisible(False)

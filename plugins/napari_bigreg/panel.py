@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
 from . import threads
+from .colours import VERDICT
 from .open_model import LayerData
 
 
@@ -23,6 +25,16 @@ def pixmap(picture: np.ndarray) -> QPixmap:
     rows, columns, _ = picture.shape
     # Qt does not keep the array, so the image is copied before it goes.
     return QPixmap.fromImage(QImage(picture.data, columns, rows, 3 * columns, QImage.Format.Format_RGB888).copy())
+
+
+def verdict_text(verdict: Any | None) -> str:
+    """The headline of a verdict and its reasons as rich text; nothing where there is none yet."""
+    if verdict is None:
+        return ""
+    mark = f'<span style="color:{VERDICT[verdict.level]}">■</span> <b>{escape(verdict.headline)}</b>'
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
+    figures = f"<br>before → affine → all: {escape(verdict.similarity)}" if verdict.similarity else ""
+    return f"{mark}{figures}<ul style='margin-left:-20px'>{reasons}</ul>" if reasons else mark + figures
 
 
 class Panel(QWidget):

@@ -42,6 +42,12 @@ def shown(viewer, panel) -> set[str]:
     return {what for what, layer in layers.items() if layer is not None and layer.visible}
 
 
+def test_the_verdict_is_shown(inspect, finished):
+    _, panel = inspect(finished)
+    assert panel.model.verdict.headline in panel.verdict.text() and not panel.verdict.isHidden()
+    assert panel.model.verdict.similarity.split(" ")[0] in panel.verdict.text()
+
+
 def test_every_overlay_and_the_state_before(inspect, until, finished):
     viewer, panel = inspect(finished)
     assert shown(viewer, panel) == {"fixed", "warped"}

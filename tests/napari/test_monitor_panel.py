@@ -48,6 +48,17 @@ def click(viewer, world) -> None:
         next(callback)
 
 
+def test_the_verdict_of_a_finished_run_is_shown_with_its_reasons(watch, until, run_copy):
+    run = bigreg.open_run(str(run_copy))
+    _, panel = watch(run_copy)
+    assert run.verdict.headline in panel.verdict.text() and not panel.verdict.isHidden()
+    kept = run.verdict.to_json() | {"level": "look", "headline": "Check before use", "reasons": ["a reason <1>"]}
+    run.store.update(verdict=kept)
+    panel.refresh()
+    until(lambda: "Check before use" in panel.verdict.text())
+    assert "a reason &lt;1&gt;" in panel.verdict.text()
+
+
 def test_a_typed_run_is_shown_and_a_click_on_a_block_tells_about_it(watch, until, finished):
     viewer, panel = watch(finished)
     assert panel.bar.value() == panel.bar.maximum() and "finished" in panel.text.text()
