@@ -98,18 +98,17 @@ def rotations() -> Cases:
 def reference(name: Literal["brain", "mouse"]) -> np.ndarray:
     """The affine (4 x 4, um) from the CCF's template to the light-sheet brain or to mouse_tiff.
 
-    Both lie nearly as the template does once their axes do: from the middles of the tissue upon each other the affine
-    is refined by mutual information, and no search takes part in it.
+    All three lie alike (posterior, superior, left first): from the middles of the tissue upon each other the affine is
+    refined by mutual information, and no search takes part in it.
     """
-    template = brain("template")
-    upright, flip = (brain(), np.eye(4)) if name == "brain" else flipped(mouse(), (0, 2))  # psl to the template's asr
-    start = about(np.eye(3), *(tissue_places(image).mean(0) for image in (template, upright)))
+    pair = brain("template"), brain() if name == "brain" else mouse()
+    start = about(np.eye(3), *(tissue_places(image).mean(0) for image in pair))
     images, grids = [], []
-    for image in (template, upright):
+    for image in pair:
         low, high = np.percentile(image.data, [1, 99.9])
         images.append(compressed(torch.as_tensor((image.data - low) / (high - low)), 0.02))
         grids.append(Grid.from_spacing(image.data.shape, image.spacing))
-    return np.linalg.inv(flip) @ register_affine(*images, *grids, similarity=by_name("mi"), start=start).matrix
+    return register_affine(*images, *grids, similarity=by_name("mi"), start=start).matrix
 
 
 def flipped(image: Picture, axes: tuple[int, ...]) -> tuple[Picture, np.ndarray]:
@@ -126,7 +125,7 @@ CROPS = ("front", "back", "hemisphere", "lower", "hindbrain", "slab", "slab-alon
 
 
 def part_of(box: np.ndarray, kind: str, spacing: np.ndarray, rng: np.random.Generator) -> tuple[slice, ...]:
-    """A crop of the tissue that lies within `box` (2, 3) of voxels; axis 0 runs from front to back, axis 1 down."""
+    """A crop of the tissue that lies within `box` (2, 3) of voxels; axis 0 runs from back to front, axis 1 down."""
     low, high = box
     size = high - low
 
@@ -136,15 +135,15 @@ def part_of(box: np.ndarray, kind: str, spacing: np.ndarray, rng: np.random.Gene
         return tuple(ranges)
 
     if kind == "front":
-        return along(0, 0, rng.uniform(0.35, 0.5))
-    if kind == "back":
         return along(0, rng.uniform(0.5, 0.65), 1)
+    if kind == "back":
+        return along(0, 0, rng.uniform(0.35, 0.5))
     if kind == "hemisphere":
         return along(2, *rng.choice([(0, 0.5), (0.5, 1)]))
     if kind == "lower":
         return along(1, rng.uniform(0.4, 0.5), 1)
     if kind == "hindbrain":
-        return along(0, rng.uniform(0.7, 0.78), 1)
+        return along(0, 0, rng.uniform(0.22, 0.3))
     if kind == "middle":
         return along(0, 0.3, 0.7)
     if kind.startswith("slab"):  # of 2 mm
@@ -160,7 +159,7 @@ def part_of(box: np.ndarray, kind: str, spacing: np.ndarray, rng: np.random.Gene
 def crop_pair(name: str, kind: str, mono: bool) -> Pair:
     """A part of a brain, turned by any angle, and a whole one; either is fixed."""
     rng = seeded(name)
-    whole = flipped(mouse(), (0, 2))[0] if mono else brain("template")
+    whole = mouse() if mono else brain("template")
     mask = tissue_mask(whole)
     index = np.argwhere(mask)
     ranges = part_of(np.array([index.min(0), index.max(0) + 1]), kind, np.array(whole.spacing), rng)
@@ -237,15 +236,14 @@ def bubbles() -> Cases:
 
 # ------------------------------------------------------------------------------------------------------ mirrors
 
-TO_ATLAS = {  # axes of an upright brain (asr) that are reversed
+TO_ATLAS = {  # axes that are reversed
     "right": (), "mirrored": (2,), "front-for-back": (0,), "turned": (0, 2), "upside-down": (1,), "rolled": (1, 2),
 }  # fmt: skip
 
 
 def brain_to_atlas(axes: tuple[int, ...]) -> Pair:
-    upright, first = flipped(mouse(), (0, 2))
-    moving, second = flipped(upright, axes)
-    link = second @ first @ reference("mouse")
+    moving, link = flipped(mouse(), axes)
+    link = link @ reference("mouse")
     moving = recorded(moving, np.random.default_rng(0))
     kind = "mirrored" if len(axes) % 2 else "turned"
     return known(brain("template"), moving, lambda p: apply_affine(link, p), options=ATLAS, kind=kind)

@@ -70,6 +70,7 @@ class Pair:
     options         of `bigreg register`
     kind            mirrored: no rotation leads from one to the other; nothing: nothing does
     note            what is done to the images
+    start           fixed world to moving world (4 x 4, um) that the run is given
     """
 
     fixed: str | Picture
@@ -82,6 +83,7 @@ class Pair:
     options: tuple[str, ...] = ()
     kind: Literal["turned", "mirrored", "nothing"] = "turned"
     note: str = ""
+    start: np.ndarray | None = None
 
 
 def known(fixed: Picture, moving: Picture, truth: Map, points: np.ndarray | None = None, **more: object) -> Pair:

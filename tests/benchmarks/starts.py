@@ -43,6 +43,7 @@ from distributed import Client, LocalCluster
 from start_cases import SUITES
 from start_images import DATA, Pair, Picture
 from typer.testing import CliRunner
+from verdict_cases import verdicts
 
 import bigreg
 from bigreg import storage
@@ -98,7 +99,7 @@ class Beginning(Stages):
 
 
 def written(pair: Pair, folder: Path) -> list[str]:
-    """Both images as files."""
+    """Arguments of `bigreg register`: both images as files, the run, the options."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in ("fixed", "moving"):
@@ -108,7 +109,11 @@ def written(pair: Pair, folder: Path) -> list[str]:
             convert(image.data, path, spacing=image.spacing, origin=image.origin, overwrite=True)
             image = str(path)
         paths.append(image)
-    return paths
+    options = list(pair.options)
+    if pair.start is not None:
+        np.savetxt(folder / "start.csv", pair.start, fmt="%.12g", delimiter=",")
+        options += ["--start", str(folder / "start.csv")]
+    return ["register", *paths, str(folder / "run.zarr"), *options]
 
 
 def begin(pair: Pair, folder: Path, client: Client) -> tuple[int, str]:
@@ -116,7 +121,7 @@ def begin(pair: Pair, folder: Path, client: Client) -> tuple[int, str]:
     from bigreg.cli.app import app
     from bigreg.cli.registering import register  # noqa: F401 - adds the verb
 
-    command = ["register", *written(pair, folder), str(folder / "run.zarr"), *pair.options]
+    command = written(pair, folder)
     with mock.patch("bigreg.pipeline.run.Stages", Beginning), mock.patch(
         "bigreg.pipeline.run.cluster_client", lambda settings: nullcontext(client)
     ):  # fmt: skip
@@ -130,7 +135,7 @@ def begin(pair: Pair, folder: Path, client: Client) -> tuple[int, str]:
 
 def whole(pair: Pair, folder: Path) -> tuple[int, str]:
     """The command of a user as a process: exit status and what was printed."""
-    command = ["register", *written(pair, folder), str(folder / "run.zarr"), "--workers", "1", *pair.options]
+    command = [*written(pair, folder), "--workers", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "bigreg.cli", *command], capture_output=True, text=True, check=False,
         env=os.environ | {"COLUMNS": "200"},
@@ -225,7 +230,7 @@ def version() -> str:
 def chosen(patterns: list[str], limit: int | None, seed: int) -> dict[str, Any]:
     """Cases by name that a pattern fits, at most `limit` of each suite in the order that the seed draws."""
     out = {}
-    for cases in SUITES.values():
+    for cases in (*SUITES.values(), verdicts):
         fitting = {n: make for n, make in cases().items() if any(fnmatch(n, p) for p in patterns or ["*"])}
         names = sorted(fitting, key=lambda n: zlib.crc32(f"{seed}:{n}".encode())) if limit else list(fitting)
         out |= {n: fitting[n] for n in names[:limit]}
@@ -283,6 +288,40 @@ def summary(paths: list[Path]) -> str:
     return "\n".join(out)
 
 
+LEVELS = ("good", "look", "bad", "refused")
+
+
+def judged(paths: list[Path]) -> str:
+    """A Markdown table of the verdicts by what is true. Right: a mean error below one voxel and below 2 % of the places
+    off by more than two; wrong: at least 10 % are, or nothing corresponds; between: neither."""
+    counts = {truth: dict.fromkeys(LEVELS, 0) for truth in ("right", "between", "wrong")}
+    worst: dict[str, list[str]] = {}
+    shares = []
+    for row in (r for path in paths for r in lines(path) if r["case"].startswith("verdicts/")):
+        off = row["true_off"]
+        if row["kind"] != "nothing" and off is None and row["outcome"] != "refused":
+            continue  # it failed
+        truth = "wrong" if off is None or off >= 0.1 else "right" if row["error"] < 1 and off < 0.02 else "between"
+        if off is None and row["case"].startswith("verdicts/right"):
+            truth = "right"
+        level = "refused" if row["outcome"] == "refused" else row["verdict"]
+        counts[truth][level] += 1
+        if (truth, level) in (("wrong", "good"), ("right", "bad"), ("right", "refused")):
+            worst.setdefault(f"{truth}, {level}", []).append(row["case"].removeprefix("verdicts/"))
+        if off is not None and row["expected_off"] is not None:
+            shares.append(abs(off - row["expected_off"]))
+    out = ["| truth | " + " | ".join(LEVELS) + " |", "|---" * (len(LEVELS) + 1) + "|"]
+    out += [f"| {t} | " + " | ".join(str(c[level]) for level in LEVELS) + " |" for t, c in counts.items()]
+    out += [f"\n{key}: {', '.join(names)}" for key, names in worst.items()]
+    if shares:
+        within = np.mean(np.array(shares) <= 0.05)
+        out.append(
+            f"\nexpected share off against the true one: {100 * np.mean(shares):.0f} points apart on average, "
+            f"{within:.0%} of {len(shares)} within 5"
+        )
+    return "\n".join(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     mode = parser.add_mutually_exclusive_group()
@@ -298,6 +337,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.summary:
         print(summary(given.summary))
+        if any(row["case"].startswith("verdicts/") for path in given.summary for row in lines(path)):
+            print("\n" + judged(given.summary))
         return
     if not DATA.is_dir():
         parser.error(f"no real volumes at {DATA}; set BIGREG_TEST_DATA to their folder")
