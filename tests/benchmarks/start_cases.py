@@ -246,7 +246,15 @@ def brain_to_atlas(axes: tuple[int, ...]) -> Pair:
     link = link @ reference("mouse")
     moving = recorded(moving, np.random.default_rng(0))
     kind = "mirrored" if len(axes) % 2 else "turned"
-    return known(brain("template"), moving, lambda p: apply_affine(link, p), options=ATLAS, kind=kind)
+    return on_either_side(
+        known(brain("template"), moving, lambda p: apply_affine(link, p), options=ATLAS, kind=kind), link
+    )
+
+
+def on_either_side(pair: Pair, link: np.ndarray) -> Pair:
+    """The CCF is symmetric and a brain nearly so: only a warning can tell a mirrored one from one that is turned."""
+    across = apply_affine(about(np.diag([1.0, 1.0, -1.0]), *[brain("template").centre] * 2), pair.points)
+    return replace(pair, as_good=apply_affine(link, across))
 
 
 def mirrored_mouse(name: str, part: str) -> Pair:
@@ -278,7 +286,9 @@ def mirrored_hemisphere(side: int) -> Pair:
     link = link @ reference("brain")
     points = tissue_places(template)
     points = points[half.at(apply_affine(reference("brain"), points)) > 0]
-    return known(template, moving, lambda p: apply_affine(link, p), points, options=ATLAS, kind="mirrored")
+    return on_either_side(
+        known(template, moving, lambda p: apply_affine(link, p), points, options=ATLAS, kind="mirrored"), link
+    )
 
 
 def mirrors() -> Cases:

@@ -71,6 +71,7 @@ class Pair:
     kind            mirrored: no rotation leads from one to the other; nothing: nothing does
     note            what is done to the images
     start           fixed world to moving world (4 x 4, um) that the run is given
+    as_good         (N, 3) other targets, where what is symmetric lies as well on its other side
     """
 
     fixed: str | Picture
@@ -84,6 +85,7 @@ class Pair:
     kind: Literal["turned", "mirrored", "nothing"] = "turned"
     note: str = ""
     start: np.ndarray | None = None
+    as_good: np.ndarray | None = None
 
 
 def known(fixed: Picture, moving: Picture, truth: Map, points: np.ndarray | None = None, **more: object) -> Pair:

@@ -11,7 +11,7 @@ many of each suite, drawn by --seed. Images come from BIGREG_TEST_DATA.
 
 A case is   found     the mean error is below `lost` (5 voxels of the 128 along the longest axis that the affine sees;
                       1.5 mm of heads, .5 mm after a whole run)
-            named     a mirrored pair that is said to be one
+            named     a mirrored pair that is said to be one; to a symmetric atlas it must lie on its other side, too
             refused   exit status 3, or a confidence below .5 (whether right or wrong; the summary tells both)
             told      wrong, and the verdict of the whole run is not good
             silent    wrong, and none of these
@@ -29,7 +29,7 @@ import sys
 import time
 import zlib
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Row:
     error: float | None = None
     error_95: float | None = None
     affine_error: float | None = None
+    other_side_error: float | None = None
     exit: int | None = None
     confidence: float | None = None
     similarity: float | None = None
@@ -189,6 +190,9 @@ def measured(name: str, mode: str, pair: Pair, folder: Path, client: Client | No
     if pair.points is not None and said.get("matrix") is not None:
         affine = distances(apply_affine(np.asarray(said["matrix"]), pair.points), pair)
         row.affine_error = float(affine.mean())
+        if pair.as_good is not None:
+            other = replace(pair, targets=pair.as_good)
+            row.other_side_error = float(distances(apply_affine(np.asarray(said["matrix"]), pair.points), other).mean())
         error = distances(opened.map_points(pair.points), pair) if finished else affine
         error = error[np.isfinite(error)]
         row.error, row.error_95 = float(error.mean()), float(np.percentile(error, 95))
@@ -196,7 +200,7 @@ def measured(name: str, mode: str, pair: Pair, folder: Path, client: Client | No
             off_um = 2 * float(max(opened._context().frames.fixed.spacing))
             row.true_off = float((error * pair.unit > off_um).mean())
     row.right = row.error is not None and row.error * pair.unit < (pair.accurate if mode == "run" else pair.lost)
-    row.outcome = outcome(row, output)
+    row.outcome = outcome(row, output, pair)
     return row
 
 
@@ -204,7 +208,7 @@ def distances(found: np.ndarray, pair: Pair) -> np.ndarray:
     return np.linalg.norm(found - pair.targets, axis=1) / pair.unit
 
 
-def outcome(row: Row, output: str) -> str:
+def outcome(row: Row, output: str, pair: Pair) -> str:
     if row.exit == REFUSED or (row.confidence is not None and row.confidence < SURE):
         return "refused"
     if row.exit:
@@ -212,7 +216,8 @@ def outcome(row: Row, output: str) -> str:
     if row.right:
         return "found"
     if row.kind == "mirrored" and (row.mirrored or MIRROR.search(" ".join([*row.warnings, output]))):
-        return "named"
+        if row.other_side_error is None or row.other_side_error * pair.unit < pair.lost:
+            return "named"
     return "told" if row.verdict in ("look", "bad") else "silent"
 
 

@@ -237,7 +237,7 @@ RIGHT = (
 
 
 def wrong(name: str, source: str, kind: str, options: tuple[str, ...] = ()) -> Pair:
-    """Off by voxels, turned by degrees, or mirrored about the middle: from the truth, and taken as it is."""
+    """Off by voxels, turned by degrees or mirrored from about where the truth is, and taken as it is."""
     rng = seeded(name)
     scene = Scene(SOURCES[source](), rng, options=options)
     if kind == "push":  # narrow and far: more than the levels reach
