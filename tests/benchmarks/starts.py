@@ -215,9 +215,10 @@ def outcome(row: Row, output: str, pair: Pair) -> str:
         return "failed"  # another error than one that says the images do not fit
     if row.right:
         return "found"
-    if row.kind == "mirrored" and (row.mirrored or MIRROR.search(" ".join([*row.warnings, output]))):
-        if row.other_side_error is None or row.other_side_error * pair.unit < pair.lost:
-            return "named"
+    said = row.mirrored or MIRROR.search(" ".join([*row.warnings, output]))
+    placed = row.other_side_error is None or row.other_side_error * pair.unit < pair.lost
+    if row.kind == "mirrored" and said and placed:
+        return "named"
     return "told" if row.verdict in ("look", "bad") else "silent"
 
 
