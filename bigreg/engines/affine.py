@@ -36,8 +36,29 @@ AMBIGUOUS = 0.03  # share of the best score within which another place is as goo
 SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
 SURE = 0.95  # of the confidence: nothing else is looked for
 DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all rotations
-BIAS, BY_SCORE, BY_GAP = -6.0, 5.0, 15.0  # of the confidence: by how well a start fits, and how far it stands out;
-SIGNLESS_BIAS, SIGNLESS_BY_SCORE, SIGNLESS_BY_GAP = -12.0, 15.0, 12.0  # by directions, which fit less unlike
+
+
+@dataclass(frozen=True)
+class _Belief:
+    """How the confidence follows from the score of a start and from the gap to its best rival.
+
+    unrelated   the score that a wrong start reaches where all rotations were searched; unsearched: where they were not
+    """
+
+    bias: float
+    by_score: float
+    by_gap: float
+    unrelated: float
+    unsearched: float
+
+    def __call__(self, score: float, rival: float, searched: bool) -> float:
+        rival = max(rival, self.unrelated if searched else self.unsearched)
+        gap = 1.0 - rival / max(score, 1e-6)
+        return float(special.expit(self.bias + self.by_score * score + self.by_gap * gap))
+
+
+SIGNED = _Belief(-6.0, 5.0, 15.0, 0.3, 0.5)
+DIRECTIONS = _Belief(-12.0, 15.0, 12.0, 0.5, 0.7)
 MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 LISTED = 2  # others that are refined to the end, where the best does not convince
@@ -204,6 +225,7 @@ class _Affine:
         self.judge = Judge(fixed, moving, self.signless)
         self.rungs = _rungs(fixed, moving)
         self._refinements: dict[tuple, Refinement] = {}
+        self.searched = False  # under all rotations
 
     def found(
         self, methods: Collection[str], rotations_deg: float, allow_mirror: bool, given: np.ndarray | None
@@ -217,6 +239,7 @@ class _Affine:
         followed = self._follow(found, FOLLOWED)
         if anywhere and self._confidence(followed) < SURE:
             more = find_anywhere(self.judge, self.fixed, self.moving, self.kinds, self.min_overlap)
+            self.searched = True
             found += more
             followed = self._apart(followed + self._follow(more, FOLLOWED_ANYWHERE))
         if not found:
@@ -295,11 +318,7 @@ class _Affine:
         rivals = [f.score for f in followed[1:] if f.start.mirrored == best.mirrored]
         rivals += [f.score / MIRROR_MARGIN for f in followed[1:] if f.score > MIRROR_MARGIN * best.score]
         rivals += [s.score for s in self._spoilt(best.matrix)]
-        gap = 1.0 - max(rivals) / max(best.score, 1e-6)
-        bias, by_score, by_gap = (
-            (SIGNLESS_BIAS, SIGNLESS_BY_SCORE, SIGNLESS_BY_GAP) if self.signless else (BIAS, BY_SCORE, BY_GAP)
-        )
-        return float(special.expit(bias + by_score * best.score + by_gap * gap))
+        return (DIRECTIONS if self.signless else SIGNED)(best.score, max(rivals), self.searched)
 
     def _spoilt(self, matrix: np.ndarray) -> list[Start]:
         """The map made wrong in known ways."""
