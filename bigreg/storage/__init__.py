@@ -11,7 +11,7 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 from .arrays import Array, create_array, open_array
 from .claims import Claim
 from .files import new_file
-from .locations import configure, filesystem, join, local_path, scheme
+from .locations import configure, filesystem, join, local_path, scheme, zip_parts
 from .nodes import (
     Node,
     children,
@@ -52,4 +52,5 @@ __all__ = [
     "scheme",
     "write_attributes",
     "write_file",
+    "zip_parts",
 ]
