@@ -10,7 +10,7 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 
 from .arrays import Array, create_array, open_array
 from .claims import Claim
-from .files import new_file
+from .files import check_replaceable, new_file
 from .locations import configure, filesystem, join, local_path, scheme, zip_parts
 from .nodes import (
     Node,
@@ -32,6 +32,7 @@ __all__ = [
     "Array",
     "Claim",
     "Node",
+    "check_replaceable",
     "children",
     "computing",
     "configure",

@@ -7,6 +7,7 @@ once a process.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,15 @@ from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, lab
 from .units import micrometres, numbers
 
 WORLD = "ipl"
+_ERRORS = (
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.wrapstruct.WrapStructError,
+    nibabel.spatialimages.HeaderDataError,
+    OSError,
+    ValueError,
+    EOFError,
+    zlib.error,
+)
 
 
 def open_nifti(spec: ImageSpec, name: str) -> StoredImage:

@@ -156,7 +156,11 @@ def _affine(header: Mapping) -> tuple[np.ndarray | None, bool]:
 
 def _unit(header: Mapping, affine: np.ndarray) -> tuple[float | None, str]:
     """How many um the file's lengths are, by the rule at the top of this module; None and why where it is unknown."""
-    units = {str(unit).strip('"') for unit in header.get("space units") or header.get("units") or []} - {"", "???"}
+    units = header.get("space units")
+    if not units:
+        listed, letters = header.get("units") or [], reversed(_axes(header))
+        units = [unit for unit, letter in zip(listed, letters, strict=False) if letter in "xyz"]
+    units = {str(unit).strip('"') for unit in units} - {"", "???"}
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if units:
         factors = {micrometres(unit) for unit in units}

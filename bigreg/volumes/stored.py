@@ -40,7 +40,7 @@ class StoredImage:
     lie in an anatomical world, whose own axes are named by `orientation`. `metadata` is what the digest is made of.
     `display` is what a copy takes over as it is: OME's "omero" and "image-label", and "time", the step and its unit.
     `notes` are sentences for the user about how the file was understood. `spacing_from` names what states the spacing;
-    where none can be used, `unstated` says what was found instead, and `likely` is it in um (z, y, x) if it was meant in
+    where none can be used, `unstated` says what was found instead; `likely` is that in um (z, y, x) if its unit is
     `likely_in`. `confirmed`: whoever wrote the file confirmed a spacing that is not plausible.
     """
 
