@@ -66,6 +66,8 @@ def ordered(paths: Sequence[Path], called: str, spec: ImageSpec, name: str) -> S
         return _one_run(names, next((at for at in (depth, *alone) if not _gaps(names, at)), depth), called)
     if not running:
         raise InputError(f"{called} holds one number twice: '{names[0].path.name}', '{names[1].path.name}'; remove one")
+    if len(running) == 1:
+        return _one_run(names, running[0], called)
     return _two_runs(names, running, called, spec, name)
 
 

@@ -242,7 +242,7 @@ def _missing(stored: StoredImage, name: str) -> str:
     if stored.likely is not None:
         numbers = " ".join(f"{value:.6g}" for value in stored.likely)
         return f"{stored.unstated}; if it is in {stored.likely_in}, pass {asked} {numbers} (um)"
-    found = f" ({stored.unstated})" if stored.unstated else ""
+    found = f": {stored.unstated}" if stored.unstated else ""
     return f"spacing is missing{found}; pass {asked} Z Y X (um)"
 
 
