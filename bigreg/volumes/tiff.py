@@ -159,7 +159,7 @@ def _check_ends(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, called
     images = (tiff.imagej_metadata or {}).get("images")
     if isinstance(images, int) and series.kind != "imagej" and images > len(tiff.pages):
         raise CorruptDataError(f"{broken}ImageJ states {images} planes, there are {len(tiff.pages)}{remedy}")
-    if tiff.filehandle.is_file and series.kind in ("uniform", "generic", "shaped", "ome"):
+    if tiff.filehandle.is_file and series.kind in ("uniform", "generic", "shaped", "imagej", "ome"):
         slot = tiff.pages.next_page_offset
         tiff.filehandle.seek(slot)
         content = tiff.filehandle.read(tiff.tiff.offsetsize)

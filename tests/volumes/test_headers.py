@@ -232,7 +232,7 @@ def test_nrrd_headers_of_pynrrd_are_read_as_before(tmp_path):
     check_ramp(open_volume(tmp_path / "a.nrrd"))
 
 
-def test_ngff_metadata_of_a_level_keeps_its_text(tmp_path):
+def test_a_second_multiscale_image_in_a_group_is_told(tmp_path):
     path = ome_zarr(tmp_path / "a.ome.zarr", **scaled([3, 1.5, 0.7]))
     text = json.loads((path / ".zattrs").read_text())
     text["multiscales"].append(text["multiscales"][0])
