@@ -156,7 +156,7 @@ def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
         wells = [str(w["path"]) for w in plate.get("wells") or [] if isinstance(w, dict) and "path" in w]
         images = [join(w, image).strip("/") for w in wells[:3] for image in _fields(join(url, w))[:2]] or wells
         return InputError(
-            f"{label(name, spec)} is a plate of {len(wells)} wells, not an image; {pass_it} {short(images)}"
+            f"{label(name, spec)} is a plate (wells: {len(wells)}), not an image; {pass_it} {short(images)}"
         )
     if isinstance(well, dict):
         return InputError(f"{label(name, spec)} is a well, not one image; {pass_it} {short(_fields(url))}")

@@ -49,11 +49,10 @@ def test_what_cannot_be_renamed_is_found_before_the_first_voxel(tmp_path, monkey
         return rename(path, other)
 
     monkeypatch.setattr(type(target), "rename", busy)
-    read = []
-    monkeypatch.setattr("bigreg.volumes.convert._copy", lambda *args: read.append(args))
+    written = []
     with pytest.raises(OutputError, match="busy; choose a new folder inside it"):
-        convert(DATA, target, spacing=SPACING)
-    assert not read and os.listdir(tmp_path) == ["mount.ome.zarr"]
+        convert(DATA, target, spacing=SPACING, progress=lambda *step: written.append(step))
+    assert not written and os.listdir(tmp_path) == ["mount.ome.zarr"]
 
 
 def test_asking_leaves_everything_as_it_was(tmp_path):
