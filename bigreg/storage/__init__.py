@@ -10,8 +10,8 @@ The rule that parallel writers live by: one writer owns whole shards (whole chun
 
 from .arrays import Array, create_array, open_array
 from .claims import Claim
-from .files import new_file
-from .locations import configure, filesystem, join, local_path, scheme
+from .files import check_replaceable, new_file
+from .locations import configure, filesystem, join, local_path, scheme, zip_parts
 from .nodes import (
     Node,
     children,
@@ -32,6 +32,7 @@ __all__ = [
     "Array",
     "Claim",
     "Node",
+    "check_replaceable",
     "children",
     "computing",
     "configure",
@@ -52,4 +53,5 @@ __all__ = [
     "scheme",
     "write_attributes",
     "write_file",
+    "zip_parts",
 ]

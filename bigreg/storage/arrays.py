@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorstore as ts
@@ -16,6 +16,9 @@ from .nodes import find_node, read_attributes
 from .retry import error_code, error_reason, patiently
 from .turns import waiting
 
+if TYPE_CHECKING:
+    from .second_reader import SecondReader
+
 
 class Array:
     """An open array: `shape`, `dtype`, `chunks` (what is read at once), `shards` (what is written at once, or None).
@@ -23,18 +26,32 @@ class Array:
     Holds no more than a handle; a pickle of it is its location, opened anew where it is unpickled.
     """
 
-    def __init__(self, url: str, store: ts.TensorStore, *, sharded: bool, write: bool, constant: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        store: ts.TensorStore | SecondReader,
+        *,
+        sharded: bool,
+        write: bool,
+        constant: bool = False,
+    ) -> None:
         self.url = url
         self._store = store
         self._write = write
         self._constant = constant
         self.shape: tuple[int, ...] = tuple(store.shape)
+        self.shards: tuple[int, ...] | None = None
+        if not isinstance(store, ts.TensorStore):
+            self.dimension_names = store.dimension_names
+            self.dtype: np.dtype = store.dtype.newbyteorder("=")
+            self.chunks: tuple[int, ...] = store.chunks
+            return
         names = tuple(store.domain.labels)
         self.dimension_names: tuple[str, ...] | None = names if all(names) else None
-        self.dtype: np.dtype = np.dtype(store.dtype.numpy_dtype)
+        self.dtype = np.dtype(store.dtype.numpy_dtype)
         layout = store.chunk_layout
-        self.chunks: tuple[int, ...] = tuple(layout.read_chunk.shape)
-        self.shards: tuple[int, ...] | None = tuple(layout.write_chunk.shape) if sharded else None
+        self.chunks = tuple(layout.read_chunk.shape)
+        self.shards = tuple(layout.write_chunk.shape) if sharded else None
 
     def __reduce__(self) -> tuple:
         return _reopen, (self.url, self._write, self._constant)
@@ -59,8 +76,9 @@ class Array:
         """
         start, stop = self._box(start, stop)
         try:
-            return np.ascontiguousarray(patiently(self.url, lambda: self._load(start, stop)))
-        except ValueError as error:
+            data = np.ascontiguousarray(patiently(self.url, lambda: self._load(start, stop)))
+            return data.astype(self.dtype, copy=False)
+        except (ValueError, OSError) as error:
             problem = read_error(self.url, error)
             if isinstance(problem, InputError):
                 raise problem from error
@@ -132,7 +150,9 @@ class Array:
 
     def _load(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
         with waiting():
-            return self._slice(start, stop).read().result()
+            if isinstance(self._store, ts.TensorStore):
+                return self._slice(start, stop).read().result()
+            return self._store.read(tuple(slice(a, b) for a, b in zip(start, stop, strict=True)))
 
     def _save(self, start: Sequence[int], stop: Sequence[int], data: np.ndarray) -> None:
         with waiting():
@@ -152,12 +172,12 @@ class Array:
             high = tuple(min(a + c, n) for a, c, n in zip(low, self.chunks, self.shape, strict=True))
             yield index, low, high
 
-    def _name_bad_chunk(self, start: Sequence[int], stop: Sequence[int], error: ValueError) -> BigregError:
+    def _name_bad_chunk(self, start: Sequence[int], stop: Sequence[int], error: ValueError | OSError) -> BigregError:
         # The message of the whole read does not always say which chunk failed, so each is tried by itself.
         for index, low, high in self._chunk_boxes(start, stop):
             try:
                 patiently(self.url, lambda low=low, high=high: self._load(low, high))
-            except ValueError as reason:
+            except (ValueError, OSError) as reason:
                 problem = read_error(self.url, reason)
                 if isinstance(problem, InputError):
                     return problem
@@ -187,7 +207,10 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
     `constant` promises that what is read will not change while the array is open: decoded chunks are cached, as far as
     `configure` has room for them. One that is opened later sees what was written before.
 
-    Raises InputError where there is no array or its codec is unknown, CorruptDataError where its metadata is broken.
+    What tensorstore does not decode (codecs, filters, dtypes) is read through zarr-python, which is said once.
+
+    Raises InputError where there is no array or no reader knows its codec, CorruptDataError where its metadata is
+    broken.
     """
     url = str(url)
     node = find_node(url)
@@ -200,14 +223,29 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
     try:
         store = patiently(url, lambda: ts.open(spec, **options).result())
     except ValueError as error:
-        if error_code(error) in ("INVALID_ARGUMENT", "UNIMPLEMENTED"):
-            raise InputError(
-                f"'{url}' cannot be opened: {error_reason(error)}; `bigreg convert` it from its source"
-            ) from error
-        raise read_error(url, error) from error
+        if write or isinstance(read_error(url, error), InputError):
+            raise _opening_error(url, error) from error
+        from .second_reader import SecondReader, unknown_parts
+
+        if unknown := unknown_parts(node):
+            parts = ", ".join(unknown)
+            raise InputError(f"'{url}': {parts} is not supported; write it anew with zstd, gzip or blosc") from error
+        if node.format == "n5":
+            raise _opening_error(url, error) from error
+        try:
+            second = patiently(url, lambda: SecondReader(url, node))
+        except ValueError as other:
+            raise _opening_error(url, error) from other
+        return Array(url, second, sharded=False, write=False, constant=constant)
     codecs = node.metadata.get("codecs", []) if node.format == "zarr3" else []
     sharded = any(codec.get("name") == "sharding_indexed" for codec in codecs)
     return Array(url, store.T if node.format == "n5" else store, sharded=sharded, write=write, constant=constant)
+
+
+def _opening_error(url: str, error: ValueError) -> BigregError:
+    if error_code(error) in ("INVALID_ARGUMENT", "UNIMPLEMENTED"):
+        return InputError(f"'{url}' cannot be opened: {error_reason(error)}; `bigreg convert` it from its source")
+    return read_error(url, error)
 
 
 def create_array(

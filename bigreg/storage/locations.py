@@ -15,6 +15,7 @@ from ..errors import CorruptDataError, InputError, OutputError
 from .retry import error_code, error_number, error_reason, passing, patiently
 
 REMOTE_SCHEMES = ("http", "https", "s3", "gs")
+ZIPS = (".zip", ".ozx")
 # An array in memory:// lives as long as the process, whatever happens to the other settings.
 _MEMORY = ts.Context({"memory_key_value_store": {}})
 _settings: tuple[int, int, int] | None = None
@@ -64,6 +65,22 @@ def join(url: str, *parts: str) -> str:
     return "/".join([str(url).rstrip("/"), *(str(p).strip("/") for p in parts if str(p).strip("/"))])
 
 
+def zip_parts(url: str) -> tuple[str, str] | None:
+    """The zip archive (.zip, .ozx) that a location lies in and the place inside; None where it lies in none.
+
+    A local folder whose name ends like that is a folder.
+    """
+    head, mark, rest = str(url).rpartition("://")
+    parts = rest.split("/")
+    for number, part in enumerate(parts, 1):
+        if part.lower().endswith(ZIPS):
+            archive = head + mark + "/".join(parts[:number])
+            path = local_path(archive)
+            if path is None or path.is_file():
+                return archive, "/".join(parts[number:]).strip("/")
+    return None
+
+
 def scheme(url: str) -> str:
     """The kind of place: file for local paths, else the URL's scheme. Raises InputError where it cannot be opened."""
     head, mark, _ = str(url).partition("://")
@@ -81,16 +98,32 @@ def local_path(url: str) -> Path | None:
     if scheme(url) != "file":
         return None
     url = str(url)
-    return Path(os.path.abspath(unquote(urlsplit(url).path) if url.startswith("file://") else url))
+    if url.startswith("file://"):
+        plain = "/" + url.removeprefix("file://").partition("/")[2]
+        url = plain if os.path.exists(plain) else unquote(urlsplit(url).path)
+    return Path(os.path.abspath(url))
 
 
 def kvstore_spec(url: str) -> dict[str, Any] | str:
+    zipped = zip_parts(url)
+    if zipped is not None:
+        archive, inner = zipped
+        path = local_path(archive)
+        base = {"driver": "file", "path": str(path)} if path is not None else _file_spec(archive)
+        return {"driver": "zip", "base": base, "path": f"{inner}/" if inner else ""}
     path = local_path(url)
     if path is not None:
         return {"driver": "file", "path": f"{path}/"}
     if scheme(url) == "s3":
         return _s3_spec(url)
     return quote(str(url).rstrip("/"), safe=":/?&=%@+,~!()") + "/"
+
+
+def _file_spec(url: str) -> dict[str, Any] | str:
+    """The store of one remote file."""
+    spec = kvstore_spec(url.rpartition("/")[0])
+    name = url.rpartition("/")[2]
+    return spec + quote(name) if isinstance(spec, str) else {**spec, "path": spec["path"] + name}
 
 
 def _s3_spec(url: str) -> dict[str, Any]:

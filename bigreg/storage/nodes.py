@@ -10,7 +10,7 @@ from typing import Any
 import tensorstore as ts
 
 from ..errors import CorruptDataError, InputError, OutputError
-from .locations import filesystem, join, local_path, open_kvstore, read_error, scheme, write_error
+from .locations import filesystem, join, local_path, open_kvstore, read_error, scheme, write_error, zip_parts
 from .retry import patiently
 
 
@@ -93,14 +93,15 @@ def exists(url: str) -> bool:
 
 def children(url: str) -> list[str]:
     """Names of what lies directly below a group, sorted; empty where a place cannot list (http)."""
+    if zip_parts(url) is not None:
+        return _below(url)
     path = local_path(url)
     if path is not None:
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     if scheme(url) in ("http", "https"):
         return []
     if scheme(url) == "memory":
-        names = (key.decode().partition("/")[0] for key in open_kvstore(url).list().result())
-        return sorted(set(names))
+        return _below(url)
     # tensorstore would list every chunk below it.
     files, place = filesystem(url)
     try:
@@ -111,6 +112,15 @@ def children(url: str) -> list[str]:
         raise read_error(url, error) from error
     # A file is listed as itself, an empty folder may be too.
     return sorted(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != place.rstrip("/"))
+
+
+def _below(url: str) -> list[str]:
+    """The first parts of all keys."""
+    try:
+        keys = patiently(url, lambda: open_kvstore(url).list().result())
+    except ValueError as error:
+        raise read_error(url, error) from error
+    return sorted({key.decode().partition("/")[0] for key in keys})
 
 
 def remove(url: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..geometry import Shape
-from ..storage import exists, local_path, remove
+from ..storage import check_replaceable, exists, local_path, remove
 from .multiscale import CHUNKS, SHARDS, ImageWriter, create_image
 from .pyramid import downsample, pyramid_factors
 from .volume import Volume, open_volume
@@ -71,7 +71,10 @@ def convert(
     sources = [volume] if given or volume.channels == 1 else [volume.with_channel(c) for c in range(volume.channels)]
     factors = pyramid_factors(volume.grid())[:levels]
     target = local_path(out)
-    part = str(target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")) if target is not None else out
+    if target is not None:
+        target = Path(os.path.realpath(target))  # what a link names: its disk is meant, and the link stays
+        check_replaceable(target)
+    part = str(target.with_name(f"{target.name[:200]}.partial-{uuid.uuid4().hex[:8]}")) if target is not None else out
     try:
         if target is None and exists(out):
             remove(out)

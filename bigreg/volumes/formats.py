@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from ..errors import InputError
-from ..storage import find_node, join, local_path
+from ..storage import children, find_node, join, local_path, zip_parts
 from .spec import ImageSpec
 from .stored import StoredImage, label, option
 
@@ -25,7 +26,8 @@ class Format:
         return getattr(import_module(f".{self.module}", __package__), self.opener)(spec, name)
 
 
-OME_ZARR = Format("OME-Zarr", (".ome.zarr",), "ome_zarr", "open_ome_zarr")
+ZIPPED = (".ozx", ".zarr.zip")
+OME_ZARR = Format("OME-Zarr", (".ome.zarr", *ZIPPED), "ome_zarr", "open_ome_zarr")
 ZARR = Format("Zarr array", (".zarr",), "zarr", "open_zarr")
 N5 = Format("N5", (".n5",), "n5", "open_n5")
 TIFF = Format("TIFF (file, folder or glob of slices)", (".tif", ".tiff", ".btf", ".tf8"), "tiff", "open_tiff")
@@ -47,26 +49,31 @@ def find_format(spec: ImageSpec, name: str) -> Format:
     Raises InputError where nothing is there or nothing is known about it.
     """
     local = local_path(spec.path)
-    if local is not None and glob.has_magic(str(local)) and not local.exists():
-        return TIFF
     if local is not None and not local.exists():
-        raise InputError(f"{label(name, spec)} does not exist; check the path")
-    lower = spec.path.lower().partition("?")[0]
+        if glob.has_magic(str(local)):
+            return TIFF
+        archive = zip_parts(spec.path)
+        inside = f"; pass {archive[0]} with {option(name, 'dataset')} {archive[1]}" if archive else "; check the path"
+        raise InputError(f"{label(name, spec)} does not exist{inside}")
+    lower = (spec.path if local is not None else spec.path.partition("?")[0]).lower()
     by_suffix = next((f for f in FORMATS if lower.endswith(f.suffixes)), None)
-    if by_suffix is not None and by_suffix not in _CONTAINERS and not (local is not None and local.is_dir()):
+    zipped = lower.endswith(ZIPPED)
+    folder = local is not None and local.is_dir()
+    if by_suffix is not None and by_suffix not in _CONTAINERS and not folder:
         return by_suffix
-    if local is None or local.is_dir():
-        found = _container(spec, name, by_suffix)
+    if local is None or folder or zipped:
+        found = _container(spec, name, by_suffix, zipped)
         if found is not None:
             return found
-    if local is not None and local.is_dir():
-        return TIFF
+    if folder:
+        return _folder(spec, name, local)
     known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS)
     raise InputError(f"{label(name, spec)} is of no known format; known are {known}")
 
 
-def _container(spec: ImageSpec, name: str, by_suffix: Format | None) -> Format | None:
-    from .ome_zarr import is_image, ome_attributes
+def _container(spec: ImageSpec, name: str, by_suffix: Format | None, zipped: bool) -> Format | None:
+    from .ome_metadata import is_image, ome_attributes
+    from .ome_zarr import no_image
 
     node = find_node(spec.path)
     inner = find_node(join(spec.path, spec.dataset)) if spec.dataset else node
@@ -76,9 +83,39 @@ def _container(spec: ImageSpec, name: str, by_suffix: Format | None) -> Format |
         return OME_ZARR
     if inner is not None and inner.format.startswith("zarr") and inner.is_array:
         return ZARR
+    if inner is not None and inner.format.startswith("zarr"):
+        raise no_image(join(spec.path, spec.dataset or ""), inner, spec, name)
     if (inner or node) is not None and (inner or node).format == "n5":
         return N5
+    if zipped and node is None:
+        tops = [top for top in children(spec.path) if not top.startswith((".", "__MACOSX"))]
+        if not spec.dataset and len(tops) == 1:
+            raise InputError(
+                f"{label(name, spec)}: the archive holds the folder '{tops[0]}'; pass "
+                f"{option(name, 'dataset')} '{tops[0]}'"
+            )
+        raise InputError(f"{label(name, spec)}: the archive holds no Zarr image; pass {option(name, 'dataset')}")
     if node is not None or by_suffix in (OME_ZARR, ZARR):
-        what = "nothing is stored there" if inner is None else "a group is stored there, not an image"
+        what = "nothing is stored there"
         raise InputError(f"{label(name, spec)} is no image: {what}; pass {option(name, 'dataset')} or check the path")
     return by_suffix  # an N5 container without attributes
+
+
+def _folder(spec: ImageSpec, name: str, folder: Path) -> Format:
+    """A folder that is no container: slices, or an N5 container that was named otherwise."""
+    seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if spec.dataset is None and any(entry.name.lower().endswith(TIFF.suffixes) for entry in seen):
+        return TIFF
+    from .n5 import find_datasets
+
+    if find_datasets(join(spec.path, spec.dataset or "")):
+        return N5
+    images = [
+        entry.name for entry in seen if entry.name.lower().endswith(tuple(s for f in FORMATS for s in f.suffixes))
+    ]
+    if images:
+        shown = ", ".join(sorted(images)[:5])
+        raise InputError(f"{label(name, spec)} is a folder without TIFF slices; it holds {shown}: give one of them")
+    if spec.dataset is not None:
+        raise InputError(f"{label(name, spec)} does not exist; check {option(name, 'dataset')}")
+    return TIFF

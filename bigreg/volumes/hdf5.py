@@ -1,17 +1,20 @@
-"""HDF5 with one dataset an image (spacing from `element_size_um` where it has it), and Imaris .ims."""
+"""HDF5: one dataset an image, with the axes and voxel size it states; BigDataViewer's and Imaris' too."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import h5py
-import numpy as np
 
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
+from .bdv_hdf5 import is_bdv, open_bdv
+from .hdf5_data import check_readable, data_of, read_as, unsigned
+from .imaris import is_imaris, open_imaris
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, open_binary, option, pick, scaling, unnamed_axes
-from .units import micrometres
+from .units import figures, number, numbers
 
 
 def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
@@ -21,31 +24,65 @@ def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
         file = h5py.File(str(local) if local is not None else open_binary(spec.path), "r")
     except OSError as error:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as HDF5: {error}; restore it") from error
-    if spec.dataset is None and "DataSet/ResolutionLevel 0" in file and "DataSetInfo/Image" in file:
-        return _open_imaris(file, spec, name)
-    data = file[_only_dataset(file, spec, name)]
-    axes = unnamed_axes(name, spec, data.shape)
-    read = BoxReader(data, axes, pick(name, spec, axes, data.shape))
-    element = data.attrs.get("element_size_um")
-    known = element is not None and len(element) == 3 and bool((np.asarray(element) > 0).all())
-    level = StoredLevel(
-        read.per_axis(data.shape),
-        scaling(element if known else (1, 1, 1)),
-        read.per_axis(data.chunks or data.shape),
-        read,
-    )
+    if spec.dataset is None and is_imaris(file):
+        return open_imaris(file, spec, name)
+    if is_bdv(file):
+        return open_bdv(file, spec, name)
+    data = data_of(file, _only_dataset(file, spec, name), spec, name)
+    check_readable(data, spec, name)
+    tags = _axistags(data.attrs)
+    axes = _axes(data, tags) or unnamed_axes(name, spec, data.shape)
+    # netCDF's way to keep unsigned numbers in signed types
+    keeps_unsigned = _word(data.attrs.get("_Unsigned", "")).lower() == "true"
+    dtype = unsigned(data.dtype) if keeps_unsigned else data.dtype
+    read = BoxReader(read_as(data, dtype), axes, pick(name, spec, axes, data.shape))
+    element = numbers(data.attrs.get("element_size_um"), 3, positive=True)
+    resolution = tuple(number(tags.get(axis, {}).get("resolution")) or 0.0 for axis in "zyx")
+    unstated, likely = "", None
+    if element is None and "element_size_um" in data.attrs:
+        unstated = f"element_size_um is {_word(data.attrs['element_size_um'])}"
+    elif element is None and min(resolution) > 0:
+        unstated, likely = f"its axistags' resolution {figures(resolution)} (z, y, x) has no unit", resolution
+    shape = read.per_axis(data.shape)
+    level = StoredLevel(shape, scaling(element or (1, 1, 1)), read.per_axis(data.chunks or data.shape), read)
     return StoredImage(
         levels=(level,),
-        dtype=data.dtype,
-        metadata={"shape": data.shape, "dtype": str(data.dtype), "attributes": _text(data.attrs)},
+        dtype=dtype,
+        metadata={"shape": data.shape, "dtype": str(dtype), "attributes": _text(data.attrs)},
         **counts(axes, data.shape),
-        spacing_known=known,
+        spacing_known=element is not None,
+        spacing_from="element_size_um",
+        unstated=unstated,
+        likely=likely,
     )
+
+
+def _word(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _axistags(attributes: Any) -> dict[str, dict]:
+    """ilastik's and vigra's axes by their letters, in the order of the array; empty where there are none."""
+    try:
+        tags = json.loads(_word(attributes["axistags"]))["axes"]
+        return {str(tag["key"]).lower(): tag for tag in tags}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _axes(data: h5py.Dataset, tags: dict[str, dict]) -> str | None:
+    """The letters of axistags or of HDF5's own dimension labels, where they name every axis."""
+    for letters in ("".join(tags), "".join(_word(data.dims[n].label).lower()[:1] for n in range(data.ndim))):
+        if len(letters) == data.ndim == len(set(letters)) and set("zyx") <= set(letters) <= set("tczyx"):
+            return letters
+    return None
 
 
 def _only_dataset(file: h5py.File, spec: ImageSpec, name: str) -> str:
     if spec.dataset is not None:
-        if not isinstance(file.get(spec.dataset), h5py.Dataset):
+        if not isinstance(file.get(spec.dataset, getlink=True), h5py.ExternalLink) and not isinstance(
+            file.get(spec.dataset), h5py.Dataset
+        ):
             raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(_images(file)) or 'none'}")
         return spec.dataset
     found = _images(file)
@@ -65,46 +102,3 @@ def _images(file: h5py.File) -> list[str]:
 
 def _text(attributes: Any) -> dict[str, str]:
     return {key: str(value) for key, value in attributes.items()}
-
-
-def _number(attributes: Any, key: str) -> float:
-    """Imaris writes its numbers as arrays of single characters."""
-    return float(b"".join(np.atleast_1d(attributes[key]).astype("S1")).decode())
-
-
-def _open_imaris(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
-    info = file["DataSetInfo/Image"].attrs
-    try:
-        # Extents are those of the volume's faces, numbered x, y, z.
-        low = np.array([_number(info, f"ExtMin{axis}") for axis in (2, 1, 0)])
-        high = np.array([_number(info, f"ExtMax{axis}") for axis in (2, 1, 0)])
-    except (KeyError, ValueError) as error:
-        raise CorruptDataError(f"{label(name, spec)} has no readable Imaris extents ({error}); restore it") from error
-    unit = b"".join(np.atleast_1d(info.get("Unit", b"um")).astype("S4")).decode("utf-8", "replace")
-    factor = micrometres(unit)
-    known = factor is not None and bool((high > low).all())
-    first = file["DataSet/ResolutionLevel 0"]
-    times, channels = len(first), len(first["TimePoint 0"])
-    pick(name, spec, "tczyx", (times, channels, 2, 2, 2))
-    place = f"TimePoint {spec.time or 0}/Channel {spec.channel or 0}"
-    levels: list[StoredLevel] = []
-    for number in range(len(file["DataSet"])):
-        group = file[f"DataSet/ResolutionLevel {number}/{place}"]
-        # The stored array may be padded to whole chunks; the image is what the sizes say.
-        shape = tuple(int(_number(group.attrs, f"ImageSize{axis}")) for axis in "ZYX")
-        if levels and shape == levels[-1].shape:
-            continue
-        spacing = (
-            (high - low) / shape * (factor or 1) if known else np.asarray(levels[0].shape if levels else shape) / shape
-        )
-        origin = low * factor + spacing / 2 if known else (spacing - 1) / 2
-        data = group["Data"]
-        levels.append(StoredLevel(shape, scaling(spacing, origin), data.chunks or shape, BoxReader(data, "zyx")))
-    return StoredImage(
-        levels=tuple(levels),
-        dtype=file[f"DataSet/ResolutionLevel 0/{place}/Data"].dtype,
-        metadata={"info": _text(info), "shapes": [level.shape for level in levels]},
-        channels=channels,
-        times=times,
-        spacing_known=known,
-    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..geometry import Grid, Shape
 from ..storage import Array, create_array, create_group, join, open_array, read_attributes, write_attributes
+from .units import implausible
 
 CHUNKS = (64, 64, 64)
 SHARDS = (256, 256, 256)
@@ -47,6 +48,8 @@ def create_image(
         own["matrix"] = [list(row) for row in grids[0].matrix]
     if orientation is not None:
         own["orientation"] = orientation
+    if implausible(grids[0].spacing):
+        own["confirmed"] = True  # whoever wrote this was asked
     if own:
         attributes["bigreg"] = own
     create_group(url, attributes if finished else {"bigreg-unfinished": attributes}, exist_ok=exist_ok)

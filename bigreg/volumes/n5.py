@@ -1,22 +1,21 @@
-"""N5: datasets with pixelResolution and downsamplingFactors (x first); s0, s1, ... are the levels of one image.
-
-A downsampled N5 dataset holds block means, so its first voxel's centre lies (factor - 1) / 2 full-resolution voxels in.
-A pixelResolution without a unit is in micrometres, as the N5 viewers have it.
-"""
+"""N5: one dataset, or the datasets s0, s1, ... that are the levels of one image."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import InputError
-from ..storage import Node, children, find_node, join, open_array
+from ..storage import Array, Node, children, find_node, join, open_array
+from .bdv import bdv_size
+from .levels import block_means, factors_by_shape
+from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick, scaling, unnamed_axes
-from .units import micrometres
+from .units import figures, numbers
 
 DEPTH = 5
 
@@ -28,7 +27,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
     if node is not None and node.is_array:
         group, found = "", {"": node}
     else:
-        found = _datasets(top)
+        found = find_datasets(top)
         if not found:
             raise InputError(
                 f"{label(name, spec)} holds no N5 dataset that can be found; check the path or pass "
@@ -42,33 +41,123 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
             )
         group = groups.pop()
     # Attributes that a dataset lacks are looked for in the groups around it, up to the container.
-    around = _around(spec.path, "/".join(part for part in (spec.dataset or "", group) if part))
-    resolution, levels = None, []
-    for path in sorted(found, key=lambda path: _scale_number(path) or 0):
-        number = _scale_number(join(spec.path, spec.dataset or "", path))
-        own, factors = _resolution(found[path].attributes, number, around, resolution)
-        resolution = resolution if resolution is not None else own
-        levels.append((join(top, path), factors, found[path]))
-    levels.sort(key=lambda level: float(np.prod(level[1])))
-    known = resolution is not None
-    stored, arrays = [], []
-    for url, factors, _ in levels:
-        array = open_array(url, constant=True)
-        axes = unnamed_axes(name, spec, array.shape)
-        read = BoxReader(array, axes, pick(name, spec, axes, array.shape))
-        full = np.asarray(resolution[::-1] if known else (1.0, 1.0, 1.0))
-        zyx = np.asarray(factors[::-1], dtype=float)
-        affine = scaling(full * zyx, full * (zyx - 1) / 2)
-        stored.append(StoredLevel(read.per_axis(array.shape), affine, read.per_axis(array.chunks), read))
-        arrays.append((array, axes))
-    array, axes = arrays[0]
+    inside = "/".join(part for part in (spec.dataset or "", group) if part)
+    around = _around(spec.path, inside)
+    ordered = sorted(found, key=lambda path: _scale_number(path) or 0)
+    arrays = {path: open_array(join(top, path), constant=True) for path in ordered}
+    first = arrays[ordered[0]]
+    axes = next((a for a in (named_axes(at, first.shape) for at in (found[ordered[0]].attributes, *around)) if a), None)
+    axes = axes or unnamed_axes(name, spec, first.shape)
+    picked = pick(name, spec, axes, first.shape)
+    alike = [path for path in ordered if _lead(arrays[path]) == _lead(first)]
+    notes = [f"{path} has other axes than {ordered[0]}; it is left out" for path in ordered if path not in alike]
+    ordered = alike
+
+    places = {path: join(spec.path, spec.dataset or "", path) for path in ordered}
+    placed = _cosem(found, places, around) or _sized(spec.path, found, arrays, places, around)
+    levels = []
+    for path in ordered:
+        read = BoxReader(arrays[path], axes, picked)
+        chunks = read.per_axis(arrays[path].chunks)
+        levels.append(StoredLevel(read.per_axis(arrays[path].shape), placed.affines[path], chunks, read))
     return StoredImage(
-        levels=tuple(stored),
-        dtype=array.dtype,
-        metadata={"around": around, "datasets": [node.metadata for _, _, node in levels]},
-        **counts(axes, array.shape),
-        spacing_known=known,
+        levels=tuple(levels),
+        dtype=first.dtype,
+        metadata={"around": around, "datasets": [found[path].metadata for path in ordered]},
+        **counts(axes, first.shape),
+        spacing_known=placed.known,
+        notes=tuple(notes),
+        spacing_from=placed.by,
+        unstated=placed.unstated,
+        likely=placed.likely,
+        likely_in="nm" if placed.by == "resolution" else "um",
     )
+
+
+def _lead(array: Array) -> tuple[int, ...]:
+    """Sizes of what comes before z, and how many axes there are."""
+    return (array.ndim, *array.shape[:-3])
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where the datasets lie (in um where `known`), by which attribute, and what was found where it is not known."""
+
+    affines: dict[str, np.ndarray | None]
+    known: bool
+    by: str = ""
+    unstated: str = ""
+    likely: tuple[float, ...] | None = None
+
+
+def _cosem(found: Mapping[str, Node], places: Mapping[str, str], around: list[dict]) -> _Placed | None:
+    """COSEM: each dataset says itself where it lies, or its group says it for all."""
+    affines, known = {}, True
+    for path, place in places.items():
+        groups = [cosem_of(place, attributes) for attributes in around[:1]]
+        stated = next((s for s in map(cosem_affine, (found[path].attributes, *groups)) if s is not None), None)
+        affines[path] = None if stated is None else stated[0]
+        known = known and (stated is None or stated[1])
+    first = next(iter(affines.values()))
+    if first is None:
+        return None
+    scale = tuple(float(v) for v in np.diag(first)[:3])
+    words = "" if known else f"transform scale {figures(scale)} (z, y, x) has no unit of length"
+    return _Placed(affines, known, "transform", words)
+
+
+def _sized(
+    container: str,
+    found: Mapping[str, Node],
+    arrays: Mapping[str, Array],
+    places: Mapping[str, str],
+    around: list[dict],
+) -> _Placed:
+    """All others: the voxel size of full resolution, and factors of each dataset."""
+    bdv = re.search(r"(?:^|/)setup(\d+)/timepoint\d+(?:/|$)", next(iter(places.values()))[len(container) :])
+    full: Stated | None = None
+    unstated, likely = "", None
+    if bdv:
+        size = bdv_size(container, int(bdv[1]))
+        full = Stated(list(size.spacing[::-1]), True, "the XML beside") if size.spacing else None
+        unstated, likely = size.unstated, size.likely
+    factors: dict[str, list[float] | None] = {}
+    for path, place in places.items():
+        own = found[path].attributes
+        stated = None if bdv else stated_size(own)
+        shared = stated is None or full is None or stated.size == full.size
+        if stated is None and full is None and not bdv:
+            stated = next((s for s in map(stated_size, around) if s is not None), None)
+        factors[path] = _factors(own, place, around if shared else [], arrays[path])
+        if factors[path] is None and not shared:
+            factors[path] = [r / f for r, f in zip(stated.size, full.size, strict=True)]
+        full = full or stated
+    if full is not None and not full.known:
+        unstated, likely = describe(full)
+    size, shift = (np.ones(3), np.zeros(3)) if full is None else (full.size[::-1], full.offset[::-1])
+    base = scaling(size, shift)
+    affines = {path: None if f is None else base @ block_means(f[::-1]) for path, f in factors.items()}
+    return _Placed(affines, full is not None and full.known, full.by if full else "", unstated, likely)
+
+
+def _factors(own: Mapping, place: str, around: list[dict], array: Array) -> list[float] | None:
+    """Downsampling factors of a dataset, x first: its own, its group's list, or by the shape of the s0 beside it."""
+    stated = numbers((own.get("downsamplingFactors") or [])[:3], 3, positive=True)
+    number = _scale_number(place)
+    if stated is not None or number is None:
+        return stated or [1.0, 1.0, 1.0]
+    for attributes in around:
+        listed = attributes.get("downsamplingFactors") or attributes.get("scales")
+        if isinstance(listed, list) and len(listed) > number and isinstance(listed[number], list):
+            return numbers(listed[number][:3], 3, positive=True)
+    if number == 0:
+        return [1.0, 1.0, 1.0]
+    node = find_node(join(place.rpartition("/")[0], "s0"))
+    dimensions = node.metadata.get("dimensions") if node is not None else None
+    if "pixelResolution" in own or not isinstance(dimensions, list) or len(dimensions) != array.ndim:
+        return None
+    found = factors_by_shape(tuple(dimensions[:3]), tuple(array.shape[::-1][:3]))
+    return None if found is None else [float(f) for f in found]
 
 
 def _scale_number(path: str) -> int | None:
@@ -76,7 +165,8 @@ def _scale_number(path: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _datasets(top: str, prefix: str = "", depth: int = DEPTH) -> dict[str, Node]:
+def find_datasets(top: str, prefix: str = "", depth: int = DEPTH) -> dict[str, Node]:
+    """The N5 datasets below a folder, by their paths."""
     found = {}
     for child in children(join(top, prefix)) if depth else []:
         path = f"{prefix}/{child}" if prefix else child
@@ -84,8 +174,8 @@ def _datasets(top: str, prefix: str = "", depth: int = DEPTH) -> dict[str, Node]
         if node is not None and node.is_array:
             found[path] = node
         elif "." not in child:
-            found |= _datasets(top, path, depth - 1)
-    return found
+            found |= find_datasets(top, path, depth - 1)
+    return {path: node for path, node in found.items() if node.format == "n5"}
 
 
 def _around(container: str, group: str) -> list[dict]:
@@ -96,36 +186,3 @@ def _around(container: str, group: str) -> list[dict]:
         places.append(join(container, group))
     nodes = [find_node(place) for place in [*places, container]]
     return [node.attributes for node in nodes if node is not None]
-
-
-def _numbers(value: Any) -> list[float] | None:
-    """A pixelResolution (um, x first), as a plain list or {"dimensions", "unit"}."""
-    if isinstance(value, dict):
-        factor = micrometres(value.get("unit", "um"))
-        value = value.get("dimensions")
-        return None if factor is None or value is None else [float(v) * factor for v in value[:3]]
-    return [float(v) for v in value[:3]] if isinstance(value, Sequence) and len(value) >= 3 else None
-
-
-def _resolution(
-    own: dict, number: int | None, around: list[dict], full: list[float] | None
-) -> tuple[list[float] | None, list[float]]:
-    """Full resolution (um) and factors of one dataset, x first.
-
-    A dataset's own pixelResolution is that of full resolution if it names its downsamplingFactors beside it, or if
-    it is the same as that of s0; otherwise it is its own.
-    """
-    resolution = _numbers(own.get("pixelResolution"))
-    if resolution is None:
-        resolution = next((r for r in (_numbers(a.get("pixelResolution")) for a in around) if r is not None), None)
-        shared = True
-    else:
-        shared = full is None or resolution == full
-    factors = own.get("downsamplingFactors")
-    if factors is None and number is not None and shared:
-        lists = [a.get("downsamplingFactors") or a.get("scales") for a in around]
-        factors = next((a[number] for a in lists if a and len(a) > number and isinstance(a[number], list)), None)
-    if factors is None and resolution is not None and full is not None and not shared:
-        factors = [r / f for r, f in zip(resolution, full, strict=True)]
-        resolution = full
-    return resolution, [float(f) for f in (factors or (1, 1, 1))[:3]]

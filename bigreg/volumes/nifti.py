@@ -1,52 +1,93 @@
 """NIfTI: affine and units (RAS+, millimetres where the file does not say, as the standard has it) to (z, y, x) um.
 
-The world's axes run to superior, anterior, right, so they start at "ipl". A .nii is mapped; a .nii.gz is loaded whole,
+The world's axes run to superior, anterior, right, so they start at "ipl". With neither sform nor qform (codes 0) only
+the voxel sizes are stated, no orientation. A .nii is mapped; a .nii.gz is loaded whole,
 once a process.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from ..errors import CorruptDataError, InputError
+from ..errors import CorruptDataError
 from ..storage import local_path
 from .spec import ImageSpec
 from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
-from .units import micrometres
+from .units import micrometres, numbers
 
 WORLD = "ipl"
+_ERRORS = (
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.wrapstruct.WrapStructError,
+    nibabel.spatialimages.HeaderDataError,
+    OSError,
+    ValueError,
+    EOFError,
+    zlib.error,
+)
 
 
 def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
     try:
         image = _load(spec.path)
-        affine = np.asarray(image.affine, dtype=float)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.wrapstruct.WrapStructError, OSError, ValueError) as error:
+        affine, stated = _stated_affine(image.header)
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.wrapstruct.WrapStructError,
+        OSError,
+        ValueError,
+        EOFError,
+    ) as error:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as NIfTI: {error}; restore it") from error
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
-        raise InputError(f"{label(name, spec)}: the header's affine cannot be inverted; mend it")
     # File axes are x, y, z, t, then the values of a vector.
     axes = "xyztc"[: len(image.shape)] if len(image.shape) <= 5 else "?" * len(image.shape)
     picked = pick(name, spec, axes, image.shape)
     whole = spec.path.endswith(".gz") or local_path(spec.path) is None
     array: Any = LoadedOnce(spec.path, _Whole(spec.path)) if whole else _Proxy(image.dataobj)
     read = BoxReader(array, axes, picked)
-    unit = micrometres(image.header.get_xyzt_units()[0]) or 1000.0
+    unit = _unit(image.header)
     flip = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z) to (z, y, x), on both sides
-    level_affine = flip @ np.diag([unit, unit, unit, 1.0]) @ affine @ flip
+    level_affine = np.eye(4) if affine is None else flip @ np.diag([unit, unit, unit, 1.0]) @ affine @ flip
     shape = read.per_axis(image.shape)
     return StoredImage(
         levels=(StoredLevel(shape, level_affine, shape, read),),
         dtype=_dtype(image.dataobj),
         metadata={"header": {key: str(image.header[key]) for key in image.header}},
         **counts(axes, image.shape),
-        has_directions=True,
-        orientation=WORLD,
+        spacing_known=affine is not None,
+        has_directions=stated,
+        orientation=WORLD if stated else None,
+        spacing_from="its affine" if stated else "pixdim",
+        unstated="" if affine is not None else f"pixdim {list(map(str, image.header['pixdim'][1:4]))} is no voxel size",
     )
+
+
+def _stated_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, bool]:
+    """The sform, else the qform, where their codes say that they mean something; else pixdim alone, without directions.
+
+    None where no voxel size can be read. The second value is whether the file states how the axes lie.
+    """
+    for read in (header.get_sform, header.get_qform):
+        try:
+            affine, code = read(coded=True)
+        except (ValueError, nibabel.spatialimages.HeaderDataError):
+            continue
+        if code and affine is not None and np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-30:
+            return np.asarray(affine, dtype=float), True
+    sizes = numbers(header["pixdim"][1:4], 3, positive=True)
+    return (None if sizes is None else np.diag([*sizes, 1.0])), False
+
+
+def _unit(header: nibabel.Nifti1Header) -> float:
+    try:
+        return micrometres(header.get_xyzt_units()[0]) or 1000.0
+    except KeyError:  # a code that does not exist
+        return 1000.0
 
 
 def _load(path: str) -> nibabel.Nifti1Image:

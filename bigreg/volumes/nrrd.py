@@ -7,9 +7,10 @@ Raw local data is mapped; compressed data is loaded whole, once a process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import nrrd
 import numpy as np
@@ -17,8 +18,8 @@ import numpy as np
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, option, pick
-from .units import micrometres
+from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
+from .units import figures, micrometres, number
 
 _OPPOSITE = {"left": "r", "right": "l", "anterior": "p", "posterior": "a", "superior": "i", "inferior": "s"}
 _SPACE_LETTERS = {"l": "left", "r": "right", "a": "anterior", "p": "posterior", "s": "superior", "i": "inferior"}
@@ -36,31 +37,75 @@ _TYPES = {
 }
 
 
+# Fields that say where voxels are: one that cannot be read is not stated.
+_PLACE = ("spacings", "units", "space units", "space directions", "space origin", "kinds", "axis mins", "axis maxs",
+          "axismins", "axismaxs", "thicknesses", "centers", "centerings", "labels", "measurement frame")  # fmt: skip
+_DECODED = ("raw", "gzip", "gz", "bzip2", "bz2", "ascii", "text", "txt")
+
+
 def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
     try:
         with open_binary(spec.path) as file:
-            header = nrrd.read_header(file)
+            header, unread = read_header(file)
             offset = file.tell()
         dtype = _dtype(header)
-    except (nrrd.NRRDError, ValueError, KeyError) as error:
+        # The header counts axes from the fastest, x; the array that is read has them reversed.
+        shape = tuple(int(n) for n in reversed(header["sizes"]))
+    except (nrrd.NRRDError, ValueError, KeyError, TypeError) as error:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as NRRD: {error}; restore it") from error
-    # The header counts axes from the fastest, x; the array that is read has them reversed.
-    shape = tuple(int(n) for n in reversed(header["sizes"]))
+    if header.get("encoding") not in _DECODED:
+        raise InputError(
+            f"{label(name, spec)}: NRRD encoding '{header.get('encoding')}' is not supported; write it anew with gzip"
+        )
     axes = _axes(header)
     read = BoxReader(_data(spec.path, header, offset, dtype), axes, pick(name, spec, axes, shape))
     affine, has_directions = _affine(header)
+    unstated = f"{', '.join(unread)} cannot be read" if unread else ""
+    factor = 1.0
     if affine is not None:
-        affine = np.diag([*[_unit(header, affine, spec, name)] * 3, 1.0]) @ affine
+        factor, unstated = _unit(header, affine)
+        affine = np.diag([*[factor or 1.0] * 3, 1.0]) @ affine
     box = read.per_axis(shape)
     return StoredImage(
         levels=(StoredLevel(box, np.eye(4) if affine is None else affine, box, read),),
         dtype=dtype,
         metadata={key: str(value) for key, value in header.items()},
         **counts(axes, shape),
-        spacing_known=affine is not None,
+        spacing_known=affine is not None and factor is not None,
         has_directions=has_directions,
-        orientation=_orientation(header.get("space")),
+        orientation=_orientation(header.get("space")) if has_directions else None,
+        spacing_from="space directions" if has_directions else "spacings",
+        unstated=unstated,
     )
+
+
+def read_header(file: BinaryIO) -> tuple[dict, list[str]]:
+    """The header, its text in UTF-8 or Latin-1, and the fields about place that cannot be read.
+
+    `file` is left at the first byte of the data. Raises what pynrrd raises, ValueError where it is no NRRD.
+    """
+    lines = []
+    while raw := file.readline():
+        try:
+            line = raw.decode("utf-8").rstrip()
+        except UnicodeDecodeError:
+            line = raw.decode("latin-1").rstrip()
+        if not line:
+            break
+        if len(lines) > 10000 or (not lines and not line.startswith("NRRD")):
+            raise ValueError("it does not begin with NRRD")
+        lines.append(line)
+    if not lines:
+        raise ValueError("it is empty")
+    optional = {line: field for line in lines[1:] if (field := line.partition(":")[0].strip().lower()) in _PLACE}
+    unread = []
+    for line, field in optional.items():
+        try:
+            nrrd.read_header([lines[0], line])
+        except Exception:  # what a parser of numbers raises on text
+            unread.append(f"{field} '{line.partition(':')[2].strip()}'")
+            lines.remove(line)
+    return nrrd.read_header(lines), unread
 
 
 def _dtype(header: Mapping) -> np.dtype:
@@ -94,36 +139,39 @@ def _affine(header: Mapping) -> tuple[np.ndarray | None, bool]:
     """Index (z, y, x) to header world (z, y, x) in the file's unit, and whether the file gives directions."""
     vectors = [vector for vector in _vectors(header) if vector is not None]
     affine = np.eye(4)
-    if len(vectors) == 3:
+    if len(vectors) == 3 and all(len(vector) == 3 for vector in vectors):
         affine[:3, :3] = np.column_stack(vectors)[::-1, ::-1]
-        affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), float)[::-1]
-        return affine, True
-    spacings = [float(s) for s in header.get("spacings", ()) if np.isfinite(s) and s > 0]
+        origin = np.asarray(header.get("space origin", np.zeros(3)), float)
+        if origin.shape == (3,) and np.isfinite(origin).all():
+            affine[:3, 3] = origin[::-1]
+        if abs(np.linalg.det(affine[:3, :3])) > 1e-30:
+            return affine, True
+        return None, False
+    spacings = [v for s in header.get("spacings", ()) if (v := number(s)) is not None and v > 0]
     if len(spacings) != 3:
         return None, False
     affine[:3, :3] = np.diag(spacings[::-1])
     return affine, False
 
 
-def _unit(header: Mapping, affine: np.ndarray, spec: ImageSpec, name: str) -> float:
-    """How many um the file's lengths are, by the rule at the top of this module."""
-    units = {str(unit).strip('"') for unit in header.get("space units") or header.get("units") or []} - {"", "???"}
+def _unit(header: Mapping, affine: np.ndarray) -> tuple[float | None, str]:
+    """How many um the file's lengths are, by the rule at the top of this module; None and why where it is unknown."""
+    units = header.get("space units")
+    if not units:
+        listed, letters = header.get("units") or [], reversed(_axes(header))
+        units = [unit for unit, letter in zip(listed, letters, strict=False) if letter in "xyz"]
+    units = {str(unit).strip('"') for unit in units} - {"", "???"}
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
     if units:
         factors = {micrometres(unit) for unit in units}
         if len(factors) == 1 and None not in factors:
-            return factors.pop()
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    if not units and steps.min() >= 1:
-        return 1.0
-    if not units and steps.max() <= 0.1:
-        return 1000.0
-    if spec.spacing is not None:
-        return 1.0
-    raise InputError(
-        f"{label(name, spec)}: spacing {tuple(float(s) for s in steps[:3])} is in "
-        f"{'unknown units ' + ', '.join(sorted(units)) if units else 'no stated unit'}; "
-        f"pass {option(name, 'spacing')} Z Y X (um)"
-    )
+            return factors.pop(), ""
+        return None, f"spacing {figures(steps)} is in unknown units {', '.join(sorted(units))}"
+    if steps.min() >= 1:
+        return 1.0, ""
+    if steps.max() <= 0.1:
+        return 1000.0, ""
+    return None, f"spacing {figures(steps)} is in no stated unit"
 
 
 def _orientation(space: str | None) -> str | None:
@@ -142,18 +190,26 @@ class _Load:
 
     def __call__(self) -> np.ndarray:
         local = local_path(self.path)
-        if local is not None:
-            return nrrd.read(str(local), index_order="C")[0]
         with open_binary(self.path) as file:
-            header = nrrd.read_header(file)
-            return nrrd.read_data(header, file, index_order="C")
+            header, _ = read_header(file)
+            return nrrd.read_data(header, file, None if local is None else str(local), index_order="C")
 
 
 def _data(path: str, header: Mapping, offset: int, dtype: np.dtype) -> Any:
     local = local_path(path)
     detached = any(key in header for key in ("data file", "datafile"))
+    if detached and local is not None:
+        _check_data_files(path, header)
     skips = any(header.get(key) for key in ("byte skip", "byteskip", "line skip", "lineskip"))
     if local is not None and header["encoding"] == "raw" and not detached and not skips:
         shape = tuple(int(n) for n in reversed(header["sizes"]))
         return np.memmap(local, dtype, "r", offset, shape)
     return LoadedOnce(path, _Load(path))
+
+
+def _check_data_files(path: str, header: Mapping) -> None:
+    named = str(header.get("data file", header.get("datafile")))
+    if named.upper().startswith("LIST") or "%" in named:
+        raise InputError(f"'{path}' keeps its data in several files ('{named}'), which is not supported; join them")
+    if not os.path.exists(os.path.join(os.path.dirname(path), named)):
+        raise InputError(f"'{path}': its data file '{named}' is not beside it; copy it there")

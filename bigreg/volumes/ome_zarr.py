@@ -1,26 +1,18 @@
-"""OME-Zarr 0.4 (Zarr v2) and 0.5 (Zarr v3, sharded too): multiscale images with named axes and units."""
+"""OME-Zarr 0.1 to 0.6 (Zarr v2 and v3, sharded too): multiscale images with named axes and units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..storage import Array, Node, find_node, join, open_array
+from ..storage import Array, Node, children, find_node, join, open_array
+from .ome_metadata import Axes, first_multiscale, is_image, ome_attributes, placement, read_axes
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick
-from .units import micrometres
-
-
-def ome_attributes(node: Node) -> dict[str, Any]:
-    """The OME metadata of a group: under "ome" since 0.5, at the top before."""
-    return node.attributes.get("ome") or node.attributes
-
-
-def is_image(node: Node | None) -> bool:
-    return node is not None and not node.is_array and bool(ome_attributes(node).get("multiscales"))
+from .units import figures, number
 
 
 def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
@@ -36,106 +28,155 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
     if not is_image(node):
         raise InputError(f"{label(name, spec)} is no OME-Zarr image; pass {option(name, 'dataset')}")
 
-    multiscale = ome_attributes(node)["multiscales"][0]
-    datasets = list(multiscale.get("datasets") or [])
+    multiscale, datasets = first_multiscale(node, spec, name)
     paths = [str(dataset["path"]) for dataset in datasets]
     if first is not None and first not in paths:
         raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(paths)}")
     start = paths.index(first) if first is not None else 0
-    arrays = [open_array(join(url, path), constant=True) for path in paths[start:]]
-    axes, factors = _axes(multiscale, arrays[0], spec, name)
-    picked = pick(name, spec, axes, arrays[0].shape)
+    arrays, notes = _arrays(url, paths[start:], spec, name)
+    if len(ome_attributes(node)["multiscales"]) > 1:
+        notes.append(f"it holds {len(ome_attributes(node)['multiscales'])} multiscale images; the first is read")
+    by_path = dict(zip(paths, datasets, strict=True))
+    base = next(iter(arrays.values()))
+    axes = read_axes(multiscale, by_path[next(iter(arrays))], base, spec, name)
+    picked = pick(name, spec, axes.letters, base.shape)
 
-    steps = multiscale.get("coordinateTransformations") or []
-    placements = [
-        _affine([*(dataset.get("coordinateTransformations") or []), *steps], axes, spec, name)
-        for dataset in datasets[start:]
-    ]
-    if any(placement is None for placement in placements):
-        # Without a scale nothing is known about any level but the first.
-        arrays, placements, factors = arrays[:1], [np.eye(4)], None
-    units = np.diag([*(factors or (1, 1, 1)), 1.0])
-    affines = [units @ placement for placement in placements]
+    # 0.6 keeps the ways to other coordinate systems there; the levels lie in the one that they name.
+    more = [] if multiscale.get("coordinateSystems") else multiscale.get("coordinateTransformations") or []
+    placed = {}
+    for path in [*arrays, paths[0]]:
+        own_steps = by_path[path].get("coordinateTransformations")
+        steps = [*own_steps, *more] if isinstance(own_steps, list) and isinstance(more, list) else own_steps or more
+        placed[path] = placement(steps or None, axes.letters)
+    known, unstated, likely = _spacing(axes, *placed[next(iter(arrays))])
+    units = np.diag([*axes.factors, 1.0]) if known else np.eye(4)
+    affines = {path: None if placed[path][0] is None else units @ placed[path][0] for path in placed}
     own = node.attributes.get("bigreg") or {}
     if "matrix" in own:
         # An affine that OME-Zarr 0.5 cannot say: it takes the place of level 0's scale and translation.
-        first_placement = _affine([*datasets[0]["coordinateTransformations"], *steps], axes, spec, name)
-        base = np.vstack([own["matrix"], [0, 0, 0, 1]]) @ np.linalg.inv(units @ first_placement)
-        affines = [base @ affine for affine in affines]
+        matrix = np.vstack([own["matrix"], [0, 0, 0, 1]]) @ np.linalg.inv(affines[paths[0]])
+        affines = {path: None if affine is None else matrix @ affine for path, affine in affines.items()}
     levels = []
-    for array, affine in zip(arrays, affines, strict=True):
-        read = BoxReader(array, axes, picked)
-        levels.append(StoredLevel(read.per_axis(array.shape), affine, read.per_axis(array.chunks), read))
+    for path, array in arrays.items():
+        read = BoxReader(array, axes.letters, picked)
+        levels.append(StoredLevel(read.per_axis(array.shape), affines[path], read.per_axis(array.chunks), read))
     return StoredImage(
         levels=tuple(levels),
-        dtype=arrays[0].dtype,
+        dtype=base.dtype,
         metadata={"multiscale": multiscale, "bigreg": own},
-        **counts(axes, arrays[0].shape),
-        spacing_known=factors is not None,
+        **counts(axes.letters, base.shape),
+        spacing_known=known,
         has_directions="matrix" in own,
-        orientation=own.get("orientation"),
-        display=_display(ome_attributes(node), multiscale, axes),
+        orientation=own.get("orientation") or axes.orientation,
+        display=_display(ome_attributes(node), multiscale, datasets[0], axes),
+        notes=tuple(notes),
+        spacing_from="coordinateTransformations",
+        unstated=unstated,
+        likely=likely,
+        confirmed=bool(own.get("confirmed")),
     )
 
 
-def _display(attributes: dict, multiscale: dict, axes: str) -> dict[str, Any]:
+def _arrays(url: str, paths: Sequence[str], spec: ImageSpec, name: str) -> tuple[dict[str, Array], list[str]]:
+    """The levels that are stored and have the channels and time points of the first, by path; and what is told."""
+    found: dict[str, Array] = {}
+    missing, other = [], []
+    for path in paths:
+        try:
+            array = open_array(join(url, path), constant=True)
+        except InputError:
+            if find_node(join(url, path)) is not None:
+                raise
+            missing.append(path)
+            continue
+        first = next(iter(found.values()), array)
+        if array.ndim != first.ndim or array.shape[:-3] != first.shape[:-3]:
+            other.append(path)
+        else:
+            found[path] = array
+    if not found or paths[0] in missing:
+        remedy = f"pass {option(name, 'dataset')} {next(iter(found))} to read from there on" if found else "copy them"
+        raise InputError(f"{label(name, spec)}: level {', '.join(missing)} is not stored there; {remedy}")
+    notes = [f"level {', '.join(missing)} is not stored there; it is left out"] if missing else []
+    if other:
+        notes.append(f"level {', '.join(other)} has other channels or time points than the first; it is left out")
+    return found, notes
+
+
+def _spacing(axes: Axes, affine: np.ndarray | None, why: str) -> tuple[bool, str, tuple[float, ...] | None]:
+    """Whether the spacing is known in um; else what was found, and the spacing if that is in um."""
+    if affine is None:
+        return False, why, None
+    if None not in axes.factors:
+        return True, "", None
+    scale = tuple(float(v) for v in np.linalg.norm(affine[:3, :3], axis=0))
+    stated = [str(unit) for unit in axes.units if unit]
+    if stated:
+        return (
+            False,
+            f"scale {figures(scale)} is in {', '.join(stated)}, no unit of length",
+            None,
+        )
+    return False, f"scale {figures(scale)} (z, y, x) has no unit", None if scale == (1, 1, 1) else scale
+
+
+def _display(attributes: dict, multiscale: dict, dataset: dict, axes: Axes) -> dict[str, Any]:
     """What a copy of the image takes over: names and colours, and the step between time points."""
     found = {key: attributes[key] for key in ("omero", "image-label") if isinstance(attributes.get(key), dict)}
-    if "t" in axes:
-        place = axes.index("t")
-        named = multiscale["axes"][place]
-        steps = [*(multiscale["datasets"][0].get("coordinateTransformations") or [])]
-        steps += multiscale.get("coordinateTransformations") or []
-        scale = np.prod([float(step["scale"][place]) for step in steps if step.get("type") == "scale"])
-        found["time"] = {"step": float(scale), "unit": named.get("unit") if isinstance(named, dict) else None}
+    if "t" in axes.letters:
+        place, step = axes.letters.index("t"), 1.0
+        for listed in (dataset, multiscale):
+            for part in listed.get("coordinateTransformations") or []:
+                scale = part.get("scale") if isinstance(part, Mapping) and part.get("type") == "scale" else None
+                value = number(scale[place]) if isinstance(scale, list) and len(scale) == len(axes.letters) else 1.0
+                step *= value if value else 1.0
+        found["time"] = {"step": float(step), "unit": axes.time_unit}
     return found
 
 
 def _only_series(url: str, spec: ImageSpec, name: str) -> tuple[str, Node]:
-    series = [key for key in ("0", "1") if is_image(find_node(join(url, key)))]
-    if series != ["0"]:
-        raise InputError(f"{label(name, spec)} holds several images; pass {option(name, 'dataset')} 0, 1, ...")
-    return join(url, "0"), find_node(join(url, "0"))
-
-
-def _axes(multiscale: dict, array: Array, spec: ImageSpec, name: str) -> tuple[str, tuple[float, ...] | None]:
-    """One letter an axis, and um per unit along (z, y, x), None where a unit is missing."""
-    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in multiscale.get("axes") or []]
-    names = [str(axis.get("name", "?")).lower() for axis in axes]
-    if len(names) != len(array.shape):
+    inside = find_node(join(url, "OME"))
+    listed = ome_attributes(inside).get("series") if inside is not None else None
+    candidates = [str(path) for path in listed] if isinstance(listed, list) else children(url) or ["0", "1"]
+    series = [path for path in candidates if is_image(find_node(join(url, path)))]
+    if len(series) != 1:
+        found = f"{len(series)} images" if series else "no image"
         raise InputError(
-            f"{label(name, spec)}: axes {names} do not fit the stored shape {array.shape}; mend the metadata"
+            f"{label(name, spec)} holds {found}{f': {short(series)}' if series else ''}; "
+            f"pass {option(name, 'dataset')} with one of them"
         )
-    if any(len(letter) != 1 for letter in names):
-        raise InputError(f"{label(name, spec)} has the wrong axes {names}; only t, c, z, y, x are understood")
-    units = {letter: micrometres(axis.get("unit")) for letter, axis in zip(names, axes, strict=True)}
-    factors = tuple(units.get(letter) for letter in "zyx")
-    return "".join(names), None if None in factors else factors
+    return join(url, series[0]), find_node(join(url, series[0]))
 
 
-def _affine(steps: Sequence[dict], axes: str, spec: ImageSpec, name: str) -> np.ndarray | None:
-    """The scales and translations in turn, as a (z, y, x) affine; None where there is no scale."""
-    scale, shift, found = np.ones(len(axes)), np.zeros(len(axes)), False
-    for step in steps:
-        kind = step.get("type")
-        values = step.get(kind) if kind in ("scale", "translation") else None
-        if kind == "identity":
-            continue
-        if values is None or len(values) != len(axes):
-            raise InputError(
-                f"{label(name, spec)}: transformation {step} is not understood; pass {option(name, 'spacing')} Z Y X "
-                "(um) with a plain Zarr dataset"
-            )
-        values = np.asarray(values, dtype=float)
-        if kind == "scale":
-            scale, shift, found = scale * values, shift * values, True
-        else:
-            shift = shift + values
-    if not found:
-        return None
-    at = [axes.index(letter) for letter in "zyx"]
-    if not (np.isfinite(scale[at]).all() and (scale[at] > 0).all()):
-        raise InputError(f"{label(name, spec)}: scale {tuple(scale[at])} must be positive; mend the metadata")
-    affine = np.diag([*scale[at], 1.0])
-    affine[:3, 3] = shift[at]
-    return affine
+def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
+    """What a group that is no image is: a plate, a well, or a folder of images; and what to pass."""
+    attributes, pass_it = ome_attributes(node), f"pass {option(name, 'dataset')}"
+    plate, well = attributes.get("plate"), attributes.get("well")
+    if isinstance(plate, dict):
+        wells = [str(w["path"]) for w in plate.get("wells") or [] if isinstance(w, dict) and "path" in w]
+        images = [join(w, image).strip("/") for w in wells[:3] for image in _fields(join(url, w))[:2]] or wells
+        return InputError(
+            f"{label(name, spec)} is a plate (wells: {len(wells)}), not an image; {pass_it} {short(images)}"
+        )
+    if isinstance(well, dict):
+        return InputError(f"{label(name, spec)} is a well, not one image; {pass_it} {short(_fields(url))}")
+    inner = [
+        path for path in children(url) if (n := find_node(join(url, path))) is not None and (n.is_array or is_image(n))
+    ]
+    if inner:
+        return InputError(f"{label(name, spec)} is a group, not an image; {pass_it} with one of {short(inner)}")
+    return InputError(
+        f"{label(name, spec)} is no image: a group is stored there, not an image; {pass_it} or check the path"
+    )
+
+
+def _fields(url: str) -> list[str]:
+    node = find_node(url)
+    well = ome_attributes(node).get("well") if node is not None else None
+    images = well.get("images") if isinstance(well, dict) else None
+    named = [str(i["path"]) for i in images or [] if isinstance(i, dict) and "path" in i]
+    return named or [path for path in children(url) if is_image(find_node(join(url, path)))]
+
+
+def short(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from typing import Any
 
 from brainglobe_space import AnatomicalSpace
@@ -23,6 +24,14 @@ def checked_orientation(code: str) -> str:
             "the side at which the z, y and x axes start"
         ) from error
     return code
+
+
+def _existing(path: str) -> str:
+    """The path as it is; where nothing is there, with its accents composed or decomposed, as macOS writes them."""
+    if os.path.exists(path):
+        return path
+    forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.exists(form)), path)
 
 
 class ImageSpec(BaseModel):
@@ -53,7 +62,7 @@ class ImageSpec(BaseModel):
         text = os.fspath(value)
         if not text:
             raise ValueError("path is empty")
-        return str(local_path(text)) if scheme(text) == "file" else text.rstrip("/")
+        return _existing(str(local_path(text))) if scheme(text) == "file" else text.rstrip("/")
 
     @field_validator("dataset", mode="before")
     @classmethod

@@ -21,10 +21,13 @@ Read = Callable[[Shape, Shape], np.ndarray]
 
 @dataclass(frozen=True)
 class StoredLevel:
-    """One resolution: shape and chunks (z, y, x), the 4 x 4 affine index to header world, and how to read a box."""
+    """One resolution: shape and chunks (z, y, x), the 4 x 4 affine index to header world, and how to read a box.
+
+    The affine is None for a coarser level whose place the file does not state: it follows from the shapes.
+    """
 
     shape: Shape
-    affine: np.ndarray
+    affine: np.ndarray | None
     chunks: Shape
     read: Read
 
@@ -36,6 +39,9 @@ class StoredImage:
     Affines are in um where `spacing_known`, else in level-0 voxels. `has_directions`: the header says how the axes
     lie in an anatomical world, whose own axes are named by `orientation`. `metadata` is what the digest is made of.
     `display` is what a copy takes over as it is: OME's "omero" and "image-label", and "time", the step and its unit.
+    `notes` are sentences for the user about how the file was understood. `spacing_from` names what states the spacing;
+    where none can be used, `unstated` says what was found instead; `likely` is that in um (z, y, x) if its unit is
+    `likely_in`. `confirmed`: whoever wrote the file confirmed a spacing that is not plausible.
     """
 
     levels: tuple[StoredLevel, ...]
@@ -47,6 +53,12 @@ class StoredImage:
     has_directions: bool = False
     orientation: str | None = None
     display: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    spacing_from: str = ""
+    unstated: str = ""
+    likely: tuple[float, ...] | None = None
+    likely_in: str = "um"
+    confirmed: bool = False
 
 
 @dataclass(frozen=True)

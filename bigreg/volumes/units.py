@@ -1,6 +1,10 @@
-"""Lengths in files to micrometres."""
+"""Lengths in files to micrometres, and numbers in headers: one that cannot be read is not stated."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
 
 _UM = {
     "angstrom": 1e-4,
@@ -13,6 +17,8 @@ _UM = {
     "meter": 1e6,
     "inch": 25400.0,
 }
+# The micro sign as a Greek letter, escaped, or decoded wrongly.
+_MICRO = ("\\u00B5", "\\u00b5", "\\xb5", "Âµ", "Î¼", "μ", "&#181;", "&micro;", "\ufffd")
 _ALIASES = {
     "å": "angstrom",
     "pm": "picometer",
@@ -26,14 +32,28 @@ _ALIASES = {
     "dm": "decimeter",
     "m": "meter",
     "in": "inch",
+    "inche": "inch",  # inches
 }
 
 
-def micrometres(unit: str | None) -> float | None:
+def micrometres(unit: str | bytes | None) -> float | None:
     """How many um one `unit` is; None where the unit is missing or is no length (pixel, for instance)."""
     if not unit:
         return None
-    text = str(unit).strip().strip('"').replace("\\u00B5", "µ").replace("\\u00b5", "µ")
+    text = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
+    text = text.strip().strip("\"'").strip()
+    for written in (
+        "\\u00B5",
+        "\\u00b5",
+        "\\xb5",
+        "Âµ",
+        "Î¼",
+        "μ",
+        "&#181;",
+        "&micro;",
+        "\ufffd",
+    ):  # micro, escaped or misread
+        text = text.replace(written, "µ")
     text = text.lower() if len(text) > 2 else text
     text = _ALIASES.get(text, text).replace("metre", "meter")
     for candidate in (text, text.removesuffix("s")):
@@ -41,3 +61,45 @@ def micrometres(unit: str | None) -> float | None:
         if candidate in _UM:
             return _UM[candidate]
     return None
+
+
+def number(value: Any) -> float | None:
+    """A finite number in a header, however it is kept; None where it is none ("3,25", NaN, text)."""
+    try:
+        if isinstance(value, bytes):
+            value = value.decode()
+        found = float(value)
+    except (TypeError, ValueError, UnicodeDecodeError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def numbers(values: Any, count: int | None = None, *, positive: bool = False) -> list[float] | None:
+    """`count` finite numbers; None where there are fewer or more, or one is none (or not above 0, with `positive`)."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        return None
+    found = [number(value) for value in values]
+    if None in found or (count is not None and len(found) != count) or (positive and min(found, default=1) <= 0):
+        return None
+    return found
+
+
+def figures(values: Iterable[float]) -> str:
+    """Numbers as messages have them: (3, 1.5, 0.7)."""
+    return f"({', '.join(f'{float(value):.6g}' for value in values)})"
+
+
+# um: beyond these a voxel size is more likely a wrong unit than an image.
+SMALLEST, LARGEST, MOST_ANISOTROPIC = 1e-3, 1e3, 50.0
+
+
+def implausible(spacing: Iterable[float]) -> str:
+    """Why a voxel size (um) is likely a wrong unit, as words for a message; empty where it is plausible."""
+    smallest, *_, largest = sorted(float(value) for value in spacing)
+    if largest > LARGEST * (1 + 1e-6):
+        return "is above 1 mm"
+    if smallest < SMALLEST * (1 - 1e-6):
+        return "is below 1 nm"
+    if largest > MOST_ANISOTROPIC * smallest * (1 + 1e-6):
+        return f"differs more than {MOST_ANISOTROPIC:g} times between axes"
+    return ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from ..geometry import Grid, Shape, Vector
 from ..storage import patiently
 from .arrays import open_in_memory
 from .formats import find_format
+from .levels import checked_levels
 from .spec import ImageSpec
 from .stored import StoredImage, label, option
+from .units import figures, implausible
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,18 @@ class Volume:
     display      what a copy takes over as it is (see StoredImage)
     settings     what was said of it when it was opened
     spacing_known    whether its file states a spacing
+    notes        sentences about how the file was understood, which `open_volume` logs as warnings
+    spacing_from, orientation_from    what states them: "given", or what of the file; empty where nothing does
     """
 
     def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
         _check(stored, spec, name)
+        levels, found = checked_levels(stored.levels)
+        stored = replace(stored, levels=levels, notes=(*stored.notes, *found))
         grids, orientation = _place(stored, spec, name)
         first = np.asarray(grids[0].spacing)
+        if spec.spacing is None and not stored.confirmed and array is None:
+            _check_plausible(first, spec, name)
         self.spec = spec if array is None else None
         self.name = name
         self.levels = tuple(Level(grid, tuple(float(f) for f in np.asarray(grid.spacing) / first)) for grid in grids)
@@ -56,6 +67,9 @@ class Volume:
         self.channels = stored.channels
         self.times = stored.times
         self.display = stored.display
+        self.notes = stored.notes
+        self.spacing_from = "given" if spec.spacing is not None else stored.spacing_from or "the file"
+        self.orientation_from = "given" if spec.orientation is not None else "the file" if orientation else ""
         self.dtype = stored.dtype.newbyteorder("=")
         self.spacing_known = stored.spacing_known
         self._stored, self._settings, self._array = stored, spec, array
@@ -208,7 +222,15 @@ def open_volume(
         message = str(details["msg"]).removeprefix("Value error, ")
         remedy = f"; see {option(name, field)}" if field != "path" else ""
         raise InputError(f"{name} '{known['path']}': {field}: {message}{remedy}") from error
-    return _reopen(None, name, array, settings)
+    volume = _reopen(None, name, array, settings)
+    for note in volume.notes:
+        _tell(label(name, settings), note)
+    return volume
+
+
+@cache
+def _tell(what: str, note: str) -> None:
+    logger.warning("%s: %s", what, note)
 
 
 def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
@@ -219,7 +241,26 @@ def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
         kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
         raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")
     if not stored.spacing_known and spec.spacing is None:
-        raise InputError(f"{label(name, spec)}: spacing is missing; pass {option(name, 'spacing')} Z Y X (um)")
+        raise InputError(f"{label(name, spec)}: {_missing(stored, name)}")
+
+
+def _missing(stored: StoredImage, name: str) -> str:
+    asked = option(name, "spacing")
+    if stored.likely is not None:
+        numbers = " ".join(f"{value:.6g}" for value in stored.likely)
+        return f"{stored.unstated}; if it is in {stored.likely_in}, pass {asked} {numbers} (um)"
+    found = f": {stored.unstated}" if stored.unstated else ""
+    return f"spacing is missing{found}; pass {asked} Z Y X (um)"
+
+
+def _check_plausible(spacing: np.ndarray, spec: ImageSpec, name: str) -> None:
+    why = implausible(spacing)
+    if why:
+        numbers = " ".join(f"{value:.6g}" for value in spacing)
+        raise InputError(
+            f"{label(name, spec)}: the file's voxel size {figures(spacing)} um (z, y, x) {why}; is its unit right? "
+            f"Pass {option(name, 'spacing')} Z Y X (um), {option(name, 'spacing')} {numbers} to confirm it"
+        )
 
 
 def _place(stored: StoredImage, spec: ImageSpec, name: str) -> tuple[list[Grid], str | None]:

@@ -1,4 +1,4 @@
-"""A plain Zarr array (v2 or v3): no spacing of its own; its axes are named by dimension_names where it has them."""
+"""A plain Zarr array (v2 or v3): no spacing of its own; its axes are named where it says them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from .stored import BoxReader, StoredImage, StoredLevel, counts, pick, scaling, 
 
 def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
     array = open_array(join(spec.path, spec.dataset or ""), constant=True)
-    names = "".join(str(axis or "?").lower() for axis in array.dimension_names or ())
+    listed = array.dimension_names or array.attributes.get("_ARRAY_DIMENSIONS")  # xarray's, in Zarr v2
+    names = "".join(str(axis or "?").lower() for axis in (listed if isinstance(listed, (list, tuple)) else ()))
     axes = names if len(names) == array.ndim and set("zyx") <= set(names) else unnamed_axes(name, spec, array.shape)
     read = BoxReader(array, axes, pick(name, spec, axes, array.shape))
     level = StoredLevel(read.per_axis(array.shape), scaling((1, 1, 1)), read.per_axis(array.chunks), read)

@@ -197,13 +197,16 @@ def test_what_is_not_there_is_named_over_http_too(served):
         open_volume(f"{served}/nothing.ome.zarr")
 
 
-def test_a_missing_chunk_is_background_and_a_missing_level_is_an_error(tmp_path):
-    """An absent chunk is legal Zarr (fill value); an absent level is not."""
+def test_a_missing_chunk_is_background_and_a_missing_level_is_left_out_and_told(tmp_path):
+    """An absent chunk is legal Zarr (fill value); a level that was not copied along is not read, the first must be."""
     source, keywords = ome_zarr_04(tmp_path)
     spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{source}/s0/"}}
     assert ts.open(spec).result().shape == (2, 3, 17, 23, 31)
     (source / "s0" / "1.2.0.0.0").unlink()
     assert (open_volume(source, **keywords).read((0, 0, 0), (8, 8, 8)) == 0).all()
     (source / "s1" / ".zarray").unlink()
-    with pytest.raises(InputError, match="s1"):
+    volume = open_volume(source, **keywords)
+    assert len(volume.levels) == 1 and "level s1 is not stored there" in volume.notes[0]
+    (source / "s0" / ".zarray").unlink()
+    with pytest.raises(InputError, match="level s0, s1 is not stored"):
         open_volume(source, **keywords)

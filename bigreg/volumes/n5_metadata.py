@@ -1,0 +1,111 @@
+"""How N5 datasets state voxel size, place and axes: the dialects of the N5 viewers, COSEM, Paintera, ImageJ, BDV.
+
+N5 counts axes x first. A downsampled dataset holds block means, so its first voxel's centre lies (factor - 1) / 2
+full-resolution voxels in. A pixelResolution without a unit is in micrometres, as the N5 viewers have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .units import figures, micrometres, numbers
+
+IMAGEJ_COUNTS = (("c", "numChannels"), ("z", "numSlices"), ("t", "numFrames"))  # in the order of ImageJ's axes
+IMAGEJ = ("pixelWidth", "pixelHeight", "pixelDepth")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A voxel size (x, y, z), um where `unit` is known else in whatever unit; where the first voxel is; by what."""
+
+    size: list[float]
+    known: bool
+    by: str
+    offset: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+
+def stated_size(attributes: Mapping) -> Stated | None:
+    """The voxel size of full resolution that the attributes of one group or dataset state; None where they do not."""
+    value = attributes.get("pixelResolution")
+    if value is not None:
+        unit = value.get("unit", "um") if isinstance(value, Mapping) else "um"
+        return _stated(value.get("dimensions") if isinstance(value, Mapping) else value, unit, "pixelResolution")
+    if all(key in attributes for key in IMAGEJ[:2]):
+        size = [attributes[key] for key in IMAGEJ if key in attributes] + [1.0] * ("pixelDepth" not in attributes)
+        return _stated(size, attributes.get("pixelUnit"), "pixelWidth, pixelHeight, pixelDepth")
+    value = attributes.get("resolution")
+    if value is None:
+        return None
+    units = attributes.get("units", attributes.get("unit"))
+    units = units[:3] if isinstance(units, list) else [units]
+    found = _stated(value, units[0] if len({str(unit) for unit in units}) == 1 else None, "resolution")
+    offset = numbers(attributes.get("offset"), 3)
+    if found is None or offset is None:
+        return found
+    factor = micrometres(units[0]) if found.known else 1.0
+    return replace(found, offset=tuple(factor * v for v in offset))
+
+
+def _stated(size: Any, unit: Any, by: str) -> Stated | None:
+    size = numbers(size[:3] if isinstance(size, Sequence) and not isinstance(size, str) else None, 3, positive=True)
+    factor = micrometres(unit)
+    return None if size is None else Stated([v * (factor or 1.0) for v in size], factor is not None, by)
+
+
+def cosem_affine(attributes: Mapping) -> tuple[np.ndarray, bool] | None:
+    """The (z, y, x) affine of a COSEM `transform`, whether it is in um; None where there is none that can be read."""
+    transform = attributes.get("transform")
+    if not isinstance(transform, Mapping):
+        return None
+    axes = [str(axis).lower() for axis in transform.get("axes") or []]
+    scale = numbers(transform.get("scale"), len(axes), positive=True)
+    shift = numbers(transform.get("translate", [0] * len(axes)), len(axes))
+    units = transform.get("units") or []
+    if scale is None or shift is None or not set("zyx") <= set(axes):
+        return None
+    affine, known = np.eye(4), True
+    for place, letter in enumerate("zyx"):
+        at = axes.index(letter)
+        factor = micrometres(units[at]) if isinstance(units, list) and len(units) == len(axes) else None
+        known = known and factor is not None
+        affine[place, place], affine[place, 3] = scale[at] * (factor or 1), shift[at] * (factor or 1)
+    return affine, known
+
+
+def cosem_of(path: str, group: Mapping) -> Mapping:
+    """The attributes that a group's multiscales keep for one of its datasets, by the last part of its path."""
+    listed = group.get("multiscales")
+    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], Mapping) else {}
+    for dataset in first.get("datasets") or []:
+        if isinstance(dataset, Mapping) and dataset.get("path") == path.rpartition("/")[2]:
+            return dataset
+    return {}
+
+
+def named_axes(attributes: Mapping, shape: Sequence[int]) -> str | None:
+    """One letter an axis of the array as numpy has it, where the attributes name them."""
+    transform = attributes.get("transform")
+    listed = transform.get("axes") if isinstance(transform, Mapping) else attributes.get("axes")
+    if isinstance(listed, list) and len(listed) == len(shape) and all(isinstance(axis, str) for axis in listed):
+        letters = "".join(axis.lower()[:1] for axis in listed)
+        letters = letters[::-1] if letters.startswith("x") else letters
+        if letters.endswith("yx") and len(set(letters)) == len(letters) and set(letters) <= set("tczyx"):
+            return letters
+    counts = [(letter, attributes.get(key)) for letter, key in IMAGEJ_COUNTS]
+    if all(isinstance(count, int) for _, count in counts):
+        more = [(axis, count) for axis, count in counts if count > 1]
+        if [count for _, count in more] == list(reversed(shape))[2:]:
+            return "".join(axis for axis, _ in reversed(more)) + "yx"
+    return None
+
+
+def describe(stated: Stated) -> tuple[str, tuple[float, ...] | None]:
+    """Words for a size without a usable unit, and the spacing (z, y, x) in um if it is in nm, Paintera's custom."""
+    size = stated.size[::-1]
+    if stated.by == "resolution":
+        return f"resolution {figures(size)} (z, y, x) has no unit", tuple(v / 1000 for v in size)
+    return f"{stated.by} {figures(size)} (z, y, x) has no unit of length", None
