@@ -8,6 +8,7 @@ import yaml
 
 from .. import storage
 from ..geometry import Grid, Shape
+from ..quality.confidence import said
 from ..quality.evaluation import Evaluation, read_evaluation
 from ..quality.figures import overlay, stretched
 from ..quality.metrics import RegistrationError, central_jacobian, ncc
@@ -75,7 +76,6 @@ def collect(context: Context) -> ReportData:
         blocks_failed=int(value["blocks", "failed"]),
         seconds=value["effort", "all stages"],
         off=value.get(("confidence", "places with structure that are off"), float("nan")) / 100,
-        risk_calibrated=confidence.same_contrast(context),
         **errors,
     )
     # A map of few blocks says less than the table does.
@@ -96,6 +96,7 @@ def collect(context: Context) -> ReportData:
         figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
         blocks={f"level {index}": _blocks(context, index) for index in mapped},
         risk=shown_risk(context, grid),
+        large=said(confidence.threshold_um(context)),
         tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions=context.attributes["versions"],

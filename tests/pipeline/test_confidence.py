@@ -17,6 +17,8 @@ def test_the_risk_is_an_image_of_the_fixed_frame(registered):
     spacing = np.asarray(registered.fixed[1])
     assert np.allclose(image.grid().spacing, spacing * TILE)
     assert np.allclose(image.grid().origin, (TILE - 1) / 2 * spacing)
+    large = registered.run.store.array("confidence", "0").attributes
+    assert large["large_voxels"] == LARGE and np.allclose(large["large_um"], LARGE * spacing)
     values = image.read((0, 0, 0), image.shape)
     known = np.isfinite(values)
     assert known.any() and values[known].min() >= 0 and values[known].max() <= 1
