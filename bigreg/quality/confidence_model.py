@@ -1,4 +1,4 @@
-"""The weights of the risk of an error; see confidence.py. Made by tests/benchmarks/confidence.py.
+"""The weights of the risk of an error; see confidence.py. What they were fitted on: tests/benchmarks/RESULTS.md.
 
 Of each feature: its mean and SD over the tiles that the model was fitted on, the weight of its standard score, and
 those of that score's products with itself and with those of the features after it.
