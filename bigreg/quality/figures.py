@@ -184,7 +184,7 @@ def risk_map(
         _image(ax, np.where(unknown, 0.3 * grey + 0.7 * np.array(_UNKNOWN), shown), axis, spacing)
 
     def bar(figure: Figure, size: Sequence[float]) -> None:
-        _colour_bar(figure, size, ScalarMappable(norm, cmap), f"risk of an error above {large}")
+        _colour_bar(figure, size, ScalarMappable(norm, cmap), f"risk of over {large}")
 
     if z is not None:
         return _one_plane(fixed.shape, spacing, z, paint)
