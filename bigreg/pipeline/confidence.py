@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from .. import storage
-from ..geometry import BlockGrid, Grid, Shape
-from ..quality.confidence import HALO, RISKY, STRUCTURED, TILE, features, risk
+from ..geometry import BlockGrid, Grid, Shape, Vector
+from ..quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk, said
 from ..transforms.positions import Positions
 from ..volumes import create_image
 from .context import Context
@@ -45,18 +45,34 @@ def tiles_of(context: Context) -> Grid:
     return tile_grid(images_of(context)[0].grid)
 
 
+def threshold_um(context: Context) -> Vector:
+    """The length (um) along z, y and x above which an error is large: LARGE voxels of the finest level."""
+    return tuple(LARGE * s / TILE for s in tiles_of(context).spacing)
+
+
 def create(context: Context) -> None:
-    """An empty image of risks, NaN where nothing is known; it gets its metadata when it is finished."""
+    """An empty image of risks, NaN where nothing is known; it gets its metadata when it is finished.
+
+    The attributes of its array say what a large error is: `large_voxels`, and `large_um` along z, y and x.
+    """
+    large = threshold_um(context)
     create_image(
-        context.store.path(PLACE), [tiles_of(context)], "float32", name="risk of an error above 2 voxels",
+        context.store.path(PLACE), [tiles_of(context)], "float32", name=f"risk of an error above {said(large)}",
         chunks=(CORE,) * 3, shards=None, orientation=context.volumes["fixed"].orientation, finished=False,
     )  # fmt: skip
+    storage.write_attributes(context.store.path(PLACE, "0"), {"large_voxels": LARGE, "large_um": list(large)})
 
 
 def same_contrast(context: Context) -> bool:
     """Whether the engines of the run take it that bright goes with bright."""
     options = context.config.engine_options
     return not any(options.get(e, {}).get("similarity") in OTHER_CONTRAST for e in context.config.engine)
+
+
+def calibrated(context: Context) -> bool:
+    """Whether the stored risk means what it says; of a run of before other contrasts were learnt it may not."""
+    place = context.store.path(PLACE, "0")
+    return same_contrast(context) or (storage.exists(place) and "large_um" in storage.read_attributes(place))
 
 
 def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .. import storage
+from ..quality.confidence import said
 from ..quality.metrics import ErrorHistogram, JacobianSummary
 from . import likeness
+from .confidence import threshold_um
 from .context import Context
 from .fields import DIRECTIONS
 from .store import Status
@@ -107,7 +109,8 @@ def figures(context: Context) -> list[Row]:
     if storage.exists(context.store.path("stages/confidence")):
         m = _metrics(context, "stages/confidence")
         tiles, risky, known, expected = (float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "expected"))
-        note = "may be off by more than 2 voxels"
+        large = said(threshold_um(context))
+        note = f"may be off by more than {large}"
         rows += [
             ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
             (
@@ -115,7 +118,7 @@ def figures(context: Context) -> list[Row]:
                 "places with structure that are off",
                 100 * expected / known if known else float("nan"),
                 "%",
-                "by more than 2 voxels, as is to be expected by their risks; elsewhere nothing tells",
+                f"by more than {large}, as is to be expected by their risks; elsewhere nothing tells",
             ),
         ]
     seconds = context.attributes.get("seconds", {})

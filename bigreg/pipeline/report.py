@@ -7,6 +7,7 @@ import yaml
 
 from .. import storage
 from ..geometry import Grid, Shape
+from ..quality.confidence import said
 from ..quality.evaluation import Evaluation, read_evaluation
 from ..quality.figures import overlay, stretched
 from ..quality.metrics import central_jacobian
@@ -53,6 +54,7 @@ def collect(context: Context) -> ReportData:
         figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
         blocks={f"level {index}": _blocks(context, index) for index in mapped},
         risk=shown_risk(context, grid),
+        large=said(confidence.threshold_um(context)),
         tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions=context.attributes["versions"],

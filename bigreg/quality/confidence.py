@@ -4,11 +4,16 @@ After registration, each tile of the fixed image is compared with the warped ima
 be moved by every step of a small window. Under independent noise the profile likelihood of a step with correlation r
 over n samples is (1 - r^2)^(-n/2); the mean length of the steps, weighted so, is the error to be expected there. It is
 large where another place fits better (a wrong match), where all places fit alike (no texture, or noise that hides it),
-and where nothing fits (missing tissue, too large a motion). A logistic model weighs it together with the local
-correlation, with the structure that there is and how much of it lies along the direction that has least, here and
-around, with how sensitive a match is to what the images differ in, noise above all, and with how far the edge of the
-images is. How the map bends is left out, though it would tell more of these pairs: a map that does not move where it
-should is not right. Its weights come from pairs with a known answer (tests/benchmarks/confidence.py).
+and where nothing fits (too large a motion). n is measured: what is left of moving after the regression is alike from
+voxel to voxel where the structures differ, and is not where it is the noise of a camera, of which each voxel counts.
+For the same reason all that is said of structure is taken from products of neighbouring voxels, in which independent
+noise has no share. Where bright need not go with bright, moving is compared with a parabola of fixed in each window,
+and r is the multiple correlation; the features then mean the same, and one model serves every similarity.
+
+A logistic model weighs the expected error together with the local correlation, with the structure that there is and how
+much of it lies along the direction that has least, here and around, and with how sensitive a match is to what the
+images differ in. How the map bends is left out, though it would tell more of these pairs: a map that does not move
+where it should is not right. Its weights come from pairs with a known answer (tests/benchmarks/RESULTS.md).
 Where overlapping patches disagreed, the risk is at least that of a normal error of that size.
 
 Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
@@ -16,13 +21,12 @@ Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-import torch
 from scipy import ndimage, special
 
-from ..similarity import local_correlation
 from .confidence_cpu import step_sums
 from .confidence_model import BIAS, FAR, MODEL, Model
 
@@ -31,65 +35,87 @@ TILE = 8
 HALO = 4
 """Tiles around a box of tiles that their features depend on."""
 LARGE = 2.0
-"""Voxels; an error above this is what is looked for."""
+"""Voxels of the finest level; an error above this is what is looked for. Runs with another ladder.finest look for
+another length: it is said in um beside each share."""
 RISKY = 0.15
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
 """Of `detail`: a tile with less has nothing to be compared, whatever there is around it."""
 
 STEP, REACH = 2, 2  # voxels of one step, and steps to either side along each axis
-RADIUS = 3  # voxels of the window of the local correlation
 NOISE = 0.02  # intensity SD, of images scaled to about 0 .. 1, that means nothing
 MOST_EVIDENCE = 1e4  # 1 / voxel^2: surer is no surer
-SAMPLES = 8.0  # independent ones in a window: neighbours are alike, and a window moves not quite as one
+FEW_SAMPLES = 8.0  # independent ones in a window of tissue without noise
+FEWEST_SAMPLES = 4.0  # independent ones in a window, whatever its neighbours are like
+MOST_ALIKE = 0.9  # correlation of neighbours
+EMPTY, DARK = 0.5, 0.05  # of NOISE, and of the intensities: without structure and dark is no tissue
 
 
 def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
-    """The model's features of the tiles of a box, each (tiles z, y, x); NaN where under half of a tile is in `mask`.
+    """The model's features of the tiles of a box, each (tiles z, y, x); NaN where a tile cannot be judged.
 
     fixed, moving   images about 0 .. 1 on one grid of whole tiles, moving as the map brings it onto fixed
     mask            bool, where both are known
-    signed          whether bright must go with bright; else any correlation counts by its size
+    signed          whether bright must go with bright; else moving may be any parabola of fixed within a window
     Right in the inner tiles, HALO from the box's sides; the sides themselves count as the border of the images.
+    A tile cannot be judged where under half of it is in `mask`, nor where fixed shows structure and moving has no
+    tissue.
 
     shift       log of the expected length of a step to where a tile's window fits best, voxels
-    local       local correlation in windows of 2 RADIUS + 1 voxels, by its inverse hyperbolic tangent
-    texture     log of the SD of fixed in a tile's window, in units of NOISE
+    shift_soft  the same as if a window held few independent samples, whatever is left between the images
+    fit         root of what fixed explains of moving in a tile's window, by its inverse hyperbolic tangent
+    local       correlation within the tile, free of noise, by its inverse hyperbolic tangent
+    texture     log of the SD of fixed in a tile's window, free of noise, in units of NOISE
     curvature   log of the RMS change of fixed a voxel along the direction with least of it, in units of NOISE
     evidence    log of what both images say of a displacement along the direction of which they say least: the precision
-                (1 / voxel^2) of a match of a tile by the gradients that they share and by what they differ in
-    edge        share of the 5^3 tiles around that is known: at the edge of the images there are fewer neighbours
+                (1 / voxel^2) of a match of a window by the gradients that they share and by what they differ in
     detail      as texture, of the tile alone
-    The first, second and fourth also as their mean over the tiles around, evidence as those over 3^3 and 5^3.
+    shift, local and curvature also as their mean over the tiles around, evidence as those over 3^3 and 5^3.
     """
     own = _cells(mask.astype(np.float32), TILE) / TILE**3
     (f, known), (m, _) = (_coarse(image, mask, STEP) for image in (fixed, moving))
-    correlation, deviation = _match(f, m, known, signed)
-    shift = _expected_shift(correlation)
-    tensors = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (fixed, moving, mask))
-    local = local_correlation(*tensors, radius=RADIUS, noise=NOISE).numpy()
-    local = _cells(local if signed else np.abs(local), TILE) / np.maximum(own * TILE**3, 1)
-    gradients = _gradient(f), _gradient(m)
+    explained, fit = _match(f, m, known, signed)
+    lag = _neighbour_moments(f, m, known, signed)
+    window = {name: _window(values) for name, values in lag.items()}
+    left, left_beside = _unexplained(fit, window)
+    alike = np.clip(left_beside / left, 0.0, MOST_ALIKE)
+    samples = np.maximum(fit["n"] * ((1 - alike) / (1 + alike)) ** 3, FEWEST_SAMPLES)
+    shift, soft = _expected_shift(explained, samples), _expected_shift(explained, FEW_SAMPLES)
+    local = _noise_free_correlation(fit, lag, signed)
+    smooth = [_smoothed(image, known) for image in (f, m)]
+    gradients = [_gradient(image) for image in smooth]
     least = np.sqrt(_least(_tensor(gradients[0], gradients[0], known)))
-    unlike = (deviation**2 + NOISE**2) * (1 - np.minimum(correlation[len(correlation) // 2], 0.999) ** 2)
-    shared = _tensor(*gradients, known)
+    shared = fit["slope"] * _tensor(gradients[0], gradients[1], known)
     if not signed:
-        shared = shared * np.sign(np.trace(shared))
-    evidence = np.minimum((TILE // STEP) ** 3 * _least(shared) / unlike, MOST_EVIDENCE)
+        bent = [2.0 * smooth[0] * g for g in gradients[0]]
+        shared = shared + fit["bend"] * _tensor(bent, gradients[1], known)
+    evidence = np.minimum(samples * _least(shared) / left, MOST_EVIDENCE)
+    texture = np.sqrt(np.maximum(_beside(window, "f", "f"), 0))
+    detail = _detail(f, known, lag, "f")
+    blank = (_detail(m, known, lag, "m") < EMPTY * NOISE) & (_mean(m, known) < DARK)
+    empty = blank & (detail >= NOISE)
     found = {
         "shift": np.log(0.1 + shift),
         "shift_around": np.log(0.1 + _around(shift, own)),
+        "shift_soft": np.log(0.1 + soft),
+        "fit": np.arctanh(np.sqrt(explained[len(explained) // 2])),
         "local": np.arctanh(np.clip(local, 0.0, 0.999)),
         "local_around": np.arctanh(np.clip(_around(local, own), 0.0, 0.999)),
-        "texture": np.log(0.1 + deviation / NOISE),
+        "texture": np.log(0.1 + texture / NOISE),
         "curvature": np.log(0.02 + least / NOISE),
         "curvature_around": np.log(0.02 + _around(least, own) / NOISE),
         "evidence": np.log(1e-3 + _around(evidence, own, 1)),
         "evidence_around": np.log(1e-3 + _around(evidence, own)),
-        "detail": np.log(0.1 + _deviation(f, known, TILE // STEP) / NOISE),
-        "edge": ndimage.uniform_filter((own >= 0.5).astype(np.float32), 5, mode="constant"),
+        "detail": np.log(0.1 + detail / NOISE),
     }
-    return {name: np.where(own >= 0.5, values, np.nan).astype(np.float32) for name, values in found.items()}
+    judged = (own >= 0.5) & ~empty
+    return {name: np.where(judged, values, np.nan).astype(np.float32) for name, values in found.items()}
+
+
+def said(large_um: Sequence[float]) -> str:
+    """How a large error is named: in voxels of the finest level, and in um along z, y and x where they differ."""
+    lengths = [f"{v:.3g}" for v in large_um]
+    return f"{LARGE:g} voxels ({lengths[0] if len(set(lengths)) == 1 else ' × '.join(lengths)} µm)"
 
 
 def terms(found: dict[str, np.ndarray], model: Model = MODEL) -> np.ndarray:
@@ -132,40 +158,126 @@ def _coarse(image: np.ndarray, mask: np.ndarray, factor: int) -> tuple[np.ndarra
     return _cells(np.where(mask, image, 0).astype(np.float32), factor) / np.maximum(count, 1), count >= factor**3 / 2
 
 
-def _deviation(image: np.ndarray, known: np.ndarray, width: int) -> np.ndarray:
-    """SD of the known part of each cube of `width` voxels of an image of whole cubes."""
-    count = np.maximum(_cells(known.astype(np.float32), width), 1)
-    mean = _cells(np.where(known, image, 0), width) / count
-    difference = image - np.kron(mean, np.ones((width,) * 3, np.float32))
-    return np.sqrt(_cells(np.where(known, difference**2, 0), width) / count)
+def _window(sums: np.ndarray) -> np.ndarray:
+    """Sums over a tile and its neighbours, of sums over tiles (..., tiles)."""
+    return ndimage.uniform_filter(sums, (*(1,) * (sums.ndim - 3), 3, 3, 3), mode="constant") * 27.0
 
 
-def _match(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation (steps, tiles) with moving a step away, over a tile and its neighbours; SD (tiles) of fixed there.
+def _match(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """How much of moving, a step away, fixed explains over a tile and its neighbours: (steps, tiles), 0 .. 1.
 
     f, m, known   fixed, moving and where both are known, in voxels of a step
+    By linear regression with a slope of at least 0 (signed) or by a parabola; variances are at least those of NOISE.
+    Also the regression where no step is made: n samples, slope, bend, and the variance of moving (each of tiles).
     """
     edge, steps = TILE // STEP, (2 * REACH + 1) ** 3
     weights = known.astype(np.float32)
-    sums = np.empty((steps, 6, *(n // edge for n in f.shape)), np.float32)
+    sums = np.empty((steps, 6 if signed else 9, *(n // edge for n in f.shape)), np.float32)
     step_sums(f, weights, np.pad(m, REACH), np.pad(weights, REACH), sums)
     out = np.empty((steps, *sums.shape[2:]), np.float32)
     for number, own in enumerate(sums):
-        n, a, b, aa, bb, ab = ndimage.uniform_filter(own, (0, 3, 3, 3), mode="constant") * 27.0
+        n, a, b, aa, bb, ab, *more = _window(own)
         n = np.maximum(n, 1.0)
-        variance_a, variance_b = (np.maximum(s2 / n - (s / n) ** 2, 0) + NOISE**2 for s, s2 in ((a, aa), (b, bb)))
-        r = (ab / n - a * b / n**2) / np.sqrt(variance_a * variance_b)
-        out[number] = np.maximum(r, 0) if signed else np.abs(r)
+        a, b = a / n, b / n
+        raw = np.maximum(aa / n - a * a, 0)
+        spread, whole, common = raw + NOISE**2, np.maximum(bb / n - b * b, 0) + NOISE**2, ab / n - a * b
+        if signed:
+            common = np.maximum(common, 0)
+            slope, bend = common / spread, np.zeros_like(common)
+            gained = slope * common
+        else:  # what is left of the square of fixed beside fixed itself explains more
+            aaa, aaaa, aab = (s / n for s in more)
+            skew, twice = aaa - a * aa / n, aab - aa / n * b
+            part = skew / spread
+            own_spread = np.maximum(aaaa - (aa / n) ** 2 - part * skew, 0) + 4 * spread * NOISE**2
+            bend = (twice - part * common) / own_spread
+            slope = common / spread - bend * part
+            gained = common**2 / spread + bend * (twice - part * common)
+        out[number] = np.clip(gained / whole, 0.0, 0.998)
         if number == steps // 2:
-            deviation = np.sqrt(np.maximum(variance_a - NOISE**2, 0))
-    return out, deviation
+            fit = {"n": n, "slope": slope, "bend": bend, "whole": whole, "left": whole * (1 - out[number])}
+    return out, fit
 
 
-def _expected_shift(correlation: np.ndarray) -> np.ndarray:
+def _neighbour_moments(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> dict[str, np.ndarray]:
+    """Sums over tiles of products of one image with another at the six neighbours of a voxel: free of noise.
+
+    What is independent from voxel to voxel, as the noise of a camera, has no share in them. Keys: pairs of f, m, q
+    (the square of fixed, where `signed` is False) and 1 (the weight).
+    """
+    weights = known.astype(np.float32)
+    images = {"1": weights, "f": np.where(known, f, 0), "m": np.where(known, m, 0)}
+    if not signed:
+        images["q"] = images["f"] ** 2
+    sums = {}
+    for second, image in images.items():
+        near = np.zeros_like(image)
+        for axis in range(3):
+            low, high = (tuple(s if k == axis else slice(None) for k in range(3)) for s in (slice(-1), slice(1, None)))
+            near[low] += image[high]
+            near[high] += image[low]
+        for first in images:
+            if second == "1" or (first != "1" and first <= second):
+                sums[first + second] = _cells(images[first] * near, TILE // STEP)
+    return sums
+
+
+def _beside(sums: dict[str, np.ndarray], a: str, b: str) -> np.ndarray:
+    """Covariance of one image with the other a voxel of a step beside."""
+    n = np.maximum(sums["11"], 1.0)
+    return sums[min(a, b) + max(a, b)] / n - sums[a + "1"] * sums[b + "1"] / n**2
+
+
+def _unexplained(fit: dict[str, np.ndarray], window: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of what is left of moving in a window, and its covariance with what is left beside."""
+    slope, bend = fit["slope"], fit["bend"]
+    beside = _beside(window, "m", "m") - 2 * slope * _beside(window, "f", "m") + slope**2 * _beside(window, "f", "f")
+    if "fq" in window:
+        beside += bend * (2 * slope * _beside(window, "f", "q") - 2 * _beside(window, "m", "q"))
+        beside += bend**2 * _beside(window, "q", "q")
+    return fit["left"], beside
+
+
+def _noise_free_correlation(fit: dict[str, np.ndarray], sums: dict[str, np.ndarray], signed: bool) -> np.ndarray:
+    """Correlation of moving with what the regression of the window makes of fixed, by neighbours within a tile."""
+    if signed:
+        common, spread = _beside(sums, "f", "m"), _beside(sums, "f", "f")
+        ridge = NOISE**2
+    else:
+        slope, bend = fit["slope"], fit["bend"]
+        common = slope * _beside(sums, "f", "m") + bend * _beside(sums, "m", "q")
+        spread = slope**2 * _beside(sums, "f", "f") + bend**2 * _beside(sums, "q", "q")
+        spread += 2 * slope * bend * _beside(sums, "f", "q")
+        ridge = (slope**2 + 1e-6) * NOISE**2
+    own = np.maximum(_beside(sums, "m", "m"), 0) + NOISE**2
+    return common / np.sqrt((np.maximum(spread, 0) + ridge) * own)
+
+
+def _mean(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean over the known part of each tile."""
+    count = np.maximum(_cells(known.astype(np.float32), TILE // STEP), 1)
+    return _cells(np.where(known, image, 0), TILE // STEP) / count
+
+
+def _detail(image: np.ndarray, known: np.ndarray, sums: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """SD within each tile, free of noise: what exceeds twice the standard error that noise alone would have."""
+    whole = np.maximum(_mean(image**2, known) - _mean(image, known) ** 2, 0)
+    beside = _beside(sums, name, name)
+    by_noise = 2 * np.maximum(whole - beside, 0) / np.sqrt(np.maximum(sums["11"] / 2, 1))
+    return np.sqrt(np.maximum(beside - by_noise, 0))
+
+
+def _smoothed(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Means over 3^3 voxels of a step, of the known ones."""
+    weight = ndimage.uniform_filter(known.astype(np.float32), 3, mode="constant")
+    return ndimage.uniform_filter(np.where(known, image, 0), 3, mode="constant") / np.maximum(weight, 1e-6)
+
+
+def _expected_shift(explained: np.ndarray, samples: np.ndarray | float) -> np.ndarray:
     """Expected length (tiles) of the step to where it fits, voxels."""
     steps = np.array(list(product(range(-REACH, REACH + 1), repeat=3)), dtype=np.float32)
     length = STEP * np.sqrt((steps**2).sum(1))
-    likelihood = -0.5 * SAMPLES * np.log1p(-(np.minimum(correlation, 0.999) ** 2))
+    likelihood = -0.5 * samples * np.log1p(-explained)
     weight = np.exp(likelihood - likelihood.max(0))
     return np.tensordot(length, weight, 1) / weight.sum(0)
 

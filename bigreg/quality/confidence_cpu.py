@@ -11,6 +11,8 @@ from ..jit import compiled
 def step_sums(fixed, known, moving, moving_known, out):
     """Fill (steps, 6, tiles z, y, x) float32 with the sums over tiles of w, wa, wb, waa, wbb, wab.
 
+    With room for 9 also of waaa, waaaa and waab.
+
     fixed, known           (z, y, x) float32 a and its weight, whole tiles
     moving, moving_known   the same of b, with as many voxels more on every side as a step may be long
     w is the product of both weights, 0 or 1; the steps are in C order of (z, y, x).
@@ -20,7 +22,8 @@ def step_sums(fixed, known, moving, moving_known, out):
     span = 2 * reach + 1
     tall, high, wide = out.shape[2:]
     edge = depth // tall
-    sums = np.empty((6, width), np.float32)
+    kinds = out.shape[1]
+    sums = np.empty((9, width), np.float32)
     for step in range(span**3):
         dz, dy, dx = step // (span * span), step // span % span, step % span
         for i in range(tall):
@@ -39,7 +42,14 @@ def step_sums(fixed, known, moving, moving_known, out):
                         sums[3, x] += a * a
                         sums[4, x] += b * b
                         sums[5, x] += a * b
-                for kind in range(6):
+                    if kinds == 9:
+                        for x in range(width):
+                            w = k[x] * mk[x + dx]
+                            aa, b = f[x] * f[x] * w, m[x + dx]
+                            sums[6, x] += aa * f[x]
+                            sums[7, x] += aa * aa
+                            sums[8, x] += aa * b
+                for kind in range(kinds):
                     for t in range(wide):
                         total = np.float32(0.0)
                         for x in range(t * edge, (t + 1) * edge):

@@ -31,6 +31,7 @@ _BAR = 84  # pixels under a picture for its colour bar
 _INK = "#7f858e"
 _OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 _FOLD = "#ffe600"
+_UNKNOWN = (0.35, 0.37, 0.40)
 _VIEWS = (
     (0, 1, 2),
     (1, 0, 2),
@@ -162,11 +163,13 @@ def block_map(
     return _png(figure)
 
 
-def risk_map(fixed: np.ndarray, risk: np.ndarray, spacing: Vector, z: int | None = None) -> bytes:
+def risk_map(
+    fixed: np.ndarray, risk: np.ndarray, spacing: Vector, z: int | None = None, large: str = "2 voxels"
+) -> bytes:
     """The probability of a large error (z, y, x), NaN where it is not known, over the fixed image (from `stretched`).
 
     Three planes through the centre, or with `z` that one plane. Fainter where the fixed image is dark: beside the
-    sample nothing tells, and nothing is wanted.
+    sample nothing tells, and nothing is wanted. Grey where it is not known. `large` is what the colour bar calls so.
     """
     cmap, norm = colormaps["YlOrRd"], Normalize(0, 1)
 
@@ -176,10 +179,12 @@ def risk_map(fixed: np.ndarray, risk: np.ndarray, spacing: Vector, z: int | None
         grey = np.repeat(light * 0.8, 3, axis=2)
         values = _plane(risk, axis, index)
         strength = 0.75 * np.clip(np.nan_to_num(values), 0, 1)[..., None] ** 0.5 * np.clip(4 * light, 0.3, 1)
-        _image(ax, grey * (1 - strength) + cmap(norm(np.nan_to_num(values)))[..., :3] * strength, axis, spacing)
+        shown = grey * (1 - strength) + cmap(norm(np.nan_to_num(values)))[..., :3] * strength
+        unknown = np.isnan(values)[..., None]
+        _image(ax, np.where(unknown, 0.3 * grey + 0.7 * np.array(_UNKNOWN), shown), axis, spacing)
 
     def bar(figure: Figure, size: Sequence[float]) -> None:
-        _colour_bar(figure, size, ScalarMappable(norm, cmap), "risk of an error above 2 voxels")
+        _colour_bar(figure, size, ScalarMappable(norm, cmap), f"risk of over {large}")
 
     if z is not None:
         return _one_plane(fixed.shape, spacing, z, paint)

@@ -59,8 +59,9 @@ class ReportData:
     where there is no image; `displacement` (3, z, y, x) um is what the registration adds to the affine, `jacobian` its
     determinant (<= 0 is marked as a fold), `inside` where the moving image reaches. `blocks` maps the name of a stage
     or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. `risk`, where it is known, is the
-    probability of a large error, NaN where there is none to tell; `tables` what was measured against a truth; `more`
-    are sections that come after those of the registration. Raises ValueError where shapes disagree.
+    probability of a large error, NaN where there is none to tell, and `large` names one, in voxels and um; `tables`
+    what was measured against a truth; `more` are sections that come after those of the registration. Raises ValueError
+    where shapes disagree.
     """
 
     title: str
@@ -76,6 +77,7 @@ class ReportData:
     figures: Sequence[Figure]
     blocks: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     risk: np.ndarray | None = None
+    large: str = "2 voxels"
     tables: Sequence[Table] = ()
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -205,25 +207,26 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
         ),
     ]
     if data.risk is not None and np.isfinite(data.risk).any():
-        sections.insert(1, _risk_section(fixed, data.risk, spacing))
+        sections.insert(1, _risk_section(fixed, data.risk, spacing, data.large))
     sections += data.more
     return sections, [_block_section(data, stage, metrics) for stage, metrics in data.blocks.items()]
 
 
-def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float]) -> Section:
+def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float], large: str) -> Section:
     """The middle planes, and the one of the greatest risk."""
     worst = int(np.nansum(risk**2, axis=(1, 2)).argmax())
     place = f"z = {worst * spacing[0]:.0f} µm"
     return Section(
         "Where not to trust it",
-        "How probable an error above 2 voxels is, from how well each place fits, whether another place nearby would "
+        f"How probable an error above {large} is, from how well each place fits, whether another place nearby would "
         f"fit as well, and what structure there is to tell. From {RISKY:.0%} on a place is flagged. Where there is no "
-        "structure the map is carried over from around, and cannot be checked.",
+        "structure the map is carried over from around, and cannot be checked. Grey: the moving image does not reach "
+        "there or shows no tissue, so nothing is known.",
         (
             Picture("risk", "Three planes through the centre.", "Map of the risk of a large error, three planes",
-                    draw.risk_map(fixed, risk, spacing)),
+                    draw.risk_map(fixed, risk, spacing, large=large)),
             Picture("risk_worst", f"{place}, the plane at most risk.", f"Map of the risk of a large error at {place}",
-                    draw.risk_map(fixed, risk, spacing, worst)),
+                    draw.risk_map(fixed, risk, spacing, worst, large)),
         ),
     )  # fmt: skip
 

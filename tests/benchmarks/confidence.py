@@ -4,9 +4,10 @@
     python tests/benchmarks/confidence.py fit WORK                      fit the model on the cases CALIBRATED
     python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
 
-DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. Model and threshold were
-chosen by how well they tell each of CALIBRATED when it is not fitted on, and the model is fitted on all of them.
-JUDGED, one case of each image and each failure, shares no seed with them. A tile counts where its true place lies in
+DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. `fit` chooses by how well
+each of CALIBRATED is told when it is not fitted on. JUDGED, one case of each image and each failure, shares no seed
+with them; but the packaged model was fitted on JUDGED and on cases of confidence_kinds.py (see RESULTS.md), so `judge`
+is no judgement of it on new cases. A tile counts where its true place lies in
 the moving image for most of it; its error is the mean over its voxels. `fit` prints quality/confidence_model.py.
 """
 
