@@ -42,23 +42,25 @@ DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all ro
 class _Belief:
     """How the confidence follows from the score of a start and from the gap to its best rival.
 
+    enough      a score that could not be better: a start that fits so well may still have a rival that does
     unrelated   the score that a wrong start reaches where all rotations were searched; unsearched: where they were not
     """
 
     bias: float
     by_score: float
     by_gap: float
+    enough: float
     unrelated: float
     unsearched: float
 
     def __call__(self, score: float, rival: float, searched: bool) -> float:
         rival = max(rival, self.unrelated if searched else self.unsearched)
         gap = 1.0 - rival / max(score, 1e-6)
-        return float(special.expit(self.bias + self.by_score * score + self.by_gap * gap))
+        return float(special.expit(self.bias + self.by_score * min(score, self.enough) + self.by_gap * gap))
 
 
-SIGNED = _Belief(-6.0, 5.0, 15.0, 0.3, 0.5)
-DIRECTIONS = _Belief(-12.0, 15.0, 12.0, 0.5, 0.7)
+SIGNED = _Belief(-6.0, 5.0, 15.0, 1.0, 0.3, 0.5)
+DIRECTIONS = _Belief(-12.0, 15.0, 16.0, 0.78, 0.5, 0.7)
 MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 LISTED = 2  # others that are refined to the end, where the best does not convince

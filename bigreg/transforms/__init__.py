@@ -18,24 +18,22 @@ Laws (tests/transforms checks each of them on random maps):
     warp       warp(image, compose(a, b)) = warp(warp(image, a), b)
 """
 
-from .affine import apply_affine, principal_sqrt, signed_permutation
-from .bspline import adjoint, contraction_bound, evaluate, soft_bound, squarings
-from .field import compose, exponential, identity, invert, min_determinant, sample, sample_field
+from typing import Any
 
-__all__ = [
-    "adjoint",
-    "apply_affine",
-    "compose",
-    "contraction_bound",
-    "evaluate",
-    "exponential",
-    "identity",
-    "invert",
-    "min_determinant",
-    "principal_sqrt",
-    "sample",
-    "sample_field",
-    "signed_permutation",
-    "soft_bound",
-    "squarings",
-]
+_WHERE = {
+    **dict.fromkeys(("apply_affine", "principal_sqrt", "signed_permutation"), "affine"),
+    **dict.fromkeys(("adjoint", "contraction_bound", "evaluate", "soft_bound", "squarings"), "bspline"),
+    **dict.fromkeys(
+        ("compose", "exponential", "identity", "invert", "min_determinant", "sample", "sample_field"), "field"
+    ),
+}
+__all__ = [*_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: what needs affines alone should not wait for torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'bigreg.transforms' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
