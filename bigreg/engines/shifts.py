@@ -26,26 +26,31 @@ class ShiftSearch:
         """(lowest shift (3,), cosines (z, y, x), voxels of overlap (z, y, x)).
 
         Element k stands for the shift t = lowest + k, which lays fixed voxel i on moving voxel i + t. The cosine
-        is -1 where fewer than `least` voxels overlap.
+        is -1 where fewer than `least` voxels overlap; shifts that cannot leave so many are not among them.
         """
-        shape = [a + b - 1 for a, b in zip(self.mask.shape, mask.shape, strict=True)]
-        size = tuple(_fast(n) for n in shape)
+        smaller = np.minimum(self.mask.shape, mask.shape)
+        # Along each axis so many voxels overlap at least where `least` do in all: shifts that leave fewer need not
+        # be told from those that they fold onto, and the transforms are as much shorter.
+        need = np.clip(np.ceil(self.least * smaller / smaller.prod()), 1, smaller).astype(int)
+        lowest, shape = need - self.mask.shape, np.add(self.mask.shape, mask.shape) - 2 * need + 1
+        size = tuple(_fast(int(n)) for n in shape + need - 1)
         if size not in self._spectra:
             self._spectra[size] = [s.conj() for s in _spectra(self.channels, self.mask, size)]
         one_f, square_f, *fixed = self._spectra[size]
         one_m, square_m, *moving = _spectra(channels, mask, size)
+        places = [torch.as_tensor((low + np.arange(n)) % m) for low, n, m in zip(lowest, shape, size, strict=True)]
 
         def back(spectrum: torch.Tensor) -> torch.Tensor:
-            return torch.fft.irfftn(spectrum, s=size)
+            found = torch.fft.irfftn(spectrum, s=size)
+            for axis, place in enumerate(places):
+                found = found.index_select(axis, place)
+            return found
 
         count = back(one_f * one_m).round()  # masks are 0 and 1
         product = back(sum(f * m for f, m in zip(fixed, moving, strict=True)))
         least_f, least_m = (LEAST_STRUCTURE * max(float(s[0, 0, 0].real), 1e-20) for s in (square_f, square_m))
         norm = (back(square_f * one_m).clamp_min(least_f) * back(one_f * square_m).clamp_min(least_m)).sqrt()
         correlation = torch.where(count >= self.least, (product / norm).clamp(-1.0, 1.0), -1.0)
-        lowest = 1 - np.array(self.mask.shape)
-        box = tuple(slice(0, k) for k in shape)
-        correlation, count = (torch.roll(x, (-lowest).tolist(), dims=(0, 1, 2))[box] for x in (correlation, count))
         return lowest, correlation, count
 
 
