@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from scipy import special
 
 from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
 from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotation, translation
 from .affine_refinement import Kind, Refinement
+from .belief import DIRECTIONS, SIGNED
 from .judge import Judge, Start
 from .placed import Placed
 from .starts import METHODS, find_anywhere, find_near, find_starts
@@ -36,31 +36,6 @@ AMBIGUOUS = 0.03  # share of the best score within which another place is as goo
 SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
 SURE = 0.95  # of the confidence: nothing else is looked for
 DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all rotations
-
-
-@dataclass(frozen=True)
-class _Belief:
-    """How the confidence follows from the score of a start and from the gap to its best rival.
-
-    enough      a score that could not be better: a start that fits so well may still have a rival that does
-    unrelated   the score that a wrong start reaches where all rotations were searched; unsearched: where they were not
-    """
-
-    bias: float
-    by_score: float
-    by_gap: float
-    enough: float
-    unrelated: float
-    unsearched: float
-
-    def __call__(self, score: float, rival: float, searched: bool) -> float:
-        rival = max(rival, self.unrelated if searched else self.unsearched)
-        gap = 1.0 - rival / max(score, 1e-6)
-        return float(special.expit(self.bias + self.by_score * min(score, self.enough) + self.by_gap * gap))
-
-
-SIGNED = _Belief(-6.0, 5.0, 15.0, 1.0, 0.3, 0.5)
-DIRECTIONS = _Belief(-12.0, 15.0, 16.0, 0.78, 0.5, 0.7)
 MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 LISTED = 2  # others that are refined to the end, where the best does not convince
@@ -128,6 +103,7 @@ def register_affine(
     starts: Collection[str] = METHODS,
     rotations_deg: float = 10.0,
     min_overlap: float = 0.2,
+    within_deg: float = 180.0,
     allow_mirror: bool = False,
     start: np.ndarray | None = None,
 ) -> AffineResult:
@@ -137,6 +113,7 @@ def register_affine(
     starts                    which of "identity", "centres", "moments", "shifts", "rotations" are tried
     rotations_deg             the shifts are searched under rotations up to this first; "rotations" are all of them
     min_overlap               share of the smaller image that must stay inside the other
+    within_deg                rotations that turn by more are not among "rotations"
     allow_mirror              whether the mirror image of moving may be chosen
     start                     fixed world to moving world (4 x 4, um) to begin with, in place of any search
 
@@ -157,7 +134,9 @@ def register_affine(
     if start is not None and swapped:
         start = np.linalg.inv(start)
     with torch.no_grad():
-        result = _Affine(*pair, kind, similarity, min_overlap).found(starts, rotations_deg, allow_mirror, start)
+        result = _Affine(*pair, kind, similarity, min_overlap, within_deg).found(
+            starts, rotations_deg, allow_mirror, start
+        )
     if not swapped:
         return result
     return replace(result, matrix=np.linalg.inv(result.matrix), candidates=[c.inverted() for c in result.candidates])
@@ -219,9 +198,11 @@ class _Followed:
 class _Affine:
     """The search for one pair of images."""
 
-    def __init__(self, fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, min_overlap: float) -> None:
+    def __init__(
+        self, fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, min_overlap: float, within_deg: float
+    ) -> None:
         self.fixed, self.moving, self.kind = fixed, moving, kind
-        self.similarity, self.min_overlap = similarity, min_overlap
+        self.similarity, self.min_overlap, self.within_deg = similarity, min_overlap, within_deg
         self.signless = similarity.name in SIGNLESS
         self.kinds: tuple[Structure, ...] = ("band", "directions") if self.signless else ("band", "rank")
         self.judge = Judge(fixed, moving, self.signless)
@@ -240,7 +221,7 @@ class _Affine:
         found = find_starts(self.judge, self.fixed, self.moving, self.kinds, turns, self.min_overlap, methods)
         followed = self._follow(found, FOLLOWED)
         if anywhere and self._confidence(followed) < SURE:
-            more = find_anywhere(self.judge, self.fixed, self.moving, self.kinds, self.min_overlap)
+            more = find_anywhere(self.judge, self.fixed, self.moving, self.kinds, self.min_overlap, self.within_deg)
             self.searched = True
             found += more
             followed = self._apart(followed + self._follow(more, FOLLOWED_ANYWHERE))
@@ -260,7 +241,7 @@ class _Affine:
         linear = polar_rotation(followed[0].matrix)
         near = [MIRROR[:3, :3] @ linear @ np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
         found = find_near(judge, self.fixed, mirrored, self.kinds[0], near, self.min_overlap)
-        if self._confidence(followed) < DOUBTFUL:
+        if self._confidence(followed) < DOUBTFUL and self.within_deg >= 180.0:
             found += find_anywhere(judge, self.fixed, mirrored, self.kinds, self.min_overlap)
         found = [self.judge("mirrored, " + s.name, MIRROR @ s.matrix) for s in found]
         return self._follow(sorted(found, key=lambda s: -s.score), FOLLOWED)

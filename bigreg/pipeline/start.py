@@ -26,6 +26,7 @@ from .seen import SeenImage
 from .store import Status
 
 MULTIMODAL = ("mi", "nmi")
+SAID_DEG = 65.0  # between axes and what a person calls them: at most 62.8, or another axis is nearer
 
 
 def canonical_frame(fixed: Volume, moving: Volume) -> np.ndarray:
@@ -152,6 +153,8 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             None if mask is None else (upright(mask, grid)[0] > 0.5).float()
             for mask, grid in zip(seen, (grids[0], canonical_grid), strict=True)
         ]
+        # What a person says of both images is true to the nearest axis; what files say is a hint.
+        said = all(v.orientation_from == "given" for v in (fixed, moving))
         result = register_affine(
             fixed_image,
             moving_image,
@@ -163,6 +166,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             similarity=by_name(settings.similarity),
             rotations_deg=settings.rotations_deg,
             min_overlap=settings.min_overlap,
+            within_deg=SAID_DEG if said else 180.0,
             start=None if given is None else np.linalg.inv(frames.canonical) @ given.matrix,
             allow_mirror=settings.allow_mirror,
         )
