@@ -220,8 +220,10 @@ class _Affine:
         turns = 0.0 if self.kind == "translation" else rotations_deg
         found = find_starts(self.judge, self.fixed, self.moving, self.kinds, turns, self.min_overlap, methods)
         followed = self._follow(found, FOLLOWED)
-        if anywhere and self._confidence(followed) < SURE:
-            more = find_anywhere(self.judge, self.fixed, self.moving, self.kinds, self.min_overlap, self.within_deg)
+        for structure in self.kinds if anywhere else ():
+            if self._confidence(followed) >= SURE:
+                break
+            more = find_anywhere(self.judge, self.fixed, self.moving, structure, self.min_overlap, self.within_deg)
             self.searched = True
             found += more
             followed = self._apart(followed + self._follow(more, FOLLOWED_ANYWHERE))
@@ -242,7 +244,7 @@ class _Affine:
         near = [MIRROR[:3, :3] @ linear @ np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
         found = find_near(judge, self.fixed, mirrored, self.kinds[0], near, self.min_overlap)
         if self._confidence(followed) < DOUBTFUL and self.within_deg >= 180.0:
-            found += find_anywhere(judge, self.fixed, mirrored, self.kinds, self.min_overlap)
+            found += find_anywhere(judge, self.fixed, mirrored, self.kinds[0], self.min_overlap)
         found = [self.judge("mirrored, " + s.name, MIRROR @ s.matrix) for s in found]
         return self._follow(sorted(found, key=lambda s: -s.score), FOLLOWED)
 

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ..geometry import Grid
-from ..transforms.affine import about, angle_deg, translation
+from ..transforms.affine import about, angle_deg, polar_rotation, translation
 from ..transforms.positions import Positions
 from .judge import Judge, Start, evidence
 from .placed import Placed, sampled
@@ -91,24 +91,23 @@ def _near_rotations(search: TurnedSearch, rotations_deg: float) -> list[tuple[st
 
 
 def find_anywhere(
-    judge: Judge, fixed: Placed, moving: Placed, kinds: Collection[Kind], min_overlap: float, within_deg: float = 180.0
+    judge: Judge, fixed: Placed, moving: Placed, kind: Kind, min_overlap: float, within_deg: float = 180.0
 ) -> list[Start]:
-    """Candidates under all rotations up to an angle, best first: the best few for each kind of structure."""
+    """The best few candidates by one kind of structure under all rotations up to an angle, best first."""
     least = max(min_overlap, WIDE_OVERLAP)
     sizes = [max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving)]
     spacing = max(min(max(sizes) / WIDE_VOXELS, min(sizes) / WIDE_LEAST), max(sizes) / WIDE_MOST)
+    search = TurnedSearch(fixed, moving, kind, spacing, least, places=1)
+    turns = [turn for turn in spread(WIDE_ROTATIONS) if angle_deg(turn) <= within_deg]
+    best = sorted((place for turn in turns for place in search(turn)), key=lambda p: -p[0])
+    for degrees, number in WIDE_STEPS:
+        best = _unlike(best, number, degrees)
+        turns = [turn @ matrix[:3, :3] for _, matrix in best for turn in around(degrees)]
+        best = sorted(best + [place for turn in turns for place in search(turn)], key=lambda p: -p[0])
     found = []
-    for kind in kinds:
-        search = TurnedSearch(fixed, moving, kind, spacing, least, places=1)
-        turns = [turn for turn in spread(WIDE_ROTATIONS) if angle_deg(turn) <= within_deg]
-        best = sorted((place for turn in turns for place in search(turn)), key=lambda p: -p[0])
-        for degrees, number in WIDE_STEPS:
-            best = _unlike(best, number, degrees)
-            turns = [turn @ matrix[:3, :3] for _, matrix in best for turn in around(degrees)]
-            best = sorted(best + [place for turn in turns for place in search(turn)], key=lambda p: -p[0])
-        for _, matrix in _unlike(best, WIDE_KEPT, 2 * WIDE_STEPS[-1][0]):
-            angle = np.rad2deg(Rotation.from_matrix(matrix[:3, :3]).magnitude())
-            found.append(judge(f"all rotations by {kind}, {angle:.0f} degrees", matrix))
+    for _, matrix in _unlike(best, WIDE_KEPT, 2 * WIDE_STEPS[-1][0]):
+        name = f"all rotations by {kind}, {angle_deg(polar_rotation(matrix)):.0f} degrees"
+        found.append(judge(name, matrix))
     return sorted((s for s in found if s.score > 0), key=lambda s: -s.score)
 
 

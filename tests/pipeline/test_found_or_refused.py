@@ -71,29 +71,27 @@ def right_or_refused(start, fixed, moving, part=None):
 # ----------------------------------------------------------------------------------------------------- any side
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_brain_turned_by_any_angle_is_found(began, seed):
     fixed, moving = see(through(any_rotation(seed)), gamma=0.8, seed=1), see(seed=2)
     start = began(fixed, moving)
     assert not start.refused and start.off(fixed, moving) < FOUND
 
 
-@pytest.mark.parametrize("seed", range(10, 14))
+@pytest.mark.parametrize("seed", [10, 11])
 def test_a_brain_turned_by_any_angle_is_found_in_another_contrast(began, seed):
     fixed, moving = see(through(any_rotation(seed)), of=other_contrast, seed=1), see(seed=2)
     start = began(fixed, moving, "brain-to-atlas")
     assert not start.refused and start.off(fixed, moving) < FOUND
 
 
-@pytest.mark.parametrize("degrees", [90, 170, 180])
-def test_a_half_turn_has_a_start(began, degrees):
-    fixed, moving = see(through(rotation(degrees)), seed=1), see(seed=2)
+def test_a_half_turn_has_a_start(began):
+    fixed, moving = see(through(rotation(180)), seed=1), see(seed=2)
     right_or_refused(began(fixed, moving, "brain-to-atlas"), fixed, moving)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_swapping_turned_images_inverts_the_start(began, seed):
-    fixed, moving = see(through(any_rotation(seed)), seed=1), see(seed=2)
+def test_swapping_turned_images_inverts_the_start(began):
+    fixed, moving = see(through(any_rotation(1)), seed=1), see(seed=2)
     there, back = began(fixed, moving), began(moving, fixed)
     assert there.refused == back.refused
     np.testing.assert_allclose(there.matrix @ back.matrix, np.eye(4), atol=1e-6)
@@ -108,8 +106,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("which", ["fixed", "moving"])
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("part", "which"), [*((part, "moving") for part in PARTS), ("front half", "fixed")])
 def test_a_part_of_a_brain_is_found_in_the_whole_or_refused(began, part, which):
     cut, whole = see(through(any_rotation(21)), part=PARTS[part], seed=1), see(seed=2)
     fixed, moving = (cut, whole) if which == "fixed" else (whole, cut)
@@ -119,7 +116,7 @@ def test_a_part_of_a_brain_is_found_in_the_whole_or_refused(began, part, which):
 # ------------------------------------------------------------------------------------------------------ mirrors
 
 
-@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("axis", [0, 2])
 def test_a_mirrored_brain_is_named(began, axis):
     flip = np.diag([-1.0 if a == axis else 1.0 for a in range(3)])
     start = began(see(through(flip @ rotation(15)), seed=1), see(seed=2))
@@ -138,7 +135,7 @@ def test_a_hemisphere_on_a_symmetric_atlas_says_that_left_and_right_cannot_be_to
     assert start.refused or start.names_a_mirror
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", ["right", "mirrored", "turned", "rolled"])
 def test_to_an_atlas_what_can_be_turned_is_found_and_what_is_mirrored_is_named(began, side):
     flip = np.diag([-1.0 if a in SIDES[side] else 1.0 for a in range(3)])
     fixed, moving = see(of=other_contrast, seed=1), see(through(flip), seed=2)
@@ -199,7 +196,7 @@ def grain(seed, sigma):
     return open_volume((1000 + 200 * data / data.std()).astype(np.uint16), spacing=(2.0, 2.0, 2.0))
 
 
-@pytest.mark.parametrize("sigma", [0, 1.5, 4])
+@pytest.mark.parametrize("sigma", [0, 4])
 def test_noise_against_noise_is_refused(began, sigma):
     start = began(grain(1, sigma), grain(2, sigma))
     assert start.error is not None and start.error.exit_status == 3
@@ -336,8 +333,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-@pytest.mark.parametrize("similarity", ["lncc", "mi", "mind"])
+@pytest.mark.parametrize(
+    ("kind", "similarity"),
+    [("turned by 60 degrees", "lncc"), ("turned by 150 degrees", "mi"), ("shifted", "lncc"), ("shifted", "mind")],
+)
 def test_a_wrong_result_is_not_called_registered(finished, tmp_path, kind, similarity):
     fixed, moving = see(seed=1, gamma=0.8), see(seed=2)
     off = WRONG[kind]
