@@ -36,7 +36,8 @@ AMBIGUOUS = 0.03  # share of the best score within which another place is as goo
 SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
 SURE = 0.95  # of the confidence: nothing else is looked for
 DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all rotations
-MIRROR_MARGIN = 1.05  # a mirror image fits clearly better from this ratio of scores on
+MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
+NEARLY = 0.9  # of the best score: a rival that is compared again after the last refinement
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 LISTED = 2  # others that are refined to the end, where the best does not convince
 GIVEN = "given"
@@ -187,8 +188,8 @@ class _Followed:
     def score(self) -> float:
         return self.start.score
 
-    def candidate(self, judge: Judge) -> Candidate:
-        s = judge(self.start.name, self.matrix)
+    def candidate(self) -> Candidate:
+        s = self.start
         return Candidate(
             s.name, s.matrix, float(s.correlation), float(s.local), float(s.overlap), self.similarity, s.score,
             s.mirrored,
@@ -325,33 +326,31 @@ class _Affine:
         # Of places that the images do not tell apart, the one that turns least is the likeliest.
         chosen = min(equals, key=lambda f: (round(_turn_deg(f.matrix) / 5.0), -f.score))
         others = [f for f in followed if f is not chosen]
-        sure = self._confidence([chosen, *others])
+        close = self._confidence([chosen, *others]) < SURE or any(f.score > NEARLY * chosen.score for f in others)
+        chosen = self._finely(chosen)
+        # What is to be compared with it, or may be chosen by a person, is refined as far.
+        others = [self._finely(f) if close and k < LISTED else f for k, f in enumerate(others)]
         warnings = list(chosen.warnings)
         ambiguous = len(equals) > 1
         if ambiguous:
             warnings.append(
                 "starts in different places are nearly equally good; judge the overlay, or narrow the search"
             )
-        better = [f for f in others if f.start.mirrored and not allow_mirror]
-        better = [f for f in better if f.score > MIRROR_MARGIN * chosen.score]
+        better = [f for f in others if f.start.mirrored and not allow_mirror and f.score > chosen.score]
         if better:
             warnings.append(
                 f"the mirror image of moving fits better (score {better[0].score:.3f} against {chosen.score:.3f}); "
                 "check the order of its axes and slices, or pass --allow-mirror (affine.allow_mirror)"
             )
-        refined = self._finely(chosen, warnings)
-        listed = [replace(chosen, matrix=refined[0]).candidate(self.judge)]
-        for number, other in enumerate(others):
-            # One that a person may choose instead is as good as it can be.
-            fine = other if sure >= SURE or number >= LISTED else replace(other, matrix=self._finely(other, [])[0])
-            listed.append(fine.candidate(self.judge))
         return AffineResult(
-            refined[0], chosen.start.name, float(refined[1]), float(refined[2]), listed, sure, ambiguous,
+            chosen.matrix, chosen.start.name, float(chosen.similarity), float(chosen.overlap),
+            [f.candidate() for f in (chosen, *others)], self._confidence([chosen, *others]), ambiguous,
             chosen.start.mirrored, warnings,
         )  # fmt: skip
 
-    def _finely(self, followed: _Followed, warnings: list[str]) -> tuple[np.ndarray, float, float]:
-        """(matrix, similarity, overlap) after the finer rungs."""
+    def _finely(self, followed: _Followed) -> _Followed:
+        """The same after the finer rungs."""
+        warnings = list(followed.warnings)
         found = followed.matrix, followed.similarity, followed.overlap
         for spacing in self.rungs[1:]:
             for stage in reversed(STAGES[self.kind]):
@@ -359,7 +358,7 @@ class _Affine:
                 if refined is not None:
                     found = refined
                     break
-        return found
+        return _Followed(self.judge(followed.start.name, found[0]), *found, warnings)
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
