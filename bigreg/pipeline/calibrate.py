@@ -299,7 +299,7 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     blocks = [(work.by_name[name], *each) for name, times in watch.seconds.items() if name in work.by_name
               for each in times]  # fmt: skip
     for kind in KINDS:
-        found[kind] = _rate([b for b in blocks if b[0].does[0][0] == kind], found)
+        found[kind] = _rate([b for b in blocks if b[0].does and b[0].does[0][0] == kind], found)
     finest, next_to_it = (_rate([b for b in blocks if b[0].name == f"levels/{k}"], found) for k in (0, 1))
     found["patch"] = max(finest - (FEW + 1) * step, LEAST * finest)
     looks = (next_to_it - found["patch"]) / step
