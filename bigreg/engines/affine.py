@@ -21,7 +21,7 @@ from .affine_refinement import Kind, Refinement
 from .belief import DIRECTIONS, SIGNED
 from .judge import Judge, Start
 from .placed import Placed
-from .starts import METHODS, find_anywhere, find_near, find_starts
+from .starts import METHODS, find_anywhere, find_near, find_starts, moments
 from .structure import Kind as Structure
 
 STAGES: dict[Kind, tuple[Kind, ...]] = {
@@ -295,7 +295,7 @@ class _Affine:
         """How sure it is that the first of the followed starts is right, 0 .. 1.
 
         By how well it fits, and by how much less well its best rival does: another start, or the same turned by half a
-        turn about an axis or shifted by a quarter of the image, where outlines still fit and what is inside does not.
+        turn or shifted by a quarter of the image, where outlines still fit and what is inside does not.
         """
         if not followed:
             return 0.0
@@ -307,10 +307,10 @@ class _Affine:
         return (DIRECTIONS if self.signless else SIGNED)(best.score, max(rivals), self.searched)
 
     def _spoilt(self, matrix: np.ndarray) -> list[Start]:
-        """The map made wrong in known ways."""
-        grid = self.fixed.grid
-        centre, extent = np.mean(grid.bounds(), axis=0), np.multiply(grid.shape, grid.spacing)
-        turns = [about(np.diag(1.0 - 2.0 * (np.arange(3) != axis)), centre) for axis in range(3)]
+        """The map made wrong in known ways: by half turns about the principal axes of fixed, and by large shifts."""
+        centre, axes = moments(self.judge.fixed)
+        turns = [about(axes @ np.diag(1.0 - 2.0 * (np.arange(3) != k)) @ axes.T, centre) for k in range(3)]
+        extent = np.multiply(self.fixed.grid.shape, self.fixed.grid.spacing)
         shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
         return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]
 

@@ -44,7 +44,7 @@ def find_starts(
     found: list[Start] = []
     if "identity" in methods:
         found.append(judge("as they lie", np.eye(4)))
-    (cf, af), (cm, am) = _moments(judge.fixed), _moments(judge.moving)
+    (cf, af), (cm, am) = moments(judge.fixed), moments(judge.moving)
     if "centres" in methods:
         found.append(judge("centres of mass", translation(cm - cf)))
     extent = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving))
@@ -169,7 +169,7 @@ class TurnedSearch:
         return found
 
 
-def _moments(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+def moments(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
     """Centre of mass (um) and principal axes (columns, largest first) of the brighter part of an image."""
     weight = (placed.image - placed.image[placed.weights > 0].median()).clamp_min(0) * placed.weights
     w = weight.double().numpy().ravel()
