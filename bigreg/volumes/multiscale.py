@@ -9,6 +9,7 @@ import numpy as np
 
 from ..geometry import Grid, Shape
 from ..storage import Array, create_array, create_group, join, open_array, read_attributes, write_attributes
+from .ome_metadata import UNFINISHED
 from .units import implausible
 
 CHUNKS = (64, 64, 64)
@@ -52,7 +53,7 @@ def create_image(
         own["confirmed"] = True  # whoever wrote this was asked
     if own:
         attributes["bigreg"] = own
-    create_group(url, attributes if finished else {"bigreg-unfinished": attributes}, exist_ok=exist_ok)
+    create_group(url, attributes if finished else {UNFINISHED: attributes}, exist_ok=exist_ok)
     for number, grid in enumerate(grids):
         chunk, shard = clipped(grid.shape, chunks, shards)
         create_array(
@@ -119,8 +120,8 @@ class ImageWriter:
     def finish(self) -> None:
         """Give an image that was created unfinished its metadata: from now on it is one."""
         attributes = read_attributes(self.url)
-        if "bigreg-unfinished" in attributes:
-            write_attributes(self.url, attributes["bigreg-unfinished"])
+        if UNFINISHED in attributes:
+            write_attributes(self.url, attributes[UNFINISHED])
 
 
 def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool, display: Mapping[str, Any]) -> dict[str, Any]:

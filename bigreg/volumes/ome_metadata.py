@@ -14,6 +14,8 @@ from .spec import ImageSpec
 from .stored import label, unnamed_axes
 from .units import figures, micrometres, numbers
 
+UNFINISHED = "bigreg-unfinished"
+"""The attribute under which the metadata of an image waits until all of it is written."""
 _STARTS = {side: side[0] for side in ("left", "right", "anterior", "posterior", "superior", "inferior")}
 
 

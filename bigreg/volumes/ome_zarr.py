@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..storage import Array, Node, children, find_node, join, open_array
-from .ome_metadata import Axes, first_multiscale, is_image, ome_attributes, placement, read_axes
+from .ome_metadata import UNFINISHED, Axes, first_multiscale, is_image, ome_attributes, placement, read_axes
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick
 from .units import figures, number
@@ -151,6 +151,10 @@ def _only_series(url: str, spec: ImageSpec, name: str) -> tuple[str, Node]:
 def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
     """What a group that is no image is: a plate, a well, or a folder of images; and what to pass."""
     attributes, pass_it = ome_attributes(node), f"pass {option(name, 'dataset')}"
+    if UNFINISHED in node.attributes:
+        return InputError(
+            f"{label(name, spec)} is no image yet: what writes it has not ended; run the same command again to resume it"
+        )
     plate, well = attributes.get("plate"), attributes.get("well")
     if isinstance(plate, dict):
         wells = [str(w["path"]) for w in plate.get("wells") or [] if isinstance(w, dict) and "path" in w]
