@@ -153,7 +153,7 @@ def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
     attributes, pass_it = ome_attributes(node), f"pass {option(name, 'dataset')}"
     if UNFINISHED in node.attributes:
         return InputError(
-            f"{label(name, spec)} is no image yet: what writes it has not ended; run the same command again to resume it"
+            f"{label(name, spec)} is no image yet: writing has not ended; run the same command again to resume"
         )
     plate, well = attributes.get("plate"), attributes.get("well")
     if isinstance(plate, dict):
