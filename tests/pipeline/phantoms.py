@@ -148,18 +148,6 @@ def salt_and_pepper(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(draw < 0.02, 0.0, np.where(draw > 0.98, 1.0, image))
 
 
-def rim(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    image = image.copy()
-    image[:2], image[:, :, -2:] = 1.0, 1.0
-    return image
-
-
-def glow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    centre = rng.choice([0.2, 0.8], 3) * image.shape
-    grid = np.ogrid[tuple(map(slice, image.shape))]
-    return image + np.exp(-sum(((g - c) / 22.0) ** 2 for g, c in zip(grid, centre, strict=True)))
-
-
 def zeros(planes: int):
     """Planes that were never imaged at three sides."""
 
