@@ -12,8 +12,9 @@ and r is the multiple correlation; the features then mean the same, and one mode
 
 A logistic model weighs the expected error together with the local correlation, with the structure that there is and how
 much of it lies along the direction that has least, here and around, with how sensitive a match is to what the images
-differ in, and with how much of that is structure. How the map bends is left out, though it would tell more of these pairs: a map that does not move
-where it should is not right. Its weights come from pairs with a known answer (tests/benchmarks/RESULTS.md).
+differ in, and with how much of that is structure. How the map bends is left out, though it would tell more of these
+pairs: a map that does not move where it should is not right. Its weights come from pairs with a known answer
+(tests/benchmarks/RESULTS.md).
 Where overlapping patches disagreed, the risk is at least that of a normal error of that size.
 
 Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
