@@ -11,9 +11,10 @@ noise has no share. Where bright need not go with bright, moving is compared wit
 and r is the multiple correlation; the features then mean the same, and one model serves every similarity.
 
 A logistic model weighs the expected error together with the local correlation, with the structure that there is and how
-much of it lies along the direction that has least, here and around, and with how sensitive a match is to what the
-images differ in. How the map bends is left out, though it would tell more of these pairs: a map that does not move
-where it should is not right. Its weights come from pairs with a known answer (tests/benchmarks/RESULTS.md).
+much of it lies along the direction that has least, here and around, with how sensitive a match is to what the images
+differ in, and with how much of that is structure. How the map bends is left out, though it would tell more of these
+pairs: a map that does not move where it should is not right. Its weights come from pairs with a known answer
+(tests/benchmarks/RESULTS.md).
 Where overlapping patches disagreed, the risk is at least that of a normal error of that size.
 
 Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
@@ -70,10 +71,13 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     evidence    log of what both images say of a displacement along the direction of which they say least: the precision
                 (1 / voxel^2) of a match of a window by the gradients that they share and by what they differ in
     detail      as texture, of the tile alone
+    alike       correlation of neighbours in what is left of moving after the regression: structure that does not match
     shift, local and curvature also as their mean over the tiles around, evidence as those over 3^3 and 5^3.
     """
-    own = _cells(mask.astype(np.float32), TILE) / TILE**3
-    (f, known), (m, _) = (_coarse(image, mask, STEP) for image in (fixed, moving))
+    count = _cells(mask.astype(np.float32), STEP)
+    own, known = _cells(count, TILE // STEP) / TILE**3, count >= STEP**3 / 2
+    seen = (np.where(mask, image, 0).astype(np.float32, copy=False) for image in (fixed, moving))
+    f, m = (_cells(image, STEP) / np.maximum(count, 1) for image in seen)
     explained, fit = _match(f, m, known, signed)
     lag = _neighbour_moments(f, m, known, signed)
     window = {name: _window(values) for name, values in lag.items()}
@@ -81,7 +85,8 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     alike = np.clip(left_beside / left, 0.0, MOST_ALIKE)
     samples = np.maximum(fit["n"] * ((1 - alike) / (1 + alike)) ** 3, FEWEST_SAMPLES)
     shift, soft = _expected_shift(explained, samples), _expected_shift(explained, FEW_SAMPLES)
-    local = _noise_free_correlation(fit, lag, signed)
+    noises = {name: _noise_error(image, known, lag, name) for name, image in (("f", f), ("m", m))}
+    local = _noise_free_correlation(fit, lag, noises, signed)
     smooth = [_smoothed(image, known) for image in (f, m)]
     gradients = [_gradient(image) for image in smooth]
     least = np.sqrt(_least(_tensor(gradients[0], gradients[0], known)))
@@ -91,8 +96,8 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
         shared = shared + fit["bend"] * _tensor(bent, gradients[1], known)
     evidence = np.minimum(samples * _least(shared) / left, MOST_EVIDENCE)
     texture = np.sqrt(np.maximum(_beside(window, "f", "f"), 0))
-    detail = _detail(f, known, lag, "f")
-    blank = (_detail(m, known, lag, "m") < EMPTY * NOISE) & (_mean(m, known) < DARK)
+    detail, detail_moving = (np.sqrt(np.maximum(_beside(lag, k, k) - 2 * noises[k], 0)) for k in ("f", "m"))
+    blank = (detail_moving < EMPTY * NOISE) & (_mean(m, known) < DARK)
     empty = blank & (detail >= NOISE)
     found = {
         "shift": np.log(0.1 + shift),
@@ -107,6 +112,7 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
         "evidence": np.log(1e-3 + _around(evidence, own, 1)),
         "evidence_around": np.log(1e-3 + _around(evidence, own)),
         "detail": np.log(0.1 + detail / NOISE),
+        "alike": alike,
     }
     judged = (own >= 0.5) & ~empty
     return {name: np.where(judged, values, np.nan).astype(np.float32) for name, values in found.items()}
@@ -152,15 +158,15 @@ def _around(values: np.ndarray, weight: np.ndarray, reach: int = 2) -> np.ndarra
     return total[0] / np.maximum(total[1], 1e-6)
 
 
-def _coarse(image: np.ndarray, mask: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over the known voxels of each cube, and where at least half of it is known."""
-    count = _cells(mask.astype(np.float32), factor)
-    return _cells(np.where(mask, image, 0).astype(np.float32), factor) / np.maximum(count, 1), count >= factor**3 / 2
-
-
 def _window(sums: np.ndarray) -> np.ndarray:
     """Sums over a tile and its neighbours, of sums over tiles (..., tiles)."""
-    return ndimage.uniform_filter(sums, (*(1,) * (sums.ndim - 3), 3, 3, 3), mode="constant") * 27.0
+    for axis in range(-3, 0):
+        low, high = (np.moveaxis(sums, axis, 0)[part] for part in (slice(-1), slice(1, None)))
+        sums = sums.copy()
+        moved = np.moveaxis(sums, axis, 0)
+        moved[1:] += low
+        moved[:-1] += high
+    return sums
 
 
 def _match(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -238,18 +244,23 @@ def _unexplained(fit: dict[str, np.ndarray], window: dict[str, np.ndarray]) -> t
     return fit["left"], beside
 
 
-def _noise_free_correlation(fit: dict[str, np.ndarray], sums: dict[str, np.ndarray], signed: bool) -> np.ndarray:
-    """Correlation of moving with what the regression of the window makes of fixed, by neighbours within a tile."""
+def _noise_free_correlation(
+    fit: dict[str, np.ndarray], sums: dict[str, np.ndarray], noises: dict[str, np.ndarray], signed: bool
+) -> np.ndarray:
+    """Correlation of moving with what the regression of the window makes of fixed, by neighbours.
+
+    Where the noise that is left in a variance (`noises`) exceeds the structure, it tends to 0.
+    """
+    ridge = NOISE**2 + noises["f"]
     if signed:
         common, spread = _beside(sums, "f", "m"), _beside(sums, "f", "f")
-        ridge = NOISE**2
     else:
         slope, bend = fit["slope"], fit["bend"]
         common = slope * _beside(sums, "f", "m") + bend * _beside(sums, "m", "q")
         spread = slope**2 * _beside(sums, "f", "f") + bend**2 * _beside(sums, "q", "q")
         spread += 2 * slope * bend * _beside(sums, "f", "q")
-        ridge = (slope**2 + 1e-6) * NOISE**2
-    own = np.maximum(_beside(sums, "m", "m"), 0) + NOISE**2
+        ridge = (slope**2 + 1e-6) * ridge
+    own = np.maximum(_beside(sums, "m", "m"), 0) + NOISE**2 + noises["m"]
     return common / np.sqrt((np.maximum(spread, 0) + ridge) * own)
 
 
@@ -259,12 +270,10 @@ def _mean(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return _cells(np.where(known, image, 0), TILE // STEP) / count
 
 
-def _detail(image: np.ndarray, known: np.ndarray, sums: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """SD within each tile, free of noise: what exceeds twice the standard error that noise alone would have."""
+def _noise_error(image: np.ndarray, known: np.ndarray, sums: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Standard error that noise alone gives the covariance of an image with itself a voxel beside, in each tile."""
     whole = np.maximum(_mean(image**2, known) - _mean(image, known) ** 2, 0)
-    beside = _beside(sums, name, name)
-    by_noise = 2 * np.maximum(whole - beside, 0) / np.sqrt(np.maximum(sums["11"] / 2, 1))
-    return np.sqrt(np.maximum(beside - by_noise, 0))
+    return np.maximum(whole - _beside(sums, name, name), 0) / np.sqrt(np.maximum(sums["11"] / 2, 1))
 
 
 def _smoothed(image: np.ndarray, known: np.ndarray) -> np.ndarray:

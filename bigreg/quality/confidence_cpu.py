@@ -33,20 +33,28 @@ def step_sums(fixed, known, moving, moving_known, out):
                     z, y = i * edge + row // edge, j * edge + row % edge
                     f, k = fixed[z, y], known[z, y]
                     m, mk = moving[z + dz, y + dy], moving_known[z + dz, y + dy]
-                    for x in range(width):
-                        w = k[x] * mk[x + dx]
-                        a, b = f[x] * w, m[x + dx] * w
-                        sums[0, x] += w
-                        sums[1, x] += a
-                        sums[2, x] += b
-                        sums[3, x] += a * a
-                        sums[4, x] += b * b
-                        sums[5, x] += a * b
-                    if kinds == 9:
+                    if kinds == 6:
                         for x in range(width):
                             w = k[x] * mk[x + dx]
-                            aa, b = f[x] * f[x] * w, m[x + dx]
-                            sums[6, x] += aa * f[x]
+                            a, b = f[x] * w, m[x + dx] * w
+                            sums[0, x] += w
+                            sums[1, x] += a
+                            sums[2, x] += b
+                            sums[3, x] += a * a
+                            sums[4, x] += b * b
+                            sums[5, x] += a * b
+                    else:
+                        for x in range(width):
+                            w = k[x] * mk[x + dx]
+                            a, b = f[x] * w, m[x + dx] * w
+                            aa = a * a
+                            sums[0, x] += w
+                            sums[1, x] += a
+                            sums[2, x] += b
+                            sums[3, x] += aa
+                            sums[4, x] += b * b
+                            sums[5, x] += a * b
+                            sums[6, x] += aa * a
                             sums[7, x] += aa * aa
                             sums[8, x] += aa * b
                 for kind in range(kinds):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 import bigreg
 from bigreg.errors import BigregError
 from bigreg.geometry import Grid
+from bigreg.quality.confidence import LARGE, TILE, said
 
 from .colours import STATUS, block_colours, jacobian_colours, risk_colours
 from .lazy import Tell, levels_of, warn
@@ -165,15 +165,14 @@ class RunView:
         )
 
     def risk(self) -> LayerData:
-        """Where not to trust the map."""
-        pyramid = [
-            replace(level, read=lambda a, b, read=level.read: np.nan_to_num(read(a, b)))
-            for level in self.run.pyramid("risk")
-        ]
+        """Where not to trust the map; what cannot be judged is NaN, which napari does not draw."""
+        pyramid = self.run.pyramid("risk")
+        large = [LARGE * s / TILE for s in pyramid[0].grid.spacing]
         return self._image(
             "risk",
             pyramid,
-            name="risk of an error above 2 voxels",
+            fill=np.nan,
+            name=f"risk of an error above {said(large)}",
             colormap=risk_colours(),
             contrast_limits=(0.0, 1.0),
             blending="translucent",

@@ -1,14 +1,9 @@
-"""Calibrate and judge the expected errors of a run on pairs whose answer is known, failures put in.
+"""Whole registrations whose answer is known, failures put in.
 
-    python tests/benchmarks/confidence.py make DATA WORK [CASE ...]     make the pairs and register them
-    python tests/benchmarks/confidence.py fit WORK                      fit the model on the cases CALIBRATED
-    python tests/benchmarks/confidence.py judge WORK                    recall and precision on all of them
+    python tests/benchmarks/confidence.py DATA WORK [CASE ...]     make the pairs and register them
 
-DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. `fit` chooses by how well
-each of CALIBRATED is told when it is not fitted on. JUDGED, one case of each image and each failure, shares no seed
-with them; but the packaged model was fitted on JUDGED and on cases of confidence_kinds.py (see RESULTS.md), so `judge`
-is no judgement of it on new cases. A tile counts where its true place lies in
-the moving image for most of it; its error is the mean over its voxels. `fit` prints quality/confidence_model.py.
+DATA holds the real volumes (easifish, lsfm_mouse). A case is an image, a seed and a failure. JUDGED, one case of each
+image and each failure, shares no seed with CALIBRATED. confidence_fit.py fits the risk of an error on such pairs.
 """
 
 from __future__ import annotations
@@ -20,14 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from distributed import Client, LocalCluster
-from scipy import ndimage, special
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import bigreg
 from bigreg.phantom import make_pair
-from bigreg.pipeline import confidence
-from bigreg.quality.confidence import LARGE, RISKY, TILE, risk, terms
-from bigreg.quality.confidence_model import MODEL
 from bigreg.quality.metrics import min_jacobian
 
 SHAPE = (56, 80, 96)
@@ -176,108 +168,13 @@ def errors(run: bigreg.Run, case: dict) -> np.ndarray:
     return np.where(inside, error, np.nan).reshape(shape)
 
 
-def tiles_of(work: Path, name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The features, (N,) each, and (N,) mean error in voxels of the tiles of a case, made once and kept."""
-    path = work / f"{name}.feat.npz"
-    if not path.exists():
-        case, run = np.load(work / f"{name}.npz"), bigreg.open_run(str(work / f"{name}.zarr"))
-        context = run._context()
-        counts = confidence.tiles_of(context).shape
-        found = confidence.block_features(context, (0, 0, 0), counts)
-        error = np.full([n * TILE for n in counts], np.nan)
-        error[tuple(map(slice, case["fixed"].shape))] = errors(run, case)
-        z, y, x = counts
-        error = error.reshape(z, TILE, y, TILE, x, TILE)
-        known = np.isfinite(error).mean((1, 3, 5)) >= 0.5
-        error = np.where(known, np.nanmean(np.where(known[:, None, :, None, :, None], error, 0), (1, 3, 5)), np.nan)
-        np.savez(path, error=error, **found)
-    with np.load(path) as kept:
-        data = {key: kept[key].ravel().astype(float) for key in kept}
-    use = np.all([np.isfinite(values) for values in data.values()], axis=0)
-    error = data.pop("error")[use]
-    return {key: data[key][use] for key in MODEL}, error
-
-
-def fit_logistic(values: np.ndarray, large: np.ndarray, ridge: float = 1e-4) -> tuple[np.ndarray, float]:
-    """Weights (terms,) and bias of a logistic regression of (N, terms), ridge on standardised columns, by Newton."""
-    middle, scale = values.mean(0), values.std(0) + 1e-9
-    z = np.c_[(values - middle) / scale, np.ones(len(values))]
-    penalty = ridge * np.r_[np.ones(values.shape[1]), 0.0]
-    b = np.zeros(z.shape[1])
-    for _ in range(60):
-        p = special.expit(z @ b)
-        slope = z.T @ (p - large) / len(z) + penalty * b
-        b -= np.linalg.solve((z * (p * (1 - p))[:, None]).T @ z / len(z) + np.diag(penalty + 1e-9), slope)
-    weights = b[:-1] / scale
-    return weights, float(b[-1] - (weights * middle).sum())
-
-
-def model_of(cases: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> tuple[dict[str, tuple], float]:
-    """What quality/confidence_model.py holds, of the tiles of some cases."""
-    found = {name: np.concatenate([features[name] for features, _ in cases]) for name in MODEL}
-    scales = {name: (round(float(v.mean()), 4), round(float(v.std()), 4)) for name, v in found.items()}
-    large = np.concatenate([error for _, error in cases]) > LARGE
-    weights, bias = fit_logistic(terms(found, {name: (*s, 0.0, ()) for name, s in scales.items()}).T, large)
-    weights, model = weights.round(4).tolist(), {}
-    products = weights[len(scales) :]
-    for place, (name, scale) in enumerate(scales.items()):
-        own, products = products[: len(scales) - place], products[len(scales) - place :]
-        model[name] = (*scale, weights[place], tuple(own))
-    return model, round(bias, 4)
-
-
-def fit(work: Path) -> None:
-    """Print the model of the cases CALIBRATED, and what it tells of each when it is fitted on the others."""
-    cases = [tiles_of(work, name) for name in CALIBRATED]
-    model, bias = model_of(cases)
-    print("MODEL: dict[str, tuple[float, float, float, tuple[float, ...]]] = {")
-    for name, row in model.items():
-        print(f'    "{name}": {row},')
-    print(f"}}\nBIAS = {bias}\n")
-    found = []
-    for left_out in range(len(cases)):
-        model, bias = model_of([case for number, case in enumerate(cases) if number != left_out])
-        found.append(risk(cases[left_out][0], model=model, bias=bias))
-    risks, large = np.concatenate(found), np.concatenate([error for _, error in cases]) > LARGE
-    for recall in (0.9, 0.91, 0.92, 0.93, 0.94):
-        threshold = np.quantile(risks[large], 1 - recall)
-        precision = large[risks >= threshold].mean()
-        print(f"each by a model of the others: from {threshold:.3f} on recall {recall}, precision {precision:.3f}")
-
-
-def judge(work: Path) -> None:
-    """A table of what the package flags of each case and of all, for both kinds of cases."""
-    for title, cases in (("calibrated", CALIBRATED), ("judged", JUDGED)):
-        print(f"\n| {title} | tiles | above 2 voxels | flagged | recall | precision |\n|---|---|---|---|---|---|")
-        found = [(name, *tiles_of(work, name)) for name in cases]
-        rows = [(name, risk(features), error > LARGE) for name, features, error in found]
-        risks, large = (np.concatenate(v) for v in list(zip(*rows, strict=True))[1:])
-        for name, own, wrong in [*rows, ("all", risks, large)]:
-            flagged = own >= RISKY
-            both = (flagged & wrong).sum()
-            recall, precision = both / max(wrong.sum(), 1), both / max(flagged.sum(), 1)
-            shares = f"{wrong.mean():.1%} | {flagged.mean():.1%} | {recall:.3f} | {precision:.3f}"
-            print(f"| {name} | {len(own)} | {shares} |")
-        print("share above 2 voxels where the risk is " + ", ".join(
-            f"{low / 10:g} .. {low / 10 + 0.1:g}: {large[(risks * 10).astype(int).clip(0, 9) == low].mean():.2f}"
-            for low in range(10)
-        ))  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    maker = verbs.add_parser("make")
-    maker.add_argument("data", type=Path)
-    maker.add_argument("work", type=Path)
-    maker.add_argument("cases", nargs="*", default=[*CALIBRATED, *JUDGED])
-    for verb in ("fit", "judge"):
-        verbs.add_parser(verb).add_argument("work", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("cases", nargs="*", default=[*CALIBRATED, *JUDGED])
     args = parser.parse_args()
-    if args.verb == "make":
-        make(args.data, args.work, args.cases)
-    else:
-        {"fit": fit, "judge": judge}[args.verb](args.work)
+    make(args.data, args.work, args.cases)
 
 
 if __name__ == "__main__":

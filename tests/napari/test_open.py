@@ -17,6 +17,7 @@ import bigreg
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.pipeline.pyramids import Samples
+from bigreg.quality.confidence import said
 from bigreg.volumes import Volume
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
@@ -52,6 +53,16 @@ def test_a_finished_run_has_all_its_layers(finished):
     assert list(found) == ["affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"]
     assert [w for w, layer in found.items() if layer.visible] == ["fixed", "warped"]
     assert all(str(unit) in ("micrometer", "um") for layer in found.values() for unit in layer.units)
+
+
+def test_the_risk_names_its_threshold_in_micrometres_and_leaves_out_what_is_unknown(finished):
+    risk = layers_of(finished)["risk"]
+    array = bigreg.open_run(str(finished)).store.array("confidence", "0")
+    assert risk.name == f"risk of an error above {said(array.attributes['large_um'])}"
+    shown = np.asarray(risk.data[0] if risk.multiscale else risk.data)
+    stored = array[...]
+    assert np.array_equal(shown[tuple(map(slice, stored.shape))], stored, equal_nan=True)
+    assert np.all(risk.colormap.map(np.array([np.nan]))[0, 3] == 0)
 
 
 def test_every_voxel_lies_where_the_volume_says(finished, monkeypatch):
