@@ -39,7 +39,7 @@ DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all ro
 MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
 NEARLY = 0.9  # of the best score: a rival that is compared again after the last refinement
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
-LISTED = 2  # others that are refined to the end, where the best does not convince
+FINISHED = 3  # starts that are refined to the end, where the best does not convince
 GIVEN = "given"
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
@@ -216,7 +216,7 @@ class _Affine:
     ) -> AffineResult:
         if given is not None:
             followed = self._follow([self.judge(GIVEN, given)], 1)
-            return self._result(followed, allow_mirror=True, given=True)
+            return self._result(followed, allow_mirror=True)
         anywhere = "rotations" in methods and self.kind != "translation"
         turns = 0.0 if self.kind == "translation" else rotations_deg
         found = find_starts(self.judge, self.fixed, self.moving, self.kinds, turns, self.min_overlap, methods)
@@ -235,7 +235,7 @@ class _Affine:
             )
         if followed and anywhere:
             followed = self._apart(followed + self._mirrored(followed))
-        return self._result(followed, allow_mirror, given=False)
+        return self._result(followed, allow_mirror)
 
     def _mirrored(self, followed: list[_Followed]) -> list[_Followed]:
         """Candidates for the mirror image of moving: near what was found, and where that does not convince, all."""
@@ -314,22 +314,24 @@ class _Affine:
         shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
         return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]
 
-    def _result(self, followed: list[_Followed], allow_mirror: bool, given: bool) -> AffineResult:
+    def _result(self, followed: list[_Followed], allow_mirror: bool) -> AffineResult:
         eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
         if not eligible:
             raise InputError(
                 f"every start lost the overlap of {self.min_overlap:.0%} when it was refined; "
                 "check orientation, spacing and channel, or lower affine.min_overlap"
             )
-        best = eligible[0].score
-        equals = [f for f in eligible if f.score >= best - AMBIGUOUS * abs(best)]
+        first, rest = self._finely(eligible[0]), [f for f in followed if f is not eligible[0]]
+        if self._confidence([first, *rest]) < SURE or any(f.score > NEARLY * first.score for f in rest):
+            # Where that decides too little, the best few are refined to the end before one is chosen.
+            few = [*eligible[1:FINISHED], *[f for f in rest if f not in eligible][:1]]
+            rest = [*(self._finely(f) for f in few), *(f for f in rest if f not in few)]
+        followed = sorted([first, *rest], key=lambda f: -f.score)
+        eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
+        equals = [f for f in eligible if f.score >= eligible[0].score * (1.0 - AMBIGUOUS)]
         # Of places that the images do not tell apart, the one that turns least is the likeliest.
         chosen = min(equals, key=lambda f: (round(_turn_deg(f.matrix) / 5.0), -f.score))
         others = [f for f in followed if f is not chosen]
-        close = self._confidence([chosen, *others]) < SURE or any(f.score > NEARLY * chosen.score for f in others)
-        chosen = self._finely(chosen)
-        # What is to be compared with it, or may be chosen by a person, is refined as far.
-        others = [self._finely(f) if close and k < LISTED else f for k, f in enumerate(others)]
         warnings = list(chosen.warnings)
         ambiguous = len(equals) > 1
         if ambiguous:

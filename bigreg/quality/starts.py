@@ -44,11 +44,12 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
     figure.text(_GAP / size[0], 1 - 8 / size[1], title, fontsize=_FONT + 2, weight="bold", va="top")
     figure.text(_GAP / size[0], 1 - 28 / size[1], "fixed magenta, moving green, white where they agree",
                 fontsize=_FONT - 1, va="top", color="#555555")  # fmt: skip
-    for number, each in enumerate(rows):
-        top = _TOP + number * (row + 2 * _GAP)
+    for place_of, each in enumerate(rows):
+        top = _TOP + place_of * (row + 2 * _GAP)
         name, *numbers = each.lines
-        first = wrap(name, 36)
-        for line, text in enumerate([*first, *numbers]):
+        first = wrap(name, 34)
+        rest = [part for number in numbers for part in wrap(number, 36)]
+        for line, text in enumerate([*first, *rest]):
             place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
             figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
         moving = _evened(each.moving * each.inside) * each.inside
