@@ -134,10 +134,14 @@ def register_affine(
         pair.reverse()
     if start is not None and swapped:
         start = np.linalg.inv(start)
-    with torch.no_grad():
-        result = _Affine(*pair, kind, similarity, min_overlap, within_deg).found(
-            starts, rotations_deg, allow_mirror, start
-        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are added in one order, and transforms so small are slower on several
+    try:
+        with torch.no_grad():
+            affine = _Affine(*pair, kind, similarity, min_overlap, within_deg)
+            result = affine.found(starts, rotations_deg, allow_mirror, start)
+    finally:
+        torch.set_num_threads(threads)
     if not swapped:
         return result
     return replace(result, matrix=np.linalg.inv(result.matrix), candidates=[c.inverted() for c in result.candidates])

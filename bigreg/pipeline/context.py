@@ -47,8 +47,14 @@ class Context:
             for which in IMAGES
         }
 
-    @cached_property
+    @property
     def compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+        """The images that engines compare: see `_compared_volumes`."""
+        return self._compared_volumes()
+
+    # No cached_property: it would hold its lock while it reads, and a thread that reads waits for its turn.
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
         """The images that engines compare: without impulses, where there are any and the configuration does not say no.
 
         Known once they were looked for.
