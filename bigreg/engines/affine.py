@@ -313,7 +313,8 @@ class _Affine:
     def _spoilt(self, matrix: np.ndarray) -> list[Start]:
         """The map made wrong in known ways: by half turns about the principal axes of fixed, and by large shifts."""
         centre, axes = moments(self.judge.fixed)
-        turns = [about(axes @ np.diag(1.0 - 2.0 * (np.arange(3) != k)) @ axes.T, centre) for k in range(3)]
+        halves = range(3) if self.within_deg >= 180.0 else ()  # a person has said that it is none of these
+        turns = [about(axes @ np.diag(1.0 - 2.0 * (np.arange(3) != k)) @ axes.T, centre) for k in halves]
         extent = np.multiply(self.fixed.grid.shape, self.fixed.grid.spacing)
         shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
         return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]
