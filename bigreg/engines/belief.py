@@ -1,7 +1,7 @@
 """How sure a start is, from how well it fits and how far it stands out.
 
-The numbers were set by hand on a few dozen right and wrong starts of heads, brains and cells; they are not fitted, and too low
-for noisy and tiny images.
+The numbers were set by hand on a few dozen right and wrong starts of heads, brains and cells; they are not fitted, and
+too low for noisy and tiny images.
 """
 
 from __future__ import annotations
