@@ -1,8 +1,8 @@
 """What two images are compared by when nothing is known of where they lie.
 
 Raw intensities follow whatever is brightest: a bubble, debris, glow. Here they are evened out first, by ratios to the
-level of the tissue or by ranks, and then only what differs from its surroundings is left. So each place counts about
-as much as any other, however bright it is.
+level of the tissue or by ranks, and then only what differs from its surroundings is left, against how much it differs
+there. So each place counts about as much as any other, however bright it is and whatever the contrast there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .placed import Placed
 
 Kind = Literal["band", "rank", "directions"]
 BAND, FINE = 4.0, 2.0  # voxels: the SD of the surroundings
+FLAT = 0.3  # of the mean contrast: where there is less, it is hardly amplified
 DARK = 0.002  # of the range: below, ratios mean nothing
 
 
@@ -63,7 +64,7 @@ def turned_channels(channels: torch.Tensor, turn: np.ndarray) -> torch.Tensor:
 def structure(placed: Placed, kind: Kind) -> list[torch.Tensor]:
     """Channels (z, y, x) with a mean of about 0.
 
-    band         evened intensities less their surroundings
+    band         evened intensities less their surroundings, by the contrast there
     rank         ranks of intensities less their near surroundings: for volumes full of cells
     directions   of the gradient, as tensors n n^T - |n|^2 / 3: bright may go with dark
     """
@@ -79,4 +80,9 @@ def structure(placed: Placed, kind: Kind) -> list[torch.Tensor]:
         tensor = gradient_directions(smooth, placed.weights, noise=max(steep, 1e-6))
         tensor[:3] -= tensor[:3].mean(0)
         return list(tensor)
-    return [torch.as_tensor(x - ndimage.gaussian_filter(x, FINE if kind == "rank" else BAND))]
+    if kind == "rank":
+        return [torch.as_tensor(x - ndimage.gaussian_filter(x, FINE))]
+    differs = x - ndimage.gaussian_filter(x, BAND)
+    contrast = np.sqrt(ndimage.gaussian_filter(differs * differs, BAND))
+    floor = FLAT * float(np.sqrt((differs * differs).mean())) + 1e-12
+    return [torch.as_tensor(differs / (contrast + floor))]
