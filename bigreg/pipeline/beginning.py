@@ -17,7 +17,7 @@ from .context import IMAGES, Context
 from .given import GivenStart, RunStart
 from .inputs import INVERSE
 from .ladder import ladder
-from .start import lying
+from .lying import lying
 from .store import RunStore, is_run, require_fields
 
 

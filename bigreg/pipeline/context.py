@@ -15,7 +15,7 @@ from ..geometry import Grid, Shape
 from ..intensity import LIMIT
 from ..storage import Array, configure
 from ..volumes import ImageSpec, Volume, open_volume
-from .despeckle import DespeckledVolume, Impulses
+from .despeckled import DespeckledVolume, Impulses
 from .engines import engine_choice
 from .frames import Frames
 from .given import PLACE, GivenStart

@@ -21,6 +21,7 @@ from . import (
     compose,
     confidence,
     despeckle,
+    despeckled,
     estimate,
     fields,
     given,
@@ -180,25 +181,25 @@ class _Foreseen:
             boxes = despeckle.boxes_of(volume.shape)
             voxels = sum(math.prod(np.subtract(stop, start).tolist()) for start, stop in boxes)
             self._stage(
-                despeckle.stage_name(which), f"{which}: impulses", one, metrics=len(despeckle.METRICS),
+                despeckled.stage_name(which), f"{which}: impulses", one, metrics=len(despeckled.METRICS),
                 source=(Amount.same(voxels * volume.dtype.itemsize, one),),
                 memory=voxels * (2 * volume.dtype.itemsize + 8),
             )  # fmt: skip
             self.phase += 1
 
-    def _images(self, which: str) -> list[Volume | VolumeDescription | despeckle.DespeckledVolume]:
+    def _images(self, which: str) -> list[Volume | VolumeDescription | despeckled.DespeckledVolume]:
         """An image as it is stored, and before it as it is compared, where that is another."""
         volume = self.volumes[which]
         if getattr(self.config.preprocess, which).despeckle is not True:
             return [volume]
-        return [despeckle.DespeckledVolume(volume, 0.0), volume]
+        return [despeckled.DespeckledVolume(volume, 0.0), volume]
 
     def _source(self, which: str, factors: Shape, *, compared: bool = True) -> tuple[Grid, Shape, int, bool]:
         """Of an image at one resolution: grid, chunks, bytes a voxel, whether it is the image's own."""
         return self._level_of(self._images(which)[0 if compared else -1], factors, which)
 
     def _level_of(
-        self, volume: Volume | VolumeDescription | despeckle.DespeckledVolume, factors: Shape, which: str
+        self, volume: Volume | VolumeDescription | despeckled.DespeckledVolume, factors: Shape, which: str
     ) -> tuple[Grid, Shape, int, bool]:
         level = images.own_level(volume, factors, self._masks[which])
         if level is not None:

@@ -24,10 +24,10 @@ from .frames import Frames
 from .given import GivenStart
 from .inputs import Image, as_image
 from .ladder import LevelPlan, ladder
+from .lying import provisional
 from .masks import given_masks
 from .rates import Rates, known_rates
 from .simulate import Simulation, simulate
-from .start import provisional
 from .steering import given_pairs
 from .workload import Work, Workload
 

@@ -15,6 +15,7 @@ from .context import Context
 from .flow import Stage
 from .frames import Frames
 from .ladder import ladder, pooling
+from .lying import provisional
 from .seen import FLOOR, PLACE, Measured, stripe_segment, tiles_of
 from .store import RunStore, Status
 
@@ -31,7 +32,7 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
     store: RunStore = context.store
     url = store.path(PLACE, which)
     if Measured.read(store, which) is None:
-        frames = start.provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
+        frames = provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
         small = context.compared_image(which, start.affine_factors(frames, which, context.config.affine.voxels))
         values = small.read((0, 0, 0), small.grid.shape)
         counted = start.counted(context, which, small)

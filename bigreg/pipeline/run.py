@@ -33,11 +33,11 @@ from .identity import same_engines, same_run
 from .inputs import as_volume
 from .ladder import ladder
 from .lock import at_work, working_on
+from .lying import provisional
 from .masks import given_masks
 from .plan import make_plan
 from .preprocess import level_of
 from .stages import Stages
-from .start import provisional
 from .starts import StartCandidate
 from .status import RunStatus, status_of, stored_verdict
 from .stopping import forget_request, request_stop

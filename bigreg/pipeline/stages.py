@@ -19,11 +19,13 @@ from . import (
     compose,
     confidence,
     despeckle,
+    despeckled,
     estimate,
     fields,
     given,
     images,
     likeness,
+    lying,
     preprocess,
     spline,
     start,
@@ -111,7 +113,7 @@ class Stages:
         self._renew()
         for which in IMAGES:
             if self.context.compared_volumes[which] is not self.context.volumes[which]:
-                share = 100 * despeckle.Impulses.read(self.store, which).share
+                share = 100 * despeckled.Impulses.read(self.store, which).share
                 logger.info("%s: %.2g %% of the voxels are impulses; they are not compared", which, share)
 
     def _preprocess(self) -> None:
@@ -149,7 +151,7 @@ class Stages:
         self.store.update(**{starts.ACCEPTED: number, "frames": frames})
 
     def _provisional(self) -> Frames:
-        return start.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
+        return lying.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
 
     def _given_maps(self) -> None:
         """The half-way maps of the run, or of the spline, that this one starts from."""

@@ -17,7 +17,8 @@ from ..pipeline.context import compressed, field_reader
 from ..pipeline.frames import Frames
 from ..pipeline.images import stored_level
 from ..pipeline.ladder import level_spacing, pooling
-from ..pipeline.start import canonical_frame, percentiles
+from ..pipeline.lying import canonical_frame
+from ..pipeline.start import percentiles
 from ..transforms.affine import apply_affine
 from ..transforms.positions import Positions
 from ..volumes import Volume, downsample, open_volume
