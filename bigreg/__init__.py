@@ -7,20 +7,20 @@ __version__ = version("bigreg")
 
 _WHERE = {
     "Config": "config",
-    "Rates": "pipeline.rates",
+    "Rates": "pipeline.planning.rates",
     "Run": "pipeline.run",
     "Volume": "volumes",
     "VolumeDescription": "volumes.described",
-    "Transform": "pipeline.transform",
+    "Transform": "pipeline.results.transform",
     "atlas": "atlases.workflow",
     "chain": "pipeline.chains",
     "convert": "volumes",
-    "is_run": "pipeline.store",
+    "is_run": "pipeline.store.store",
     "load_config": "config",
     "local_atlas": "atlases.source",
     "open_run": "pipeline.run",
     "open_volume": "volumes",
-    "plan": "pipeline.plan",
+    "plan": "pipeline.planning.plan",
     "register": "pipeline.run",
 }
 __all__ = ["__version__", *_WHERE]

@@ -18,7 +18,7 @@ from bigreg import open_run, open_volume
 from bigreg.cli import app
 from bigreg.display import Display, figure
 from bigreg.phantom import make_pair
-from bigreg.pipeline.store import Status
+from bigreg.pipeline.store.store import Status
 from bigreg.volumes import convert
 
 SETTINGS = [

@@ -15,31 +15,15 @@ from .. import storage
 from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import (
-    compose,
-    confidence,
-    despeckle,
-    despeckled,
-    estimate,
-    fields,
-    given,
-    images,
-    likeness,
-    lying,
-    preprocess,
-    spline,
-    start,
-    starts,
-    steering,
-    stitch,
-    warp,
-)
-from .context import IMAGES, Context
-from .driver import Driver, new_stamp
-from .flow import Need, Stage, of_finer
-from .frames import Frames
-from .ladder import LevelPlan, ladder, pooling
-from .store import Progress, RunStore, Status
+from .context import despeckled, given, images, lying, starts
+from .context.context import IMAGES, Context
+from .context.frames import Frames
+from .context.ladder import LevelPlan, ladder, pooling
+from .judging import confidence, likeness
+from .schedule.driver import Driver, new_stamp
+from .schedule.flow import Need, Stage, of_finer
+from .store.store import Progress, RunStore, Status
+from .tasks import compose, despeckle, estimate, fields, preprocess, spline, start, steering, stitch, warp
 
 logger = logging.getLogger(__name__)
 ONE = (1, 1, 1)
@@ -404,6 +388,6 @@ def prepare(context: Context, which: str, compared: bool, step: images.Step, ind
 
 def write_report(context: Context, index) -> tuple[Status, dict[str, float]]:
     """Task: the report. What draws it is loaded here: every worker and every command would wait for it."""
-    from .report import write
+    from .judging.report import write
 
     return write(context, index)

@@ -8,15 +8,15 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 
-from .controls import WRONG
-from .panel import Panel, Work
+from .shared.controls import WRONG
+from .shared.panel import Panel, Work
 
 NAMES = ("monitor", "inspect", "landmarks", "launch")
 
 
 def panel_class(name: str) -> type[QWidget]:
     """The class of one of NAMES. The first time it imports for seconds, torch above all."""
-    return getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")
+    return getattr(import_module(f".{name}.panel", __package__), f"{name.capitalize()}Panel")
 
 
 class Coming(Panel):
