@@ -333,7 +333,7 @@ def view(
         if not is_run(run):
             raise InputError(f"'{run}' is not a bigreg run; check the path")
     try:
-        from napari_bigreg.panels import NAMES
+        from napari_bigreg.shared.named import NAMES
         from napari_bigreg.window import show
     except ImportError as error:
         raise ConfigError(f"napari is not installed ({error}); pip install 'bigreg[napari]'") from error

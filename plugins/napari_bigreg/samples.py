@@ -14,7 +14,7 @@ import napari
 import bigreg
 from bigreg.errors import InputError
 
-from .panels import panel_class
+from .shared.named import panel_class
 from .shared.open_model import RunView
 from .shared.panel import adding
 from .shared.processes import start_process

@@ -9,8 +9,8 @@ from typing import Any
 import napari
 from napari.layers import Layer
 
-from .panels import panel_class
 from .shared import threads
+from .shared.named import panel_class
 from .shared.open_model import RunView
 from .shared.slicing import read_in_threads
 

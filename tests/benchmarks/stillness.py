@@ -98,7 +98,7 @@ def opening(url: str) -> None:
 
 def preview(url: str) -> None:
     """The Launch panel filled in with a run's images: what a person waits for who tries one value after another."""
-    from napari_bigreg.launch.model import Choice, Launch
+    from napari_bigreg.shared.registration import Choice, Launch
     from napari_bigreg.shared.slicing import read_in_threads
     from napari_bigreg.window import open_window
 

@@ -15,8 +15,8 @@ from bigreg.pipeline.store.store import RunStore
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg.launch.model import Choice, Launch
 from napari_bigreg.shared.linked_views import centre_on
+from napari_bigreg.shared.registration import Choice, Launch
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 

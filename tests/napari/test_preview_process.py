@@ -16,9 +16,10 @@ import bigreg
 from bigreg.errors import InputError
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.launch.model import Choice, FieldError, Launch, opened
+from napari_bigreg.launch.model import opened
 from napari_bigreg.launch.preview import Previewer
 from napari_bigreg.launch.preview_process import PreviewProcess
+from napari_bigreg.shared.registration import Choice, FieldError, Launch
 
 QUICK = ("affine.kind=none", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32", "blocks.halo=8",
          "output.chunk=16", "output.shard=32")  # fmt: skip

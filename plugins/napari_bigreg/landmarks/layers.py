@@ -11,7 +11,8 @@ from napari.layers import Points
 from napari.layers.base import ActionType
 
 from ..shared.open_model import AXES, UNITS
-from .model import SIDES, LandmarksModel, Pair
+from ..shared.registration import SIDES
+from .model import LandmarksModel, Pair
 
 THICKNESS = 6
 """Voxels, in all: how far from a slice its landmarks are shown."""

@@ -19,10 +19,9 @@ from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import Landmarks, bigwarp_text, landmarks, read_landmarks
 from bigreg.transforms.maps import Affine, Map
 
-from ..launch.model import Choice, Launch
+from ..shared.registration import SIDES, Choice, Launch
 from .snapping import Levels, Snapped, snap
 
-SIDES = ("fixed", "moving")
 UNSET = (float("nan"),) * 3
 
 

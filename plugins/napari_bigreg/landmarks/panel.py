@@ -25,15 +25,15 @@ from qtpy.QtWidgets import (
 
 from bigreg.errors import BigregError
 
-from ..launch.model import Launch
-from ..launch.panel import LaunchPanel
 from ..shared.controls import WRONG, make_button, make_row, make_text
 from ..shared.linked_views import LinkedViews
+from ..shared.named import open_beside, panel_class
 from ..shared.open_model import RunView
 from ..shared.panel import Panel, RunChoice, Work, adding, runs_of
+from ..shared.registration import SIDES, Launch
 from ..shared.threads import later
 from .layers import UNUSED, PairLayers
-from .model import SIDES, Errors, LandmarksModel, Pair
+from .model import Errors, LandmarksModel, Pair
 
 USE, NAME, BEFORE, AFTER = range(4)
 HEADER = ("use", "name", "affine, um", "deformation, um")
@@ -49,7 +49,7 @@ class LandmarksPanel(Panel):
         self.views: LinkedViews | None = None
         self.layers: PairLayers | None = None
         self.canvas: QtViewer | None = None
-        self.launch: LaunchPanel | None = None
+        self.launch: Any = None
         self._work = Work(self)
         self._measuring = False
         self._measure_again = False
@@ -374,14 +374,18 @@ class LandmarksPanel(Panel):
 
     def _steer(self) -> None:
         model = self.model
-        self._start(lambda report: model.steered(), "Saving landmarks", self._launch)
+
+        def work(report: Any) -> Launch:
+            panel_class("launch")  # what it imports takes seconds, which the window must not wait for
+            return model.steered()
+
+        self._start(work, "Saving landmarks", self._launch)
 
     def _launch(self, launch: Launch) -> None:
         """The panel that starts runs, filled in: the plan is looked at, and a person says go."""
         self.save.setText("Save in the run")
-        self.launch = LaunchPanel(self.viewer)
+        self.launch = open_beside(self.viewer, "launch")
         self.launch.form.fill(launch)
-        self.viewer.window.add_dock_widget(self.launch, name="Launch", area="right", tabify=True)
         self.say("see Launch")
 
 

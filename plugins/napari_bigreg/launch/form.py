@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..shared.controls import WRONG, make_button, make_line, make_number
-from .model import SIDES, Choice, FieldError, Launch, clusters, keys, presets
+from ..shared.registration import SIDES, Choice, FieldError, Launch, clusters, keys, presets
 
 
 class Field(QWidget):

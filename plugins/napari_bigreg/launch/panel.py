@@ -24,11 +24,13 @@ from bigreg.errors import BigregError
 
 from ..shared.controls import WRONG, make_button, make_row, make_text
 from ..shared.linked_views import centre_of
+from ..shared.named import open_beside
 from ..shared.open_model import FIXED, MOVING, placed
 from ..shared.panel import Panel, Work, move
+from ..shared.registration import FieldError
 from ..shared.threads import later
 from .form import LaunchForm
-from .model import Checked, FieldError, Started, begin, check
+from .model import Checked, Started, begin, check
 from .preview import Preview, levels_of
 from .preview_process import PreviewProcess
 
@@ -218,10 +220,7 @@ class LaunchPanel(Panel):
             self._open_monitor()
 
     def _open_monitor(self) -> None:
-        from ..monitor.panel import MonitorPanel
-
-        self.monitor = MonitorPanel(self.viewer)
-        self.viewer.window.add_dock_widget(self.monitor, name="Monitor", area="right", tabify=True)
+        self.monitor = open_beside(self.viewer, "monitor")
         self.monitor.choice.set(self.started.run)
         self.say(f"process {self.started.process.pid} works on {self.started.run}; see Monitor")
 

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .model import Launch, opened
+from ..shared.registration import Launch
+from .model import opened
 from .preview import Preview, Previewer, Report
 
 ASK_SECONDS = 0.3
