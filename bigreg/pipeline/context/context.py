@@ -80,6 +80,10 @@ class Context:
         return {plan.index: plan for plan in ladder(self.frames, self.config)}
 
     @property
+    def coarse_to_fine(self) -> list[LevelPlan]:
+        return [self.levels[index] for index in sorted(self.levels, reverse=True)]
+
+    @property
     def coarsest(self) -> LevelPlan:
         return self.levels[max(self.levels)]
 

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ... import storage
-from ...geometry import BlockGrid, Grid, Lattice, Shape
-from ..store.store import RunStore, Status
+from ...geometry import Grid, Lattice
 from .frames import Frames
 
-IMAGES = ("fixed", "moving")
 PLACE = "start"
+"""Where a run keeps the maps that it begins with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,38 +66,3 @@ class GivenStart:
             matrices = (np.asarray(run[name]) for name in ("canonical", "half"))
             run = RunStart(run["url"], run["created"], *matrices, Lattice.from_json(run["lattice"]))
         return cls(data["path"], np.asarray(data["matrix"]), run)
-
-
-# ---------------------------------------------------------------------------------------------------- the copied maps
-
-
-def blocks(start: RunStart) -> BlockGrid:
-    """The chunks of the other run's maps."""
-    array = RunStore(start.url).array("levels", 0, "maps", "fixed")
-    return BlockGrid(array.shape[1:], array.chunks[1:], (0, 0, 0))
-
-
-def create(store: RunStore, start: RunStart) -> None:
-    """Arrays for a copy of the other run's half-way maps: a run holds everything that it needs."""
-    store.groups(PLACE)
-    cut = blocks(start)
-    for which in IMAGES:
-        storage.create_array(
-            store.path(PLACE, which),
-            shape=(3, *cut.cells),
-            dtype="float32",
-            chunks=(3, *cut.core),
-            dimension_names=("c", "z", "y", "x"),
-            exist_ok=True,
-        )
-
-
-def copy(context: Any, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Task: one block of the other run's maps."""
-    start = context.given.run
-    block = blocks(start)[index]
-    box = (0, *block.start), (3, *block.stop)
-    for which in IMAGES:
-        values = RunStore(start.url).array("levels", 0, "maps", which).read(*box)
-        context.array(PLACE, which, write=True).write(box[0], values)
-    return Status.DONE, {}

@@ -12,6 +12,7 @@ from ...transforms.positions import Positions
 from ...volumes import create_image
 from ..context.context import Context
 from ..context.images import LevelImage, looked_up
+from ..schedule.flow import Stage
 from ..store.store import Status
 from ..tasks.fields import follow
 from ..tasks.warp import pieces
@@ -33,6 +34,10 @@ def tile_grid(image: Grid) -> Grid:
 
 def blocks_of(tiles: Grid) -> BlockGrid:
     return BlockGrid(tiles.shape, tuple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
+
+
+def stage(tiles: Grid) -> Stage:
+    return Stage("stages/confidence", "confidence", blocks_of(tiles).counts, measure, metrics=METRICS)
 
 
 def images_of(context: Context) -> tuple[LevelImage, LevelImage]:

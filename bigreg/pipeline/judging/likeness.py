@@ -21,6 +21,8 @@ from ...quality.verdict import Agreement
 from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context
 from ..context.ladder import pooling
+from ..context.outline import Outline
+from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 from ..tasks.fields import follow
 from . import confidence
@@ -41,17 +43,21 @@ LEAST_SHARE = 0.5
 """Of the voxels known after registration, that must be known before it too; else before is not measured."""
 
 
-def display_levels(context: Context) -> dict[str, Shape]:
+def display_levels(outline: Outline | Context) -> dict[str, Shape]:
     """Which block means of each image are measured and shown: the finest level of at most DISPLAY_VOXELS."""
-    for index in sorted(context.levels):
-        factors = {w: pooling(context.frames, w, np.asarray(context.levels[index].spacing)) for w in IMAGES}
-        if context.frames.fixed.downsampled(factors["fixed"]).voxels <= DISPLAY_VOXELS:
+    for index in sorted(outline.levels):
+        factors = {w: pooling(outline.frames, w, np.asarray(outline.levels[index].spacing)) for w in IMAGES}
+        if outline.frames.fixed.downsampled(factors["fixed"]).voxels <= DISPLAY_VOXELS:
             return factors
     return factors
 
 
 def display_grid(context: Context) -> Grid:
     return context.image("fixed", display_levels(context)["fixed"]).grid
+
+
+def stage() -> Stage:
+    return Stage(STAGE, "similarity", ONE, measure)
 
 
 @dataclass(frozen=True, eq=False)

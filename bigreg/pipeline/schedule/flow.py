@@ -15,6 +15,8 @@ import numpy as np
 from ...geometry import BlockGrid, Shape
 from ..store.store import Progress, Status
 
+ONE = (1, 1, 1)
+"""The blocks of a stage that has one."""
 WINDOW = 64
 """Blocks of a stage that may be passed over because what they read is not done yet."""
 

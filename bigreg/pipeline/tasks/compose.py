@@ -23,7 +23,7 @@ from ...transforms.field import exponential, min_determinant
 from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context, field_reader
 from ..context.ladder import LevelPlan
-from ..schedule.flow import Need
+from ..schedule.flow import Need, Stage
 from ..store.store import Status
 
 METRICS = ("min_jacobian", "max_displacement", "failing", "damped")
@@ -138,6 +138,16 @@ def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
 
         found.append(Need(coarser_stage, maps))
     return tuple(found)
+
+
+def stage(levels: dict[int, LevelPlan], level: LevelPlan, attempt: int, coarser_stage: str | None) -> Stage:
+    """An attempt at a level's maps; where cells fail, what would read these does not start."""
+    again = f", attempt {attempt + 1}" if attempt else ""
+    return Stage(
+        stage_name(level.index, attempt), f"level {level.index}: compose{again}", level.blocks.counts, compose,
+        (level.index, attempt), METRICS, needs(levels, level, coarser_stage),
+        halts="failing" if attempt < LAST else None,
+    )  # fmt: skip
 
 
 def cells_reached(level: LevelPlan) -> int:

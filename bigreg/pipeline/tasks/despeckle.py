@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from itertools import product
 
+from ...config import Config
 from ...geometry import Shape
 from ...intensity.impulses import measure_impulses
 from ..context.context import IMAGES, Context
 from ..context.despeckled import METRICS, stage_name
-from ..schedule.flow import Stage
+from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
 BOXES, EDGE = 3, 24  # what is looked at: boxes along each axis, and voxels of one along an axis
 
 
-def stages(context: Context) -> list[Stage]:
+def stages(config: Config) -> list[Stage]:
     """The looks that are asked for."""
     return [
-        Stage(stage_name(which), f"{which}: impulses", (1, 1, 1), look, (which,), METRICS)
+        Stage(stage_name(which), f"{which}: impulses", ONE, look, (which,), METRICS)
         for which in IMAGES
-        if getattr(context.config.preprocess, which).despeckle is not False
+        if getattr(config.preprocess, which).despeckle is not False
     ]
 
 

@@ -18,7 +18,7 @@ from ...transforms.positions import Positions
 from ..context.context import Context, compressed, field_reader
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
-from ..schedule.flow import Need
+from ..schedule.flow import Need, Stage
 from ..store.store import Status
 from . import compose
 
@@ -71,6 +71,14 @@ def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
         return compose.blocks_of_maps(coarser, *bounds)
 
     return (Need(coarser_stage, maps),)
+
+
+def stage(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> Stage:
+    """Where the estimate of a block fails, its neighbours and coarser levels may decide."""
+    return Stage(
+        f"levels/{level.index}", f"level {level.index}: estimate", level.blocks.counts, estimate, (level.index,),
+        METRICS, needs(levels, level, coarser_stage), optional=True,
+    )  # fmt: skip
 
 
 def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:

@@ -24,8 +24,10 @@ from ...transforms.field import min_determinant, sample
 from ...transforms.positions import Positions
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
+from ..context.outline import Outline
+from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
-from .compose import store_failing
+from .compose import FINAL, store_failing
 
 DIRECTIONS = ("fixed_to_moving", "moving_to_fixed")
 METRICS = (
@@ -68,12 +70,38 @@ def finest_grid(frames: Frames, lattice: Lattice, direction: str) -> Grid:
     return inner.cropped((-1, -1, -1), np.add(inner.shape, 1))
 
 
-def field_grids(context: Context, direction: str) -> list[Grid]:
+def field_grids(outline: Outline | Context, direction: str) -> list[Grid]:
     """Grids of a field's levels, finest first."""
-    grids = [finest_grid(context.frames, context.levels[0].lattice, direction)]
+    grids = [finest_grid(outline.frames, outline.levels[0].lattice, direction)]
     while max(grids[-1].shape) > 64 and min(grids[-1].shape) >= 2 * 4:
         grids.append(grids[-1].downsampled((2, 2, 2)))
     return grids
+
+
+def stage(outline: Outline, direction: str, attempt: int, reach: float) -> Stage:
+    """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um; the
+    inverse at a point is looked for as far away as the maps reach anywhere."""
+    again = attempt - FINAL
+    blocks = field_blocks(field_grids(outline, direction)[0], outline.config)
+    name = f"stages/{direction}" + (f"-attempt-{again + 1}" if again else "")
+    return Stage(name, direction, blocks.counts, fill, (direction, attempt, reach), METRICS)
+
+
+def pyramid_stages(outline: Outline, direction: str) -> list[Stage]:
+    """A field's coarser levels, each of the one before."""
+    blocks = [field_blocks(grid, outline.config) for grid in field_grids(outline, direction)]
+    stages: list[Stage] = []
+    for number in range(1, len(blocks)):
+        name, title = f"stages/{direction}-level-{number}", f"{direction}, level {number}"
+        needs = (Need(stages[-1].name, of_finer(*blocks[number - 1 : number + 1])),) if stages else ()
+        stages.append(Stage(name, title, blocks[number].counts, coarsen, (direction, number), needs=needs))
+    return stages
+
+
+def check_stage(outline: Outline) -> Stage:
+    """The round trip from the fixed image."""
+    blocks = field_blocks(field_grids(outline, DIRECTIONS[0])[0], outline.config)
+    return Stage("stages/check", "round trip", blocks.counts, check, metrics=CHECK_METRICS)
 
 
 def create(context: Context, direction: str) -> None:

@@ -29,6 +29,7 @@ from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context
 from ..context.given import PLACE
 from ..context.ladder import LevelPlan
+from ..schedule.flow import ONE, Stage
 from ..store.store import RunStore, Status
 from . import compose, steering
 
@@ -51,6 +52,10 @@ def create(store: RunStore, level: LevelPlan) -> None:
             store.path(PLACE, which), shape=shape, dtype="float32", chunks=shape,
             dimension_names=("c", "z", "y", "x"), exist_ok=True,
         )  # fmt: skip
+
+
+def stage() -> Stage:
+    return Stage("stages/start", "spline through landmarks", ONE, begin, metrics=METRICS)
 
 
 def begin(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

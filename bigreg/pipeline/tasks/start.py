@@ -23,8 +23,10 @@ from ..context.given import GivenStart
 from ..context.images import LevelImage
 from ..context.lying import provisional
 from ..context.seen import SeenImage
+from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
+METRICS = ("overlap", "similarity")
 MULTIMODAL = ("mi", "nmi")
 SAID_DEG = 65.0  # between axes and what a person calls them: at most 62.8, or another axis is nearer
 
@@ -75,6 +77,10 @@ def without_bright(scaled: np.ndarray, mask: np.ndarray | None, limit: float) ->
     whole = torch.ones(scaled.shape) if mask is None else torch.as_tensor(mask, dtype=torch.float32)
     kept = keep_out_bright(torch.as_tensor(scaled, dtype=torch.float32), whole, limit)
     return mask if bool((kept == whole).all()) or not bool(kept.any()) else kept.numpy() > 0
+
+
+def stage() -> Stage:
+    return Stage("stages/affine", "global affine", ONE, start, metrics=METRICS)
 
 
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

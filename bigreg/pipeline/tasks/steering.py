@@ -32,7 +32,8 @@ from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context, field_reader
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
-from ..schedule.flow import Need
+from ..context.outline import Outline
+from ..schedule.flow import ONE, Need, Stage
 from ..store.store import RunStore, Status
 
 PLACE = "landmarks/steering"
@@ -118,7 +119,16 @@ def stage_name(level_index: int) -> str:
 
 def everywhere(level: LevelPlan) -> Need:
     """What the blend of every block needs."""
-    return Need(stage_name(level.index), lambda index: ((0, 0, 0), (1, 1, 1)))
+    return Need(stage_name(level.index), lambda index: ((0, 0, 0), ONE))
+
+
+def stages(outline: Outline, level: LevelPlan, coarser_stage: str | None) -> list[Stage]:
+    """Landmarks: some points of both images a level, which is nothing beside its blocks; but all wait for it."""
+    if outline.config.landmarks.path is None:
+        return []
+    needs = needs_of(level, outline.levels.get(level.index + 1), coarser_stage)
+    name, title = stage_name(level.index), f"level {level.index}: landmarks"
+    return [Stage(name, title, ONE, steer, (level.index,), METRICS, needs)]
 
 
 def steer(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:

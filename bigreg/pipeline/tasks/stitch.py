@@ -16,8 +16,9 @@ from ...geometry import Block, BlockGrid, Shape
 from ...transforms.bspline import BOUND_CELLS, soft_bound
 from ..context.context import Context
 from ..context.ladder import LevelPlan
-from ..schedule.flow import Need
+from ..schedule.flow import Need, Stage
 from ..store.store import Status
+from . import steering
 from .steering import Pulls
 
 METRICS = ("velocity", "disagreement")
@@ -115,6 +116,14 @@ def needs(level: LevelPlan) -> tuple[Need, ...]:
         return level.blocks.touching(tuple(a - 4 for a in low), high, halo=True)
 
     return (Need(f"levels/{level.index}", patches),)
+
+
+def stage(level: LevelPlan, *, steered: bool) -> Stage:
+    """`steered`: whether pairs of landmarks pull too."""
+    return Stage(
+        f"levels/{level.index}/stitch", f"level {level.index}: stitch", level.blocks.counts, stitch, (level.index,),
+        METRICS, (*needs(level), *([steering.everywhere(level)] if steered else [])),
+    )  # fmt: skip
 
 
 def stitch(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:

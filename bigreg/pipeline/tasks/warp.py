@@ -14,10 +14,13 @@ from ...similarity import local_correlation
 from ...transforms.positions import Positions
 from ...volumes import ImageWriter, create_image, downsample, pyramid_factors
 from ...volumes.convert import cast
+from ...volumes.multiscale import clipped
 from ..context.context import IMAGES, Context
 from ..context.frames import Frames
 from ..context.images import LevelImage
 from ..context.ladder import LevelPlan, pooling
+from ..context.outline import Outline
+from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .averaging import Averaged
 from .fields import follow
@@ -117,6 +120,41 @@ def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: s
     Not at all where it is warped as well; else as for the finest level, since nothing else would read all of it.
     """
     return (1, 1, 1) if config.output.warped else pooling(frames, which, np.asarray(finest.spacing))
+
+
+def measured_grid(outline: Outline) -> Grid:
+    """Where the images are compared at the end."""
+    factors = measured_factors(outline.frames, outline.levels[0], outline.config, "fixed")
+    return outline.frames.fixed.downsampled(factors)
+
+
+def stage(outline: Outline) -> Stage:
+    """The comparison at the end, and with it the warped image where that is wanted."""
+    written = outline.config.output.warped
+    counts = output_blocks(measured_grid(outline), outline.config).counts
+    title = "warped image" if written else "comparison"
+    return Stage("stages/warped", title, counts, measure_block, (written,), METRICS)
+
+
+def pyramid_blocks(grid: Grid, config: Config) -> list[BlockGrid]:
+    """The blocks of a warped image and of its coarser levels: one a shard."""
+    chunk, shard = (config.output.chunk,) * 3, (config.output.shard,) * 3
+    shapes = [level.shape for level in output_grids(grid)]
+    coarser = (BlockGrid(shape, clipped(shape, chunk, shard)[1], (0, 0, 0)) for shape in shapes[1:])
+    return [output_blocks(grid, config), *coarser]
+
+
+def pyramid_stages(outline: Outline, url: str) -> list[Stage]:
+    """The coarser levels of the run's warped image at `url`; none where it is not wanted."""
+    if not outline.config.output.warped:
+        return []
+    blocks, before, stages = pyramid_blocks(measured_grid(outline), outline.config), stage(outline).name, []
+    for number in range(1, len(blocks)):
+        needs = (Need(before, of_finer(*blocks[number - 1 : number + 1])),)
+        before, title = f"stages/warped-level-{number}", f"warped image, level {number}"
+        arguments = (url, number, False)
+        stages.append(Stage(before, title, blocks[number].counts, coarsen_block, arguments, needs=needs))
+    return stages
 
 
 def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, dict[str, float]]:
