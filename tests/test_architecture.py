@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the ground up: what stands in one line imports nothing of its own line and of those below it.
+# From the ground up: what stands in a line imports nothing else of that line, and nothing of the lines below it.
+# Imports inside of functions and for type checkers count as all others do. `bigreg` and `napari_bigreg` themselves are
+# the front doors: bigreg's imports on first use.
 BIGREG = (
     "errors jit",
     "cluster geometry similarity storage",
@@ -23,8 +27,17 @@ BIGREG = (
     "cli",
     "__main__",
 )
-PIPELINE = ("store", "context", "schedule", "tasks", "judging", "planning results looking", "stages",
-            "run", "calibrate chains compare")  # fmt: skip
+PIPELINE = (
+    "store",
+    "context",
+    "schedule",
+    "tasks",
+    "judging",
+    "looking planning results",
+    "stages",
+    "run",
+    "calibrate chains compare",
+)
 PLUGIN = ("shared", "inspect landmarks launch monitor", "panels", "reader samples window")
 
 ORDERS = {
@@ -33,7 +46,7 @@ ORDERS = {
     "napari_bigreg": (ROOT / "plugins" / "napari_bigreg", PLUGIN),
 }
 DASK = ("bigreg.cluster", "bigreg.pipeline.schedule", "napari_bigreg.launch.preview")
-"""Where a client of Dask is known; `dask.utils` and `dask.base`, which start nothing, are no client."""
+"""Where `distributed` is known; `dask.base` and `dask.utils`, which parse and name things, are no client."""
 
 
 def imports_of(path: Path, module: str, package: bool) -> Iterator[tuple[str, int]]:
@@ -80,3 +93,49 @@ def arrows_up(top: str, folder: Path, order: tuple[str, ...]) -> list[str]:
 def test_no_import_leads_up(top):
     folder, order = ORDERS[top]
     assert arrows_up(top, folder, order) == []
+
+
+def test_an_import_that_leads_up_is_found(tmp_path):
+    files = {
+        "low/a.py": "def f():\n    from ..high.b import g\n",
+        "high/b.py": "from ..low import a\n",
+        "beside/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import top.high.b\n",
+        "new/d.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    assert arrows_up("top", tmp_path, ("low", "beside high")) == [
+        "top.beside.c, line 3: imports top.high.b, which stands no lower",
+        "top.low.a, line 2: imports top.high.b.g, which stands no lower",
+        "top.new.d: 'new' has no place in the order of top",
+    ]
+
+
+def test_every_name_of_an_order_is_there():
+    for folder, order in ORDERS.values():
+        for name in " ".join(order).split():
+            assert (folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists(), name
+
+
+def test_who_knows_dask():
+    found = {
+        module
+        for top in ("bigreg", "napari_bigreg")
+        for module, path, package in files_of(top, ORDERS[top][0])
+        if any(name.split(".")[0] == "distributed" for name, _ in imports_of(path, module, package))
+    }
+    assert {module for module in found if not module.startswith(DASK)} == set()
+    assert all(any(module.startswith(place) for module in found) for place in DASK)
+
+
+def test_the_names_in_contributing_exist():
+    """Every `bigreg.a.b` is a module or something in one, every path is a file or a folder."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:bigreg|napari_bigreg)(?:\.\w+)+)`", text))
+    assert len(names) > 20
+    for name in sorted(names):
+        thing = pkgutil.resolve_name(name)
+        assert thing is not None, name
+    for place in set(re.findall(r"`((?:bigreg|tests|plugins|configs|\.ci|\.github)/[\w./]*)`", text)):
+        assert (ROOT / place).exists(), place
