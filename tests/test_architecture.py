@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +129,13 @@ def test_who_knows_dask():
     }
     assert {module for module in found if not module.startswith(DASK)} == set()
     assert all(any(module.startswith(place) for module in found) for place in DASK)
+
+
+def test_the_store_imports_no_torch():
+    names = [module for module, _, _ in files_of("bigreg.pipeline.store", ROOT / "bigreg" / "pipeline" / "store")]
+    code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert len(names) > 5 and done.stdout.strip() == "False", done.stderr
 
 
 def test_the_names_in_contributing_exist():

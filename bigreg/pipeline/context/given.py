@@ -1,9 +1,9 @@
 """A start that is given: an affine from a file or from landmarks, or the whole map of another run.
 
-The state of a run is its two half-way maps, mid-space to each image (see compose.py). Another run between the same two
-worlds has such maps of its own. With its affine, and so its mid-space, taken over as they are, its maps are a level
-before the coarsest one: what this run finds is composed onto them as onto any level's, and verified with them. As a
-level's maps are sampled as finely as the level is, the ladder then begins no coarser than those maps.
+The state of a run is its two half-way maps, mid-space to each image (see tasks/compose.py). Another run between the
+same two worlds has such maps of its own. With its affine, and so its mid-space, taken over as they are, its maps are a
+level before the coarsest one: what this run finds is composed onto them as onto any level's, and verified with them. As
+a level's maps are sampled as finely as the level is, the ladder then begins no coarser than those maps.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ...geometry import Grid, Shape
@@ -44,7 +46,7 @@ def field_pyramid(plan: Foreseen, direction: str) -> None:
     """A field's coarser levels."""
     grids = fields.field_grids(plan.outline, direction)
     blocks = [fields.field_blocks(grid, plan.config) for grid in grids]
-    for stage, finer, coarser in zip(fields.pyramid_stages(plan.outline, direction), blocks, blocks[1:], strict=False):
+    for stage, (finer, coarser) in zip(fields.pyramid_stages(plan.outline, direction), pairwise(blocks), strict=True):
         plan.coarsened(stage, finer, coarser, 12)
 
 
@@ -142,5 +144,5 @@ def warped(plan: Foreseen) -> None:
     for number, level in enumerate(warp.output_grids(grid)):
         _, shard = clipped(level.shape, (output.chunk,) * 3, (output.shard,) * 3)
         plan.keeps(f"warped/{number}", level.shape, shard, itemsize)
-    for stage, finer, coarser in zip(warp.pyramid_stages(plan.outline, "warped"), blocks, blocks[1:], strict=False):
+    for stage, (finer, coarser) in zip(warp.pyramid_stages(plan.outline, "warped"), pairwise(blocks), strict=True):
         plan.coarsened(stage, finer, coarser, itemsize)
