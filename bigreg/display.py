@@ -136,7 +136,7 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     """What each stage does; those of little work, reading and writing are summed in one line unless `everything`."""
     from dask.utils import format_bytes
 
-    from .pipeline.plan import duration
+    from .pipeline.planning.plan import duration
 
     table = Table(box=None, pad_edge=False)
     for name in ("stage", "blocks", "read", "written", "one worker"):
@@ -159,7 +159,7 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
 
 def simulation_table(simulations: list[Any]) -> Table:
     """How some numbers of workers would fare. path: the longest chain of blocks that wait for one another."""
-    from .pipeline.plan import duration
+    from .pipeline.planning.plan import duration
 
     table = Table(box=None, pad_edge=False)
     for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "path", "bound by"):

@@ -23,28 +23,30 @@ from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import starts, steering, verdict
-from .beginning import beginning
-from .context import IMAGES, Context
-from .damage import forget
-from .driver import Driver, new_stamp
-from .engines import check_spacings, settled_engines
-from .identity import same_engines, same_run
-from .inputs import as_volume
-from .ladder import ladder
-from .lock import at_work, working_on
-from .masks import given_masks
-from .plan import make_plan
-from .preprocess import level_of
+from .context import starts
+from .context.beginning import beginning
+from .context.context import IMAGES, Context
+from .context.engines import check_spacings, settled_engines
+from .context.ladder import ladder
+from .context.lying import provisional
+from .context.masks import given_masks
+from .context.starts import StartCandidate
+from .judging import verdict
+from .judging.status import RunStatus, status_of, stored_verdict
+from .looking.viewing import Viewed
+from .planning.plan import make_plan
+from .results.transform import Transform, checked
+from .schedule.driver import Driver, new_stamp
+from .schedule.streaming import Listener
 from .stages import Stages
-from .start import provisional
-from .starts import StartCandidate
-from .status import RunStatus, status_of, stored_verdict
-from .stopping import forget_request, request_stop
-from .store import EVALUATION, RunStore, require_fields
-from .streaming import Listener
-from .transform import Transform, checked
-from .viewing import Viewed
+from .store.damage import forget
+from .store.identity import same_engines, same_run
+from .store.inputs import as_volume
+from .store.lock import at_work, working_on
+from .store.stopping import forget_request, request_stop
+from .store.store import EVALUATION, RunStore, require_fields
+from .tasks import steering
+from .tasks.preprocess import level_of
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
@@ -347,7 +349,7 @@ class Run(Viewed, Transform):
 
     def summary(self) -> list[tuple[str, str, float, str, str]]:
         """The table of figures: (group, name, value, unit, note)."""
-        from .figures import figures
+        from .judging.figures import figures
 
         return figures(self._context())
 
@@ -367,7 +369,7 @@ class Run(Viewed, Transform):
         out          folder for JSON and CSV; without it they go into the run, and its report is written anew
         Raises InputError where the run has no fields yet, or for images and files that cannot be read.
         """
-        from .evaluate import evaluate
+        from .judging.evaluate import evaluate
 
         require_fields(self.store)
         images = None if labels is None else tuple(
@@ -382,7 +384,7 @@ class Run(Viewed, Transform):
 
     def report(self) -> str:
         """Write the report anew; returns the path of its index.html."""
-        from . import report
+        from .judging import report
 
         require_fields(self.store)
         written = report.write_report_of(self._context())
