@@ -14,7 +14,7 @@ from .rotations import apart_deg, spread
 from .starts import moments, wide_search
 from .structure import Kind
 
-HALF, SLOPE = 0.3, 16.0  # the gap to the best rival at which a start is as likely right as wrong
+HALF, SLOPE = 0.33, 20.0  # the gap to the best rival at which a start is as likely right as wrong, and how sharply
 WRONG_ROTATIONS = 60  # 40 to 50 degrees apart; those nearer than so many degrees to the start are left out:
 NEAR_DEG = 30.0
 MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
@@ -31,7 +31,7 @@ class Belief:
         self._wrong: list[tuple[np.ndarray, float]] | None = None
 
     def __call__(self, best: Start, others: Collection[Start]) -> float:
-        """0 .. 1 by how much less well its best rival fits.
+        """0 .. 1 by how much less well its best rival fits, as a share of how far the start stands above chance.
 
         Rivals are the other starts, the best shifts under rotations spread over all, and the start itself turned by
         half a turn or shifted by a quarter of the image, where outlines still fit and what is inside does not.
@@ -41,8 +41,10 @@ class Belief:
         # Two sides of a body are nearly mirror images: such a rival counts where it fits clearly better.
         rivals = [s.score for s in others if s.mirrored == best.mirrored]
         rivals += [s.score / MIRROR_MARGIN for s in others if s.score > MIRROR_MARGIN * best.score]
-        rivals += [s.score for s in self._spoilt(best.matrix)] + self._chance(best)
-        return float(special.expit(SLOPE * (1.0 - max(rivals) / best.score - HALF)))
+        chance = self._chance(best)
+        rivals += [s.score for s in self._spoilt(best.matrix)] + chance
+        above = best.score - float(np.mean(chance)) if chance else best.score
+        return float(special.expit(SLOPE * ((best.score - max(rivals)) / above - HALF))) if above > 0 else 0.0
 
     def _chance(self, best: Start) -> list[float]:
         if self._wrong is None:

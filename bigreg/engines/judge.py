@@ -15,6 +15,7 @@ from .structure import evened, structure, turned_channels
 SMALL = 48  # voxels along the longest axis of the copies
 RADIUS = 3  # voxels of a window of the local correlation
 NOISE = 0.02  # SD of evened intensities that means nothing
+STRETCHED = 0.2  # SD of the logarithms of an affine's three scales at which a map is half as likely
 
 
 def evidence(correlation: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -46,7 +47,10 @@ class Start:
 
     @property
     def score(self) -> float:
-        return float(evidence(0.5 * (self.correlation + self.local), self.shared))
+        """The evidence, less where an axis is stretched against another: so wrong maps fit, and few specimens differ."""
+        stretch = np.log(np.linalg.svd(self.matrix[:3, :3], compute_uv=False)).std()
+        fit = float(evidence(0.5 * (self.correlation + self.local), self.shared))
+        return fit / (1.0 + (stretch / STRETCHED) ** 2) if fit > 0 else fit
 
     @property
     def mirrored(self) -> bool:
