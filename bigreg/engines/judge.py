@@ -47,7 +47,7 @@ class Start:
 
     @property
     def score(self) -> float:
-        """The evidence, less where an axis is stretched against another: so wrong maps fit, and few specimens differ."""
+        """The evidence, less where one axis is stretched against another: so wrong maps fit, and few specimens do."""
         stretch = np.log(np.linalg.svd(self.matrix[:3, :3], compute_uv=False)).std()
         fit = float(evidence(0.5 * (self.correlation + self.local), self.shared))
         return fit / (1.0 + (stretch / STRETCHED) ** 2) if fit > 0 else fit
