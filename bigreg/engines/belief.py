@@ -14,7 +14,8 @@ from .rotations import apart_deg, spread
 from .starts import moments, wide_search
 from .structure import Kind
 
-HALF, SLOPE = 0.33, 20.0  # the gap to the best rival at which a start is as likely right as wrong, and how sharply
+HALF, SLOPE = 0.3, 20.0  # the gap to the best rival at which a start is as likely right as wrong, and how sharply
+OVERFIT = 0.05  # of the score: what a refinement gains where nothing corresponds
 WRONG_ROTATIONS = 60  # 40 to 50 degrees apart; those nearer than so many degrees to the start are left out:
 NEAR_DEG = 30.0
 MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
@@ -43,7 +44,7 @@ class Belief:
         rivals += [s.score / MIRROR_MARGIN for s in others if s.score > MIRROR_MARGIN * best.score]
         chance = self._chance(best)
         rivals += [s.score for s in self._spoilt(best.matrix)] + chance
-        above = best.score - float(np.mean(chance)) if chance else best.score
+        above = best.score - float(np.mean(chance) if chance else 0.0) + OVERFIT
         return float(special.expit(SLOPE * ((best.score - max(rivals)) / above - HALF))) if above > 0 else 0.0
 
     def _chance(self, best: Start) -> list[float]:
