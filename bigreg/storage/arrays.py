@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class Array:
-    """An open array: `shape`, `dtype`, `chunks` (what is read at once), `shards` (what is written at once, or None).
+    """An open array: `shape`, `dtype`, `chunks` (what is read at once), `shards` (what is written at once, or None),
+    `codecs` (names, as its metadata has them).
 
     Holds no more than a handle; a pickle of it is its location, opened anew where it is unpickled.
     """
@@ -31,11 +32,12 @@ class Array:
         url: str,
         store: ts.TensorStore | SecondReader,
         *,
-        sharded: bool,
+        codecs: Sequence[str],
         write: bool,
         constant: bool = False,
     ) -> None:
         self.url = url
+        self.codecs = tuple(codecs)
         self._store = store
         self._write = write
         self._constant = constant
@@ -51,7 +53,7 @@ class Array:
         self.dtype = np.dtype(store.dtype.numpy_dtype)
         layout = store.chunk_layout
         self.chunks = tuple(layout.read_chunk.shape)
-        self.shards = tuple(layout.write_chunk.shape) if sharded else None
+        self.shards = tuple(layout.write_chunk.shape) if "sharding_indexed" in self.codecs else None
 
     def __reduce__(self) -> tuple:
         return _reopen, (self.url, self._write, self._constant)
@@ -236,10 +238,9 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
             second = patiently(url, lambda: SecondReader(url, node))
         except ValueError as other:
             raise _opening_error(url, error) from other
-        return Array(url, second, sharded=False, write=False, constant=constant)
-    codecs = node.metadata.get("codecs", []) if node.format == "zarr3" else []
-    sharded = any(codec.get("name") == "sharding_indexed" for codec in codecs)
-    return Array(url, store.T if node.format == "n5" else store, sharded=sharded, write=write, constant=constant)
+        return Array(url, second, codecs=node.codecs, write=False, constant=constant)
+    opened = store.T if node.format == "n5" else store
+    return Array(url, opened, codecs=node.codecs, write=write, constant=constant)
 
 
 def _opening_error(url: str, error: ValueError) -> BigregError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,26 @@ class Node:
     is_array: bool
     attributes: dict[str, Any]
     metadata: dict[str, Any]
+
+    @property
+    def codecs(self) -> list[str]:
+        """Names of the codecs and filters of an array, as its metadata has them."""
+        if self.format == "zarr3":
+            return list(_v3_codecs(self.metadata.get("codecs")))
+        if self.format == "n5":
+            compression = self.metadata.get("compression", self.metadata.get("compressionType", "raw"))
+            return [str(compression.get("type", "raw") if isinstance(compression, Mapping) else compression)]
+        parts = [*(self.metadata.get("filters") or []), self.metadata.get("compressor")]
+        return [str(part.get("id", part.get("type"))) for part in parts if isinstance(part, Mapping)]
+
+
+def _v3_codecs(listed: Any) -> Iterator[str]:
+    for codec in listed if isinstance(listed, list) else []:
+        name = codec.get("name") if isinstance(codec, Mapping) else codec
+        yield str(name)
+        inner = codec.get("configuration") if isinstance(codec, Mapping) else None
+        if isinstance(inner, Mapping):
+            yield from _v3_codecs(inner.get("codecs"))
 
 
 def find_node(url: str) -> Node | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from typing import Any
 
@@ -44,7 +44,7 @@ class SecondReader:
         self.chunks: tuple[int, ...] = tuple(self._array.chunks)
         names = getattr(self._array.metadata, "dimension_names", None) or ()
         self.dimension_names = tuple(names) if names and all(names) else None
-        _tell(url.rpartition("/")[0], ", ".join(codecs(node)) or "its metadata")
+        _tell(url.rpartition("/")[0], ", ".join(node.codecs) or "its metadata")
 
     def read(self, box: tuple[slice, ...]) -> np.ndarray:
         try:
@@ -65,33 +65,12 @@ def _tell(url: str, what: str) -> None:
     )
 
 
-def codecs(node: Node) -> list[str]:
-    """Names of the codecs and filters of an array, as its metadata has them."""
-    metadata = node.metadata
-    if node.format == "zarr3":
-        return list(_v3_codecs(metadata.get("codecs")))
-    if node.format == "n5":
-        compression = metadata.get("compression", metadata.get("compressionType", "raw"))
-        return [str(compression.get("type", "raw") if isinstance(compression, Mapping) else compression)]
-    parts = [*(metadata.get("filters") or []), metadata.get("compressor")]
-    return [str(part.get("id", part.get("type"))) for part in parts if isinstance(part, Mapping)]
-
-
-def _v3_codecs(listed: Any) -> Iterator[str]:
-    for codec in listed if isinstance(listed, list) else []:
-        name = codec.get("name") if isinstance(codec, Mapping) else codec
-        yield str(name)
-        inner = codec.get("configuration") if isinstance(codec, Mapping) else None
-        if isinstance(inner, Mapping):
-            yield from _v3_codecs(inner.get("codecs"))
-
-
 def unknown_parts(node: Node) -> list[str]:
     """What no reader here decodes: its codecs, or its dtype, as words for a message."""
     if node.format == "n5":
-        return [f"N5 compression '{name}'" for name in codecs(node) if name not in _N5]
+        return [f"N5 compression '{name}'" for name in node.codecs if name not in _N5]
     known = _known_v3 if node.format == "zarr3" else _known_v2
-    found = [f"codec '{name}'" for name in codecs(node) if not known(name)]
+    found = [f"codec '{name}'" for name in node.codecs if not known(name)]
     kind = node.metadata.get("data_type" if node.format == "zarr3" else "dtype")
     if kind is not None and not _known_dtype(kind, 3 if node.format == "zarr3" else 2):
         found.append(f"dtype {kind!r}")

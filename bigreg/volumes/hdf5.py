@@ -52,6 +52,7 @@ def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
         **counts(axes, data.shape),
         spacing_known=element is not None,
         spacing_from="element_size_um",
+        compression=str(data.compression or "not compressed"),
         unstated=unstated,
         likely=likely,
     )

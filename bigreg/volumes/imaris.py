@@ -57,5 +57,6 @@ def open_imaris(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
         times=times,
         spacing_known=known,
         spacing_from="Imaris extents",
+        compression=str(levels[0].read.array.compression or "not compressed"),
         unstated=why,
     )

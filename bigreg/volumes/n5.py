@@ -14,7 +14,7 @@ from .bdv import bdv_size
 from .levels import block_means, factors_by_shape
 from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, packed, pick, scaling, unnamed_axes
 from .units import figures, numbers
 
 DEPTH = 5
@@ -71,6 +71,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
         unstated=placed.unstated,
         likely=placed.likely,
         likely_in="nm" if placed.by == "resolution" else "um",
+        compression=packed(first),
     )
 
 

@@ -63,6 +63,7 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
         has_directions=stated,
         orientation=WORLD if stated else None,
         spacing_from="its affine" if stated else "pixdim",
+        compression="gzip" if spec.path.endswith(".gz") else "not compressed",
         unstated="" if affine is not None else f"pixdim {list(map(str, image.header['pixdim'][1:4]))} is no voxel size",
     )
 

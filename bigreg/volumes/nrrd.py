@@ -75,6 +75,7 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
         has_directions=has_directions,
         orientation=_orientation(header.get("space")) if has_directions else None,
         spacing_from="space directions" if has_directions else "spacings",
+        compression=str(header.get("encoding", "")),
         unstated=unstated,
     )
 

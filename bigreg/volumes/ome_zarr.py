@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..storage import Array, Node, children, find_node, join, open_array
 from .ome_metadata import UNFINISHED, Axes, first_multiscale, is_image, ome_attributes, placement, read_axes
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, pick
+from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, packed, pick
 from .units import figures, number
 
 
@@ -74,6 +74,7 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
         unstated=unstated,
         likely=likely,
         confirmed=bool(own.get("confirmed")),
+        compression=packed(base),
     )
 
 

@@ -41,7 +41,8 @@ class StoredImage:
     `display` is what a copy takes over as it is: OME's "omero" and "image-label", and "time", the step and its unit.
     `notes` are sentences for the user about how the file was understood. `spacing_from` names what states the spacing;
     where none can be used, `unstated` says what was found instead; `likely` is that in um (z, y, x) if its unit is
-    `likely_in`. `confirmed`: whoever wrote the file confirmed a spacing that is not plausible.
+    `likely_in`. `confirmed`: whoever wrote the file confirmed a spacing that is not plausible. `compression`: how
+    level 0 is stored, as words; empty where that says nothing.
     """
 
     levels: tuple[StoredLevel, ...]
@@ -59,6 +60,16 @@ class StoredImage:
     likely: tuple[float, ...] | None = None
     likely_in: str = "um"
     confirmed: bool = False
+    compression: str = ""
+
+
+def packed(array: Any) -> str:
+    """The compression of a stored array as words; how numbers and chunks are laid out is left out."""
+    names = [name for name in array.codecs if name not in _LAYOUT]
+    return " ".join([*(["sharded"] if "sharding_indexed" in array.codecs else []), *(names or ["not compressed"])])
+
+
+_LAYOUT = ("sharding_indexed", "bytes", "crc32c", "transpose", "endian")
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         spacing_known=stated.spacing is not None,
         notes=tuple(notes),
         spacing_from=stated.by,
+        compression=series.keyframe.compression.name.lower().replace("none", "not compressed"),
         unstated=stated.unstated,
         likely=stated.likely,
     )

@@ -23,6 +23,7 @@ from .formats import find_format
 from .levels import checked_levels
 from .spec import ImageSpec
 from .stored import StoredImage, label, option
+from .told import understood
 from .units import figures, implausible
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Volume:
     spacing_known    whether its file states a spacing
     notes        sentences about how the file was understood, which `open_volume` logs as warnings
     spacing_from, orientation_from    what states them: "given", or what of the file; empty where nothing does
+    compression  how level 0 is stored, as words; empty where the file does not say
     """
 
     def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
@@ -68,6 +70,7 @@ class Volume:
         self.times = stored.times
         self.display = stored.display
         self.notes = stored.notes
+        self.compression = stored.compression
         self.spacing_from = "given" if spec.spacing is not None else stored.spacing_from or "the file"
         self.orientation_from = "given" if spec.orientation is not None else "the file" if orientation else ""
         self.dtype = stored.dtype.newbyteorder("=")
@@ -82,6 +85,11 @@ class Volume:
 
     def grid(self, level: int = 0) -> Grid:
         return self.levels[level].grid
+
+    @property
+    def understood(self) -> dict[str, Any]:
+        """What was understood of the image, as JSON; `bigreg.volumes.told.line` makes a line of it."""
+        return understood(self)
 
     @property
     def settings(self) -> ImageSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..storage import join, open_array
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, counts, pick, scaling, unnamed_axes
+from .stored import BoxReader, StoredImage, StoredLevel, counts, packed, pick, scaling, unnamed_axes
 
 
 def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
@@ -20,4 +20,5 @@ def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
         metadata={"shape": array.shape, "dtype": str(array.dtype), "attributes": array.attributes},
         **counts(axes, array.shape),
         spacing_known=False,
+        compression=packed(array),
     )
