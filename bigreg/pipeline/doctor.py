@@ -1,0 +1,206 @@
+"""A short look at two images before they are registered: what kind of pair they are, and so which preset fits.
+
+Both are seen as small copies, as the affine of a run sees them. The start is searched, the same that a run would; what
+the affine leaves is bent in one small patch; and how alike both are then, in contrast and in structure, names the
+preset. The numbers that part the kinds (see KINDS) lie between those of a few dozen pairs; they are not fitted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import Affine, Config, load_config
+from ..engines.affine import SIGNLESS, SURE, AffineResult
+from ..engines.placed import Placed
+from ..engines.small import bend, seen_through
+from ..engines.structure import tissue_level
+from ..errors import InputError
+from ..geometry import Grid
+from ..intensity import bright_limit
+from ..quality.relation import Relation, relation
+from ..volumes import Volume
+from . import masks, starts
+from .beginning import beginning
+from .context import IMAGES, compressed
+from .copies import small_copy
+from .diagnosis import Diagnosis, Measured, diagnose
+from .frames import Frames
+from .given import GivenStart
+from .inputs import as_volume
+from .looked import Question
+from .plan import make_plan
+from .rates import known_rates
+from .start import affine_factors, of_sides, percentiles, provisional, question, said, without_bright
+
+SEEN = 64  # voxels along the longest axis of what is bent
+STIFF = 1.6  # regularisation of the bending: it may follow shapes and not invent likeness
+NAMED = ("template", "atlas", "average", "ccf", "annotation", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What was seen of a pair. `answers`: the starts that were searched, for a run that asks the same."""
+
+    diagnosis: Diagnosis
+    answers: tuple[tuple[str, AffineResult], ...] = ()
+
+
+def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
+    """Look at two images for some seconds, and say how they should be registered.
+
+    fixed, moving   images as `register` takes them
+    overrides       KEY=VALUE that the registration will be given too; they win over what is said here
+    cluster         who would work, as `load_config` takes it, for the cost
+
+    Raises what `register` raises before its work: InputError, ConfigError.
+    """
+    volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    return look(volumes, list(overrides), cluster).diagnosis
+
+
+def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any = None) -> Look:
+    """`doctor` for volumes."""
+    begun = time.perf_counter()
+    base = load_config("rounds", cluster=cluster, overrides=list(overrides))
+    base, given = beginning(base, volumes)
+    copies = _Copies(volumes, base, given)
+    found = _start(copies, overrides)
+    frames = copies.frames_of(found.matrix)
+    affine, bent = _relations(copies, found.matrix)
+    result = found.result
+    seen = Measured(
+        confidence=None if result is None else float(result.confidence),
+        least_confidence=base.affine.least_confidence,
+        overlap=None if result is None else float(result.overlap),
+        start=None if result is None else _told(result, copies.frames, frames),
+        warnings=() if result is None else (*result.warnings, *of_sides(*volumes.values(), found.similarity, given)),
+        affine=affine,
+        bent=bent,
+        template=any(_named(v) for v in volumes.values()),
+        engines=tuple(base.engine),
+    )
+    said_of = diagnose(seen)
+    config = load_config(said_of.preset or "rounds", cluster=cluster, overrides=[*said_of.settings, *overrides])
+    config, given = beginning(config, volumes)
+    plan = make_plan(frames, volumes, config, *known_rates(config), given)
+    cost = {
+        "seconds": plan.seconds, "workers": plan.workers, "disk_bytes": int(plan.disk * plan.rates.stored),
+        "memory_per_worker_bytes": plan.memory_per_worker,
+    }  # fmt: skip
+    return Look(said_of.with_cost(cost, time.perf_counter() - begun), found.answers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The start. `matrix`: fixed world to moving world; `result`: None where none was searched."""
+
+    matrix: np.ndarray
+    result: AffineResult | None = None
+    similarity: str = ""
+    answers: tuple[tuple[str, AffineResult], ...] = ()
+
+
+@dataclass(eq=False)
+class _Copies:
+    """Small copies of both images: intensities of about 0..1, where they are known, grids."""
+
+    volumes: dict[str, Volume]
+    config: Config
+    given: GivenStart | None
+    images: list[np.ndarray] = field(default_factory=list)
+    masks: list[np.ndarray | None] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.frames = provisional(self.volumes["fixed"], self.volumes["moving"], self.given)
+        limits = self.config.intensity.low, self.config.intensity.high
+        for which in IMAGES:
+            finite = getattr(self.config.masks, which) != masks.NONE
+            factors = affine_factors(self.frames, which, self.config.affine.voxels)
+            data, known, grid = small_copy(self.volumes[which], factors, finite=finite)
+            low, high = percentiles(which, data, *limits, known)
+            bright = bright_limit(data if known is None else data[known], high, limits[1])
+            scaled = np.minimum((data - low) / (high - low), np.float32(bright))
+            self.images.append(scaled)
+            self.masks.append(without_bright(scaled, known, bright))
+            self.grids.append(grid)
+
+    def question(self, settings: Affine) -> Question:
+        """What a run with these settings of the affine would ask."""
+        images = [compressed(torch.as_tensor(image), settings.knee) for image in self.images]
+        seen = [None if m is None else torch.as_tensor(m, dtype=torch.float32) for m in self.masks]
+        return question(
+            images, self.grids, seen, self.frames, settings, said=said(*self.volumes.values()),
+            start=None if self.given is None else self.given.matrix,
+        )  # fmt: skip
+
+    def frames_of(self, matrix: np.ndarray) -> Frames:
+        """The frames of a run with this affine, fixed world to moving world."""
+        fixed, moving = (self.volumes[w].grid() for w in IMAGES)
+        canonical = self.frames.canonical
+        return Frames.from_affine(fixed, moving, canonical, np.linalg.solve(canonical, matrix))
+
+
+def _start(copies: _Copies, overrides: Sequence[str]) -> _Found:
+    """The start as `rounds` would search it, or where that convinces less, as `brain-to-atlas` would."""
+    given, settings = copies.given, copies.config.affine
+    if given is not None and (given.run is not None or settings.kind == "none"):
+        return _Found(given.matrix)
+    if settings.kind == "none":
+        return _Found(copies.frames.canonical)
+    tried = [settings]
+    if settings.similarity not in SIGNLESS:
+        tried.append(load_config("brain-to-atlas", overrides=list(overrides)).affine)
+    best, refusal, answers = None, None, []
+    for each in tried:
+        asked = copies.question(each)
+        try:
+            result = asked.answer()
+        except InputError as error:  # by this similarity there is nothing in common
+            refusal = refusal or error
+            continue
+        answers.append((asked.digest, result))
+        if best is None or result.confidence > best[0].confidence:
+            best = result, each.similarity
+        if result.confidence >= SURE:
+            break
+    if best is None:
+        raise refusal
+    result, similarity = best
+    return _Found(copies.frames.canonical @ result.matrix, result, similarity, tuple(answers))
+
+
+def _relations(copies: _Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:
+    """How the images are related after the affine, fixed world to moving world, and bent."""
+    asked = copies.question(Affine())
+    placed = [Placed(*each) for each in zip(asked.images, asked.grids, asked.masks, strict=True)]
+    spacing = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in placed) / SEEN
+    fixed, moving = (p.isotropic(spacing) for p in placed)
+    levels = tuple(tissue_level(p.image.numpy(), p.weights.numpy()) for p in (fixed, moving))
+    there, seen = moving.on(fixed.grid, np.linalg.solve(copies.frames.canonical, matrix))
+    a, b = fixed.image.numpy(), there.numpy()
+    inside = ((seen * fixed.weights) > 0).numpy()
+    if not inside.any():
+        return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0)
+    move = bend(a, b, inside, similarity="lncc_squared", regularisation=STIFF)
+    bent, known = seen_through(b, inside, move)
+    return relation(a, b, inside, levels), relation(a, bent, inside & known, levels)
+
+
+def _told(result: AffineResult, frames: Frames, found: Frames) -> starts.StartCandidate:
+    """The best start, as a run tells it."""
+    best = {**vars(result.candidates[0]), "matrix": found.affine}
+    return starts.candidates_of({"candidates": [starts.told(best, 1, replace(found, before=frames.before))]})[0]
+
+
+def _named(volume: Volume) -> bool:
+    """Whether the name of an image speaks of an atlas."""
+    path = volume.settings.path
+    return path is not None and any(word in PurePath(str(path)).name.lower() for word in NAMED)
