@@ -16,20 +16,16 @@ MOST_BYTES = 1 << 30
 SLAB_BYTES = 1 << 26
 
 
-def bytes_read(volume: Volume, factors: Shape) -> int:
-    """What has to be read for the copy that is smaller by `factors`: its own level, or all of a finer one."""
+def unreadable(volume: Volume, factors: Shape) -> str | None:
+    """Why no copy that is smaller by `factors` is made: more than MOST_BYTES would be read. None where it can be."""
     level, _ = _chain(volume, factors)
-    return math.prod(volume.grid(level).shape) * volume.dtype.itemsize
-
-
-def require_readable(volume: Volume, factors: Shape) -> None:
-    """Raise InputError where more than MOST_BYTES would be read."""
-    size = bytes_read(volume, factors)
-    if size > MOST_BYTES:
-        raise InputError(
-            f"{volume.name}: to look at it, {size / 1e9:.3g} GB would be read, as it has no coarse level of its own "
-            f"(at most {MOST_BYTES / 1e9:.2g} GB are); convert it first (bigreg convert), or say --preset"
-        )
+    size = math.prod(volume.grid(level).shape) * volume.dtype.itemsize
+    if size <= MOST_BYTES:
+        return None
+    return (
+        f"{volume.name} has no coarse level of its own, and {size / 1e9:.3g} GB would be read to look at it (at most "
+        f"{MOST_BYTES / 1e9:.2g} GB are); `bigreg convert` makes one"
+    )
 
 
 def _chain(volume: Volume, factors: Shape) -> tuple[int, list[Shape]]:
@@ -44,10 +40,11 @@ def _chain(volume: Volume, factors: Shape) -> tuple[int, list[Shape]]:
 def small_copy(volume: Volume, factors: Shape, *, finite: bool) -> tuple[np.ndarray, np.ndarray | None, Grid]:
     """Block means by `factors`: float32 (z, y, x), where they are known (None: everywhere), and their grid.
 
-    finite: voxels that are NaN or infinite are left out. Else they raise InputError, as in a run. At most MOST_BYTES
-    are read, see `require_readable`.
+    finite: voxels that are NaN or infinite are left out. Else they raise InputError, as in a run, and so do
+    images of which more than MOST_BYTES would be read.
     """
-    require_readable(volume, factors)
+    if (problem := unreadable(volume, factors)) is not None:
+        raise InputError(problem)
     level, ratios = _chain(volume, factors)
     shape = volume.grid(level).shape
     unit = math.prod(r[0] for r in ratios)

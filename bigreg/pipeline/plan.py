@@ -235,14 +235,15 @@ def plan(
     rates: Rates | None = None,
     remark: str = "",
 ) -> Plan:
-    """What `register(fixed, moving)` would do and cost; reads no voxel.
+    """What `register(fixed, moving)` would do and cost; reads no voxel, but to choose a preset where `config` is None.
 
     fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to lay them centre on
                     centre
     shape ...       in place of images, see `described`
     rates           None: this machine's calibration if there is one, else built-in; remark: on them, for people
     """
-    config = load_config(config)
+    from .choice import chosen_config  # it makes plans too
+
     own = {
         "shape": shape, "spacing": spacing, "dtype": dtype, "moving_shape": moving_shape,
         "moving_spacing": moving_spacing, "pyramid": pyramid,
@@ -255,6 +256,7 @@ def plan(
         given = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
         raise InputError(f"{given} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
+    config = chosen_config(volumes)[0] if config is None else load_config(config)
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)
     if all(isinstance(volume, Volume) for volume in volumes.values()):

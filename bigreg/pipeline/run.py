@@ -23,8 +23,9 @@ from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import starts, steering, verdict
+from . import looked, starts, steering, verdict
 from .beginning import beginning
+from .choice import Choice, chosen_config, stored_choice
 from .context import IMAGES, Context
 from .damage import forget
 from .driver import Driver, new_stamp
@@ -39,7 +40,7 @@ from .preprocess import level_of
 from .stages import Stages
 from .start import provisional
 from .starts import StartCandidate
-from .status import RunStatus, status_of, stored_verdict
+from .status import CHOICE, RunStatus, status_of, stored_verdict
 from .stopping import forget_request, request_stop
 from .store import EVALUATION, RunStore, require_fields
 from .streaming import Listener
@@ -62,28 +63,34 @@ def register(
     progress: Listener | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    choice: Choice | None = None,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
 
     fixed, moving   path, URL, Volume, or (array, spacing um z y x)
-    config          preset name, YAML file, dict or Config; None is the preset "rounds"
+    config          preset name, YAML file, dict or Config; None is what `bigreg.doctor` says, or what the run has
     client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
     resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
                     thing is there, OutputError
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
     accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
+    choice          how `config` was chosen, where its user named no preset: kept in the run
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
     too doubtful to go on from, IncompleteError where blocks failed.
     """
-    config = load_config(config)
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    if config is None:
+        config, choice = chosen_config(volumes, out=out)
+        if choice is not None:
+            logger.info(choice.line)
+    config = load_config(config)
     _, given = beginning(config, volumes)
     check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"], given), config))
     return begin(
         volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed,
-        accept_start=accept_start,
+        accept_start=accept_start, choice=choice,
     )  # fmt: skip
 
 
@@ -97,6 +104,7 @@ def begin(
     progress: Listener | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    choice: Choice | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
     config, engines = settled_engines(config)
@@ -129,6 +137,7 @@ def begin(
                     "landmarks": steering.identity(pairs),
                     "orientations": {w: v.orientation for w, v in volumes.items()},
                     "engines": engines,
+                    CHOICE: None if choice is None else choice.to_json(),
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
                     "state": "planned",
@@ -136,6 +145,8 @@ def begin(
                     "updated": time.time(),
                 }
             )
+            if choice is not None:
+                looked.keep(store, choice.answers)
         _keep_arrays(store, volumes)
         if pairs is not None:
             steering.keep(store, pairs)
@@ -185,6 +196,11 @@ class Run(Viewed, Transform):
     @property
     def config(self) -> Config:
         return Config.model_validate(self.store.attributes["config"])
+
+    @property
+    def choice(self) -> Choice | None:
+        """How its preset was chosen; None where its user named one."""
+        return stored_choice(self.store)
 
     @property
     def affine(self) -> np.ndarray:
