@@ -6,7 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from dask.utils import format_bytes
+
 from ..quality.relation import Relation
+from .plan import duration
 from .starts import StartCandidate
 
 SAME, OTHER = 0.9, 0.75
@@ -44,14 +47,8 @@ class Measured:
 
     @property
     def doubtful(self) -> bool:
+        """Whether a run would ask a person."""
         return self.confidence is not None and self.confidence < self.least_confidence
-
-    @property
-    def contrast(self) -> str:
-        sign = self.affine.sign
-        if sign is None:
-            return "unknown"
-        return "same" if sign >= SAME else "other" if sign < OTHER else "unsure"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +97,13 @@ class Diagnosis:
             rows.append(("overlap", f"{seen.overlap:.0%} of the smaller image"))
         else:
             rows.append(("orientation", "as given; no start was searched"))
+        if self.cost:
+            many = f"{self.cost['workers']} worker{'s' * (self.cost['workers'] != 1)}"
+            sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
+            each = f"{format_bytes(self.cost['memory_per_worker_bytes'])} of memory a worker"
+            rows.append(("cost", f"about {duration(self.cost['seconds'])} on {many}, {sizes}, {each} (predicted)"))
         rows += [("warning", w) for w in seen.warnings]
-        return rows
+        return [*rows, ("looked", f"for {self.seconds:.0f} s")]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows. The keys are always the same."""
@@ -134,8 +136,8 @@ class Diagnosis:
 
 def diagnose(seen: Measured) -> Diagnosis:
     """The preset that fits what was seen."""
-    contrast, structure = seen.contrast, _structure(seen.bent.unexplained)
-    if seen.doubtful:
+    contrast, structure = contrast_of(seen.affine), structure_of(seen.bent)
+    if seen.doubtful and structure != "shared":  # structure that agrees speaks for a start
         why = (
             f"the start is doubtful (confidence {seen.confidence:.0%}): the images may have nothing in common, or lie "
             "in a way that was not found; say how they lie (--fixed-orientation, --moving-orientation)"
@@ -149,7 +151,16 @@ def diagnose(seen: Measured) -> Diagnosis:
     return Diagnosis(candidates[0], settings, candidates, similarity, contrast, structure, why, seen)
 
 
-def _structure(unexplained: float | None) -> str:
+def contrast_of(affine: Relation) -> str:
+    """same, other, unsure or unknown."""
+    if affine.sign is None:
+        return "unknown"
+    return "same" if affine.sign >= SAME else "other" if affine.sign < OTHER else "unsure"
+
+
+def structure_of(bent: Relation) -> str:
+    """shared, partly, unsure or unknown."""
+    unexplained = bent.unexplained
     if unexplained is None:
         return "unknown"
     return "shared" if unexplained <= SHARED else "partly" if unexplained >= PARTLY else "unsure"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..config import Affine, Config, load_config
-from ..engines.affine import SIGNLESS, SURE, AffineResult
+from ..engines.affine import DOUBTFUL, SIGNLESS, AffineResult
 from ..engines.placed import Placed
 from ..engines.small import bend, seen_through
 from ..engines.structure import tissue_level
@@ -30,7 +30,7 @@ from . import masks, starts
 from .beginning import beginning
 from .context import IMAGES, compressed
 from .copies import small_copy
-from .diagnosis import Diagnosis, Measured, diagnose
+from .diagnosis import Diagnosis, Measured, contrast_of, diagnose, structure_of
 from .frames import Frames
 from .given import GivenStart
 from .inputs import as_volume
@@ -41,6 +41,7 @@ from .start import affine_factors, of_sides, percentiles, provisional, question,
 
 SEEN = 64  # voxels along the longest axis of what is bent
 STIFF = 1.6  # regularisation of the bending: it may follow shapes and not invent likeness
+ANY_CONTRAST = "lncc_squared"  # of the start where bright may go with dark: quicker than mutual information
 NAMED = ("template", "atlas", "average", "ccf", "annotation", "reference")
 
 
@@ -71,25 +72,23 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
     base = load_config("rounds", cluster=cluster, overrides=list(overrides))
     base, given = beginning(base, volumes)
     copies = _Copies(volumes, base, given)
-    found = _start(copies, overrides)
-    frames = copies.frames_of(found.matrix)
-    affine, bent = _relations(copies, found.matrix)
+    found = _found(copies)
     result = found.result
     seen = Measured(
         confidence=None if result is None else float(result.confidence),
         least_confidence=base.affine.least_confidence,
         overlap=None if result is None else float(result.overlap),
-        start=None if result is None else _told(result, copies.frames, frames),
+        start=None if result is None else _told(result, copies.frames, found.frames),
         warnings=() if result is None else (*result.warnings, *of_sides(*volumes.values(), found.similarity, given)),
-        affine=affine,
-        bent=bent,
+        affine=found.affine,
+        bent=found.bent,
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
     )
     said_of = diagnose(seen)
     config = load_config(said_of.preset or "rounds", cluster=cluster, overrides=[*said_of.settings, *overrides])
     config, given = beginning(config, volumes)
-    plan = make_plan(frames, volumes, config, *known_rates(config), given)
+    plan = make_plan(found.frames, volumes, config, *known_rates(config), given)
     cost = {
         "seconds": plan.seconds, "workers": plan.workers, "disk_bytes": int(plan.disk * plan.rates.stored),
         "memory_per_worker_bytes": plan.memory_per_worker,
@@ -99,12 +98,20 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """The start. `matrix`: fixed world to moving world; `result`: None where none was searched."""
+    """A start, and how the images are related after it and bent. `result`: None where none was searched."""
 
-    matrix: np.ndarray
+    frames: Frames
+    affine: Relation
+    bent: Relation
     result: AffineResult | None = None
     similarity: str = ""
     answers: tuple[tuple[str, AffineResult], ...] = ()
+
+    @property
+    def convinces(self) -> bool:
+        """Whether no other contrast has to be tried."""
+        sure = self.result is None or self.result.confidence >= DOUBTFUL
+        return structure_of(self.bent) == "shared" or (sure and contrast_of(self.affine) in ("same", "unknown"))
 
 
 @dataclass(eq=False)
@@ -148,16 +155,16 @@ class _Copies:
         return Frames.from_affine(fixed, moving, canonical, np.linalg.solve(canonical, matrix))
 
 
-def _start(copies: _Copies, overrides: Sequence[str]) -> _Found:
-    """The start as `rounds` would search it, or where that convinces less, as `brain-to-atlas` would."""
+def _found(copies: _Copies) -> _Found:
+    """The start as `rounds` would search it, or where that does not convince, for any contrast."""
     given, settings = copies.given, copies.config.affine
-    if given is not None and (given.run is not None or settings.kind == "none"):
-        return _Found(given.matrix)
-    if settings.kind == "none":
-        return _Found(copies.frames.canonical)
+    if settings.kind == "none" or (given is not None and given.run is not None):
+        matrix = copies.frames.canonical if given is None else given.matrix
+        return _Found(copies.frames_of(matrix), *_relations(copies, matrix))
     tried = [settings]
     if settings.similarity not in SIGNLESS:
-        tried.append(load_config("brain-to-atlas", overrides=list(overrides)).affine)
+        other = load_config("brain-to-atlas").affine
+        tried.append(settings.model_copy(update={"similarity": ANY_CONTRAST, "knee": other.knee}))
     best, refusal, answers = None, None, []
     for each in tried:
         asked = copies.question(each)
@@ -167,14 +174,15 @@ def _start(copies: _Copies, overrides: Sequence[str]) -> _Found:
             refusal = refusal or error
             continue
         answers.append((asked.digest, result))
-        if best is None or result.confidence > best[0].confidence:
-            best = result, each.similarity
-        if result.confidence >= SURE:
+        matrix = copies.frames.canonical @ result.matrix
+        found = _Found(copies.frames_of(matrix), *_relations(copies, matrix), result, each.similarity)
+        if best is None or result.confidence > best.result.confidence:
+            best = found
+        if best.convinces:
             break
     if best is None:
         raise refusal
-    result, similarity = best
-    return _Found(copies.frames.canonical @ result.matrix, result, similarity, tuple(answers))
+    return replace(best, answers=tuple(answers))
 
 
 def _relations(copies: _Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:

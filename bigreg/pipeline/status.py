@@ -36,7 +36,7 @@ class RunStatus:
     `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
     its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
     `start_doubtful`: the run does not go on before a person has accepted a start.
-    `choice`: how the preset was chosen, where its user named none: preset, settings, why, ... and all of it in one `line`.
+    `choice`: how the preset was chosen, where its user named none: preset, settings, why, and more; all in one `line`.
     `verdict`: of a finished run; None before, and in a run that was finished before verdicts were kept (`Run.verdict`
     judges that one).
     """
