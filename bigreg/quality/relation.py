@@ -26,7 +26,8 @@ class Relation:
                  sum of r |r| over sum of r^2, over windows with structure in both images
     agreement    0..1: mean |r| there
     unexplained  0..1 and more: the share of the fixed image's structure that no local linear function of moving
-                 explains. Structure is what neighbouring voxels have in common, so noise of fixed does not count; strong noise of moving does
+                 explains. Structure is what neighbouring voxels have in common: noise of fixed does not count,
+                 strong noise of moving does
     tissue       share of the common voxels that was looked at
     """
 

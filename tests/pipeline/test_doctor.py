@@ -6,9 +6,7 @@ import dataclasses
 import json
 
 import numpy as np
-import phantoms
 import pytest
-from phantoms import light, other_contrast, rotation, see, through, tissue
 from scipy import ndimage
 
 import bigreg
@@ -20,6 +18,9 @@ from bigreg.pipeline.images import stored_level
 from bigreg.quality.relation import Relation
 from bigreg.volumes import convert
 from bigreg.volumes.described import VolumeDescription
+
+from . import phantoms
+from .phantoms import light, other_contrast, rotation, see, through, tissue
 
 AS_THEY_LIE = ["affine.kind=none"]  # no start is searched
 KEYS = {
