@@ -10,11 +10,11 @@ import pytest
 from scipy import ndimage
 
 import bigreg
+from bigreg import storage
 from bigreg.errors import InputError
 from bigreg.pipeline import copies, looked
 from bigreg.pipeline.choice import Choice, choose, chosen_config
 from bigreg.pipeline.diagnosis import Measured, diagnose
-from bigreg.pipeline.images import stored_level
 from bigreg.quality.relation import Relation
 from bigreg.volumes import convert
 from bigreg.volumes.described import VolumeDescription
@@ -139,13 +139,17 @@ def test_where_it_is_not_sure_every_candidate_is_named(seen, candidates):
 
 def test_a_copy_is_what_a_run_makes_of_an_image(registered):
     store, volume = registered.run.store, registered.run._context().volumes["fixed"]
-    for factors in ((2, 2, 2), (1, 2, 2)):
-        if stored_level(volume, factors) is not None or not bigreg.pipeline.choice.storage.exists(
-            store.path("images", "fixed", "x".join(map(str, factors)))
-        ):
-            continue
-        made = store.array("images", "fixed", "x".join(map(str, factors)))[...]
-        np.testing.assert_array_equal(copies.small_copy(volume, factors, finite=False)[0], made)
+    array = bigreg.open_volume(registered.fixed[0], spacing=registered.fixed[1], name="fixed")  # it has no pyramid
+    made = [name for name in storage.children(store.path("images", "fixed")) if name != "zarr.json"]
+    kept = {name: store.array("images", "fixed", name)[...] for name in made}
+    for level in range(1, len(volume.levels)):  # that of the image as it was kept in the run
+        factors = "x".join(str(round(f)) for f in volume.levels[level].factors)
+        kept[factors] = volume.read((0, 0, 0), volume.grid(level).shape, level)
+    assert kept
+    for name, expected in kept.items():
+        found, known, grid = copies.small_copy(array, tuple(map(int, name.split("x"))), finite=False)
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+        assert known is None and grid.shape == expected.shape
 
 
 def test_slabs_make_the_same_copy(monkeypatch):
