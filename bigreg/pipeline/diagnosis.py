@@ -102,6 +102,9 @@ class Diagnosis:
             sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
             each = f"{format_bytes(self.cost['memory_per_worker_bytes'])} of memory a worker"
             rows.append(("cost", f"about {duration(self.cost['seconds'])} on {many}, {sizes}, {each} (predicted)"))
+        if seen.doubtful and self.preset is not None:
+            asks = f"the start is doubtful, though structure agrees: a run will ask for it ({_believed(seen)})"
+            rows.append(("warning", asks))
         rows += [("warning", w) for w in seen.warnings]
         return [*rows, ("looked", f"for {self.seconds:.0f} s")]
 

@@ -132,6 +132,7 @@ def test_where_it_is_not_sure_every_candidate_is_named(seen, candidates):
     text = dict(found.rows())["preset"]
     assert all(name in text for name in candidates)
     assert ("not sure" in text) == (len(candidates) > 1)
+    assert ("warning" in dict(found.rows())) == (seen.doubtful and bool(candidates))
 
 
 # -------------------------------------------------------------------------------------------------------- copies
