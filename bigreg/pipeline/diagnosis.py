@@ -79,9 +79,6 @@ class Diagnosis:
     def sure(self) -> bool:
         return len(self.candidates) == 1
 
-    def with_cost(self, cost: dict[str, Any], seconds: float) -> Diagnosis:
-        return dataclasses.replace(self, cost=cost, seconds=seconds)
-
     def rows(self) -> list[tuple[str, str]]:
         """(what, one line) for people."""
         seen = self.measured

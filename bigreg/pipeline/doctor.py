@@ -2,7 +2,7 @@
 
 Both are seen as small copies, as the affine of a run sees them. The start is searched, the same that a run would; what
 the affine leaves is bent in one small patch; and how alike both are then, in contrast and in structure, names the
-preset. The numbers that part the kinds (see KINDS) lie between those of a few dozen pairs; they are not fitted.
+preset (see `diagnosis`). Of masks only `finite` is heeded, and no correction: what a run would not see is looked at too.
 """
 
 from __future__ import annotations
@@ -79,21 +79,26 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
         least_confidence=0.0 if given is not None else base.affine.least_confidence,
         overlap=None if result is None else float(result.overlap),
         start=None if result is None else _told(result, copies.frames, found.frames),
-        warnings=() if result is None else (*result.warnings, *of_sides(*volumes.values(), found.similarity, given)),
+        warnings=() if result is None else tuple(result.warnings),
         affine=found.affine,
         bent=found.bent,
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
     )
-    said_of = diagnose(seen)
-    config = load_config(said_of.preset or "rounds", cluster=cluster, overrides=[*said_of.settings, *overrides])
+    judged = diagnose(seen)
+    config = load_config(judged.preset or "rounds", cluster=cluster, overrides=[*judged.settings, *overrides])
     config, given = beginning(config, volumes)
+    sides = of_sides(*volumes.values(), config.affine.similarity, given)
     plan = make_plan(found.frames, volumes, config, *known_rates(config), given)
     cost = {
         "seconds": plan.seconds, "workers": plan.workers, "disk_bytes": int(plan.disk * plan.rates.stored),
         "memory_per_worker_bytes": plan.memory_per_worker,
     }  # fmt: skip
-    return Look(said_of.with_cost(cost, time.perf_counter() - begun), found.answers)
+    judged = replace(
+        judged, measured=replace(seen, warnings=(*seen.warnings, *sides)), cost=cost,
+        seconds=time.perf_counter() - begun,
+    )  # fmt: skip
+    return Look(judged, found.answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,6 @@ class _Found:
     affine: Relation
     bent: Relation
     result: AffineResult | None = None
-    similarity: str = ""
     answers: tuple[tuple[str, AffineResult], ...] = ()
 
     @property
@@ -175,7 +179,7 @@ def _found(copies: _Copies) -> _Found:
             continue
         answers.append((asked.digest, result))
         matrix = copies.frames.canonical @ result.matrix
-        found = _Found(copies.frames_of(matrix), *_relations(copies, matrix), result, each.similarity)
+        found = _Found(copies.frames_of(matrix), *_relations(copies, matrix), result)
         if best is None or result.confidence > best.result.confidence:
             best = found
         if best.convinces:
