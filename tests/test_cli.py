@@ -49,7 +49,8 @@ def folder(tmp_path_factory):
 
 def test_help_names_every_verb():
     text = bigreg("--help").stdout
-    verbs = "demo convert doctor plan register resume stop status view report warp points export atlas evaluate compare models"
+    verbs = "demo convert doctor plan register resume stop status view report warp points export atlas evaluate "
+    verbs += "compare models"
     for verb in verbs.split():
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0

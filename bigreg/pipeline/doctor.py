@@ -2,7 +2,7 @@
 
 Both are seen as small copies, as the affine of a run sees them. The start is searched, the same that a run would; what
 the affine leaves is bent in one small patch; and how alike both are then, in contrast and in structure, names the
-preset (see `diagnosis`). Of masks only `finite` is heeded, and no correction: what a run would not see is looked at too.
+preset (see `diagnosis`). Of masks only `finite` is heeded, and no correction: what a run leaves out is looked at too.
 """
 
 from __future__ import annotations
