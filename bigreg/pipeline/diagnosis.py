@@ -17,6 +17,9 @@ SAME, OTHER = 0.9, 0.75
 SHARED, PARTLY = 0.2, 0.35
 """Of `Relation.unexplained` once bent: the same structure up to the first; from the second on only in part. Measured:
 0.04 to 0.13 of one specimen and of skulls, 0.41 of a brain and a template, 0.8 of another contrast."""
+UNLIKE = 0.6
+"""The same of images of two contrasts: from here on another individual. Measured: 0.8 to 0.9 of two brains, 0.44 of one
+whose contrast was inverted by a curve."""
 STILL, LIKELY_STILL = 0.12, 0.19
 """The same after the affine alone: up to the first nothing is left to bend; up to the second little."""
 ROUNDS, INDIVIDUALS, ATLAS = "rounds", "individuals", "brain-to-atlas"
@@ -172,11 +175,12 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
         return (ROUNDS, INDIVIDUALS, ATLAS), "there is too little structure to tell"
     left, bent = seen.affine.unexplained, seen.bent.unexplained
     share = f"{bent:.0%} of the structure is left over once bent"
+    if contrast == "other" and structure == "shared":
+        return (ROUNDS,), f"another contrast of one specimen: {share}"
     if contrast == "other":
-        if structure == "shared":
-            return (ROUNDS,), f"another contrast of one specimen: {share}"
-        found = (ATLAS,) if structure == "partly" else (ATLAS, ROUNDS)
-        return found, f"another contrast and another individual: {share}"
+        if bent >= UNLIKE:
+            return (ATLAS,), f"another contrast and another individual: {share}"
+        return (ATLAS, ROUNDS), f"another contrast, and perhaps another individual: {share}"
     if contrast == "unsure":
         return (ATLAS, INDIVIDUALS), f"the contrast is neither clearly one nor two; {share}"
     if structure == "partly":

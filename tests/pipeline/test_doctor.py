@@ -120,6 +120,7 @@ def measured(sign: float | None, left: float | None, bent: float | None, **more)
         (measured(0.99, 0.5, 0.41, template=True), ("brain-to-atlas", "individuals")),
         (measured(0.4, 0.7, 0.8), ("brain-to-atlas",)),
         (measured(-0.9, 0.1, 0.05), ("rounds",)),
+        (measured(-0.6, 0.56, 0.44), ("brain-to-atlas", "rounds")),
         (measured(0.8, 0.6, 0.5), ("brain-to-atlas", "individuals")),
         (measured(None, None, None), ("rounds", "individuals", "brain-to-atlas")),
         (measured(1.0, 0.9, 0.9, confidence=0.1), ()),
