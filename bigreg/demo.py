@@ -13,7 +13,7 @@ from .config import Config, load_config
 from .errors import OutputError
 from .phantom import DemoPair, make_pair
 from .pipeline.run import Run, register
-from .pipeline.streaming import Listener
+from .pipeline.schedule.streaming import Listener
 from .quality.metrics import RegistrationError, target_registration_error
 from .transforms.affine import apply_affine
 from .volumes import convert

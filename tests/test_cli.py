@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from bigreg import open_run, open_volume
 from bigreg.cli import app
 from bigreg.display import Display, figure
 from bigreg.phantom import make_pair
-from bigreg.pipeline.store import Status
+from bigreg.pipeline.store.store import Status
 from bigreg.volumes import convert
 
 SETTINGS = [
@@ -54,6 +57,28 @@ def test_help_names_every_verb():
     for verb in verbs.split():
         assert verb in text
         assert bigreg(verb, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("command", [["-m", "bigreg"], ["-m", "bigreg.cli"]])
+def test_the_module_is_the_command(command):
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == version("bigreg")
+
+
+def test_the_public_names_are_listed_and_each_is_there():
+    import bigreg
+
+    assert dir(bigreg) == sorted(bigreg.__all__) and "register" in dir(bigreg)
+    assert all(getattr(bigreg, name) is not None for name in dir(bigreg))
+
+
+def test_type_checkers_see_every_public_name():
+    import bigreg
+
+    tree = ast.parse(Path(bigreg.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {name.name: node.module for node in block.body for name in node.names}
+    assert seen == bigreg._WHERE and {*seen, "__version__"} == set(bigreg.__all__)
 
 
 def test_help_does_not_wait_for_heavy_libraries():

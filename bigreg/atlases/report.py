@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .. import storage
 from ..geometry import Grid
-from ..pipeline.report import display_levels
+from ..pipeline.judging.report import display_levels
 from ..pipeline.run import Run
 from ..quality.figures import stretched
 from ..quality.outlines import outlines, outlines_slice

@@ -13,9 +13,9 @@ from .. import storage
 from ..config import Config, load_config
 from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
-from ..pipeline.inputs import as_volume
 from ..pipeline.run import register
-from ..pipeline.streaming import Listener
+from ..pipeline.schedule.streaming import Listener
+from ..pipeline.store.inputs import as_volume
 from ..points import FORMATS, map_points_file
 from ..volumes import Volume
 from .borders import write_borders

@@ -105,7 +105,7 @@ def config_of(
     config = load_config(file, preset=preset, cluster=cluster, overrides=overrides)
     if file is not None or preset is not None:
         return config, None
-    from ..pipeline.choice import chosen_config
+    from ..pipeline.choosing.choice import chosen_config
     from .app import out
 
     config, choice = chosen_config(dict(zip(("fixed", "moving"), images, strict=True)), overrides, cluster, run)

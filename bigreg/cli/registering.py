@@ -135,8 +135,8 @@ def plan(
 
     Times come from rates: of this machine if it was calibrated, given by --rates, or built-in.
     """
-    from ..pipeline import plan as planning
     from ..pipeline.calibrate import chosen_rates
+    from ..pipeline.planning import plan as planning
 
     numbers = planning.numbers_of_workers(simulate or [])
     images = _plannedimages_of(locals())
@@ -155,7 +155,7 @@ def _say(text: str) -> None:
 def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
     """Both images of a plan: opened, or described."""
     from ..errors import InputError
-    from ..pipeline.plan import described
+    from ..pipeline.planning.plan import described
 
     own = {name: given[name] for name in ("shape", "spacing", "dtype", "moving_shape")}
     own["pyramid"] = given["pyramid"] or None
@@ -184,7 +184,7 @@ def _show_plan(
     stages: bool = False,
 ) -> None:  # fmt: skip
     from ..display import pairs, simulation_table, stages_table
-    from ..pipeline import plan as planning
+    from ..pipeline.planning import plan as planning
 
     rates, remark = known or planning.known_rates(config)
     made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
@@ -299,8 +299,8 @@ def status(
     from rich.live import Live
 
     from ..display import status_table
-    from ..pipeline.status import status_of
-    from ..pipeline.store import RunStore
+    from ..pipeline.judging.status import status_of
+    from ..pipeline.store.store import RunStore
 
     opened = RunStore(run)
     state = status_of(opened)
@@ -332,13 +332,13 @@ def view(
 ) -> None:
     """Look at runs in napari: images, map, progress of the blocks; also while one goes on."""
     from ..errors import ConfigError, InputError
-    from ..pipeline.store import is_run
+    from ..pipeline.store.store import is_run
 
     for run in runs:
         if not is_run(run):
             raise InputError(f"'{run}' is not a bigreg run; check the path")
     try:
-        from napari_bigreg.panels import NAMES
+        from napari_bigreg.shared.named import NAMES
         from napari_bigreg.window import show
     except ImportError as error:
         raise ConfigError(f"napari is not installed ({error}); pip install 'bigreg[napari]'") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ import torch
 from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
-from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotation, translation
+from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotation
 from .affine_refinement import Kind, Refinement
-from .belief import DIRECTIONS, SIGNED
+from .belief import Belief
 from .judge import Judge, Start
 from .placed import Placed
-from .starts import METHODS, find_anywhere, find_near, find_starts, moments
+from .starts import METHODS, bright, find_anywhere, find_near, find_starts, moments
 from .structure import Kind as Structure
 
 STAGES: dict[Kind, tuple[Kind, ...]] = {
@@ -36,7 +37,6 @@ AMBIGUOUS = 0.03  # share of the best score within which another place is as goo
 SIGNLESS = ("lncc_squared", "mi", "nmi")  # similarities that do not care which image is bright where
 SURE = 0.95  # of the confidence: nothing else is looked for
 DOUBTFUL = 0.5  # of the confidence: the mirror image is looked for under all rotations
-MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
 NEARLY = 0.9  # of the best score: a rival that is compared again after the last refinement
 LEAST_EDGE = 8  # voxels that every edge keeps on the coarser rungs
 FINISHED = 3  # starts that are refined to the end, where the best does not convince
@@ -211,9 +211,10 @@ class _Affine:
         self.signless = similarity.name in SIGNLESS
         self.kinds: tuple[Structure, ...] = ("band", "directions") if self.signless else ("band", "rank")
         self.judge = Judge(fixed, moving, self.signless)
+        self.belief = Belief(self.judge, fixed, moving, self.kinds[0], min_overlap, within_deg)
+        self.extent = _extent(self.judge.fixed)
         self.rungs = _rungs(fixed, moving)
         self._refinements: dict[tuple, Refinement] = {}
-        self.searched = False  # under all rotations
 
     def found(
         self, methods: Collection[str], rotations_deg: float, allow_mirror: bool, given: np.ndarray | None
@@ -229,7 +230,6 @@ class _Affine:
             if self._confidence(followed) >= SURE:
                 break
             more = find_anywhere(self.judge, self.fixed, self.moving, structure, self.min_overlap, self.within_deg)
-            self.searched = True
             found += more
             followed = self._apart(followed + self._follow(more, FOLLOWED_ANYWHERE))
         if not found:
@@ -261,13 +261,15 @@ class _Affine:
         return self._refinements[key]
 
     def _refined(
-        self, matrix: np.ndarray, rung: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
-    ) -> tuple[np.ndarray, float, float] | None:
-        """`Refinement.staged` in the frame where the axes of moving run most nearly along those of fixed."""
+        self, name: str, matrix: np.ndarray, rung: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
+    ) -> _Followed | None:
+        """The best of what the stages find, in the frame where moving's axes run most nearly along those of fixed."""
         turn = nearest_axis_turn(matrix)
         back = about(turn.T, np.zeros(3))
-        result = self._refinement(turn, rung).staged(back @ matrix, stages, warnings)
-        return None if result is None else (about(turn, np.zeros(3)) @ result[0], *result[1:])
+        found = self._refinement(turn, rung).staged(back @ matrix, stages, warnings)
+        there = about(turn, np.zeros(3))
+        followed = [_Followed(self.judge(name, there @ m), there @ m, s, o, warnings) for m, s, o in found]
+        return max(followed, key=lambda f: f.score, default=None)
 
     def _follow(self, starts: list[Start], number: int) -> list[_Followed]:
         """The best few starts that lie apart, refined on the coarsest rung; best first."""
@@ -275,49 +277,27 @@ class _Affine:
         for start in starts:
             if len(chosen) == number:
                 break
-            if all(_distance(start.matrix, other.matrix, self.fixed.grid) > 3 * self.judge.spacing for other in chosen):
+            if all(_distance(start.matrix, other.matrix, self.extent) > 3 * self.judge.spacing for other in chosen):
                 chosen.append(start)
         followed = []
         for start in chosen:
             warnings: list[str] = []
-            refined = self._refined(start.matrix, self.rungs[0], STAGES[self.kind], warnings)
-            if refined is not None:
-                judged = self.judge(start.name, refined[0])
-                if judged.score > 0 or start.name == GIVEN:
-                    followed.append(_Followed(judged, refined[0], float(refined[1]), float(refined[2]), warnings))
+            refined = self._refined(start.name, start.matrix, self.rungs[0], STAGES[self.kind], warnings)
+            if refined is not None and (refined.score > 0 or start.name == GIVEN):
+                followed.append(refined)
         return self._apart(followed)
 
     def _apart(self, followed: list[_Followed]) -> list[_Followed]:
         """Those that lie apart, best first."""
         kept: list[_Followed] = []
         for each in sorted(followed, key=lambda f: -f.score):
-            if all(_distance(each.matrix, k.matrix, self.fixed.grid) > 3 * self.judge.spacing for k in kept):
+            if all(_distance(each.matrix, k.matrix, self.extent) > 3 * self.judge.spacing for k in kept):
                 kept.append(each)
         return kept
 
     def _confidence(self, followed: list[_Followed]) -> float:
-        """How sure it is that the first of the followed starts is right, 0 .. 1.
-
-        By how well it fits, and by how much less well its best rival does: another start, or the same turned by half a
-        turn or shifted by a quarter of the image, where outlines still fit and what is inside does not.
-        """
-        if not followed:
-            return 0.0
-        best = followed[0].start
-        # Two sides of a body are nearly mirror images: such a rival counts where it fits clearly better.
-        rivals = [f.score for f in followed[1:] if f.start.mirrored == best.mirrored]
-        rivals += [f.score / MIRROR_MARGIN for f in followed[1:] if f.score > MIRROR_MARGIN * best.score]
-        rivals += [s.score for s in self._spoilt(best.matrix)]
-        return (DIRECTIONS if self.signless else SIGNED)(best.score, max(rivals), self.searched)
-
-    def _spoilt(self, matrix: np.ndarray) -> list[Start]:
-        """The map made wrong in known ways: by half turns about the principal axes of fixed, and by large shifts."""
-        centre, axes = moments(self.judge.fixed)
-        halves = range(3) if self.within_deg >= 180.0 else ()  # a person has said that it is none of these
-        turns = [about(axes @ np.diag(1.0 - 2.0 * (np.arange(3) != k)) @ axes.T, centre) for k in halves]
-        extent = np.multiply(self.fixed.grid.shape, self.fixed.grid.spacing)
-        shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
-        return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]
+        """How sure it is that the first of the followed starts is right, 0 .. 1."""
+        return self.belief(followed[0].start, [f.start for f in followed[1:]]) if followed else 0.0
 
     def _result(self, followed: list[_Followed], allow_mirror: bool) -> AffineResult:
         eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
@@ -331,7 +311,7 @@ class _Affine:
             # Where that decides too little, the best few are refined to the end before one is chosen.
             few = [*eligible[1:FINISHED], *[f for f in rest if f not in eligible][:1]]
             rest = [*(self._finely(f) for f in few), *(f for f in rest if f not in few)]
-        followed = sorted([first, *rest], key=lambda f: -f.score)
+        followed = self._apart([first, *rest])
         eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
         equals = [f for f in eligible if f.score >= eligible[0].score * (1.0 - AMBIGUOUS)]
         # Of places that the images do not tell apart, the one that turns least is the likeliest.
@@ -357,15 +337,14 @@ class _Affine:
 
     def _finely(self, followed: _Followed) -> _Followed:
         """The same after the finer rungs."""
-        warnings = list(followed.warnings)
-        found = followed.matrix, followed.similarity, followed.overlap
+        found, name, warnings = followed, followed.start.name, list(followed.warnings)
         for spacing in self.rungs[1:]:
             for stage in reversed(STAGES[self.kind]):
-                refined = self._refined(found[0], spacing, (stage,), warnings)
+                refined = self._refined(name, found.matrix, spacing, (stage,), warnings)
                 if refined is not None:
                     found = refined
                     break
-        return _Followed(self.judge(followed.start.name, found[0]), *found, warnings)
+        return found
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
@@ -382,10 +361,17 @@ def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:
     return rungs
 
 
-def _distance(a: np.ndarray, b: np.ndarray, grid: Grid) -> float:
-    """Mean distance (um) between where two maps take the corners of a grid."""
-    corners = grid.corners()
-    return float(np.linalg.norm(corners @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).mean())
+def _distance(a: np.ndarray, b: np.ndarray, points: np.ndarray) -> float:
+    """Mean distance (um) between where two maps take points (N, 3)."""
+    return float(np.linalg.norm(points @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).mean())
+
+
+def _extent(placed: Placed) -> np.ndarray:
+    """(8, 3) corners (um) of the box whose second moments are those of what is bright."""
+    centre, axes = moments(placed)
+    points, weight = bright(placed)
+    half = np.sqrt(3.0 * weight @ ((points - centre) @ axes) ** 2)
+    return centre + (np.array(list(product((-1.0, 1.0), repeat=3))) * half) @ axes.T
 
 
 def _turn_deg(matrix: np.ndarray) -> float:

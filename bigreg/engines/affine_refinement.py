@@ -89,16 +89,16 @@ class Refinement:
 
     def staged(
         self, matrix: np.ndarray, stages: tuple[Kind, ...], warnings: list[str]
-    ) -> tuple[np.ndarray, float, float] | None:
-        """(matrix, similarity, overlap) after one group after another; None where the overlap was too small.
+    ) -> list[tuple[np.ndarray, float, float]]:
+        """(matrix, similarity, overlap) after one group after another, as far as the overlap was large enough.
 
         A stage that stretches an axis beyond belief is dropped, and `warnings` says so.
         """
-        result = None
+        results = []
         for stage in stages:
             refined = self._run(matrix, stage)
             if refined is None:
-                return result
+                break
             stretch = np.linalg.svd(refined[0][:3, :3], compute_uv=False)
             if stretch.max() > STRETCH or stretch.min() < 1 / STRETCH:
                 warnings.append(
@@ -106,8 +106,9 @@ class Refinement:
                     "and was dropped; check the spacings"
                 )
                 continue
-            result, matrix = refined, refined[0]
-        return result
+            results.append(refined)
+            matrix = refined[0]
+        return results
 
     def _run(self, matrix: np.ndarray, kind: Kind, iterations: int = 20) -> tuple[np.ndarray, float, float] | None:
         generators = basis(kind)

@@ -1,36 +1,68 @@
-"""How sure a start is, from how well it fits and how far it stands out.
-
-The numbers were set by hand on a few dozen right and wrong starts of heads, brains and cells; they are not fitted, and
-too low for noisy and tiny images.
-"""
+"""How sure a start is: how far it stands out among maps that are known to be wrong."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
 
+import numpy as np
 from scipy import special
 
+from ..transforms.affine import about, polar_rotation, translation
+from .judge import Judge, Start
+from .placed import Placed
+from .rotations import apart_deg, spread
+from .starts import moments, wide_search
+from .structure import Kind
 
-@dataclass(frozen=True)
+HALF, SLOPE = 0.33, 20.0  # the gap to the best rival at which a start is as likely right as wrong, and how sharply
+WRONG_ROTATIONS = 60  # 40 to 50 degrees apart; those nearer than so many degrees to the start are left out:
+NEAR_DEG = 30.0
+MIRROR_MARGIN = 1.12  # a mirror image fits clearly better from this ratio of scores on: two sides are nearly alike
+
+
 class Belief:
-    """How the confidence follows from the score of a start and from the gap to its best rival.
+    """The confidence of the starts of one pair."""
 
-    enough      a score that could not be better: a start that fits so well may still have a rival that does
-    unrelated   the score that a wrong start reaches where all rotations were searched; unsearched: where they were not
-    """
+    def __init__(
+        self, judge: Judge, fixed: Placed, moving: Placed, kind: Kind, min_overlap: float, within_deg: float
+    ) -> None:
+        self.judge, self.within_deg = judge, within_deg
+        self._search = lambda: wide_search(fixed, moving, kind, min_overlap)
+        self._wrong: list[tuple[np.ndarray, float]] | None = None
 
-    bias: float
-    by_score: float
-    by_gap: float
-    enough: float
-    unrelated: float
-    unsearched: float
+    def __call__(self, best: Start, others: Collection[Start]) -> float:
+        """0 .. 1 by how much less well its best rival fits, as a share of how far the start stands above chance.
 
-    def __call__(self, score: float, rival: float, searched: bool) -> float:
-        rival = max(rival, self.unrelated if searched else self.unsearched)
-        gap = 1.0 - rival / max(score, 1e-6)
-        return float(special.expit(self.bias + self.by_score * min(score, self.enough) + self.by_gap * gap))
+        Rivals are the other starts, the best shifts under rotations spread over all, and the start itself turned by
+        half a turn or shifted by a quarter of the image, where outlines still fit and what is inside does not.
+        """
+        if best.score <= 0:
+            return 0.0
+        # Two sides of a body are nearly mirror images: such a rival counts where it fits clearly better.
+        rivals = [s.score for s in others if s.mirrored == best.mirrored]
+        rivals += [s.score / MIRROR_MARGIN for s in others if s.score > MIRROR_MARGIN * best.score]
+        chance = self._chance(best)
+        rivals += [s.score for s in self._spoilt(best.matrix)] + chance
+        above = best.score - float(np.mean(chance)) if chance else best.score
+        return float(special.expit(SLOPE * ((best.score - max(rivals)) / above - HALF))) if above > 0 else 0.0
 
+    def _chance(self, best: Start) -> list[float]:
+        if self._wrong is None:
+            search = self._search()
+            self._wrong = [
+                (turn, self.judge("chance", matrix).score)
+                for turn in spread(WRONG_ROTATIONS)
+                for _, matrix in search(turn)
+            ]
+        turn = polar_rotation(best.matrix)
+        turn *= np.linalg.det(turn)
+        return [score for other, score in self._wrong if apart_deg(other, turn) > NEAR_DEG]
 
-SIGNED = Belief(-6.0, 5.0, 15.0, 1.0, 0.3, 0.5)
-DIRECTIONS = Belief(-12.0, 15.0, 16.0, 0.78, 0.5, 0.7)
+    def _spoilt(self, matrix: np.ndarray) -> list[Start]:
+        """The map made wrong in known ways: by half turns about the principal axes of fixed, and by large shifts."""
+        centre, axes = moments(self.judge.fixed)
+        halves = range(3) if self.within_deg >= 180.0 else ()  # a person has said that it is none of these
+        turns = [about(axes @ np.diag(1.0 - 2.0 * (np.arange(3) != k)) @ axes.T, centre) for k in halves]
+        extent = np.multiply(self.judge.fixed.grid.shape, self.judge.fixed.grid.spacing)
+        shifts = [translation(0.25 * sign * extent * (np.arange(3) == axis)) for axis in range(3) for sign in (1, -1)]
+        return [self.judge("spoilt", matrix @ spoil) for spoil in turns + shifts]

@@ -15,22 +15,26 @@ from .structure import evened, structure, turned_channels
 SMALL = 48  # voxels along the longest axis of the copies
 RADIUS = 3  # voxels of a window of the local correlation
 NOISE = 0.02  # SD of evened intensities that means nothing
+STRETCHED = 0.2  # SD of the logarithms of an affine's three scales at which a map is half as likely
 
 
-def evidence(correlation: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+def evidence(correlation: np.ndarray, share: np.ndarray) -> np.ndarray:
     """How much a correlation over a share of the image says: Fisher's z times the root of the number of samples.
 
-    Over a small overlap a high correlation arises by chance, so the share counts.
+    Over a small share a high correlation arises by chance, so the share counts.
     """
-    return np.arctanh(np.clip(correlation, -0.999, 0.999)) * np.sqrt(overlap)
+    return np.arctanh(np.clip(correlation, -0.999, 0.999)) * np.sqrt(share)
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A candidate map fixed world -> moving world (4 x 4, um), judged on the overlap of the small copies.
+    """A candidate map fixed world -> moving world (4 x 4, um), judged where structure meets structure.
 
-    correlation   of the structure over the whole overlap
+    What one image shows and the other does not is no evidence against a map: it may be a part, or torn, or dirty.
+
+    correlation   of the structure
     local         mean over windows, each of which counts alike however bright it is
+    shared        share of the structure of the image that has less of it
     overlap       share of the smaller image
     """
 
@@ -38,11 +42,15 @@ class Start:
     matrix: np.ndarray
     correlation: float
     local: float
+    shared: float
     overlap: float
 
     @property
     def score(self) -> float:
-        return float(evidence(0.5 * (self.correlation + self.local), self.overlap))
+        """The evidence, less where one axis is stretched against another: so wrong maps fit, and few specimens do."""
+        stretch = np.log(np.linalg.svd(self.matrix[:3, :3], compute_uv=False)).std()
+        fit = float(evidence(0.5 * (self.correlation + self.local), self.shared))
+        return fit / (1.0 + (stretch / STRETCHED) ** 2) if fit > 0 else fit
 
     @property
     def mirrored(self) -> bool:
@@ -62,23 +70,27 @@ class Judge:
         self._channels = [
             torch.stack([*structure(p, kind), torch.as_tensor(evened(p))]) for p in (self.fixed, self.moving)
         ]
+        textured = [
+            self._texture(c[-1], p.weights) for c, p in zip(self._channels, (self.fixed, self.moving), strict=True)
+        ]
+        self.textured = max(1.0, min(float(t.sum()) for t in textured))
 
     def __call__(self, name: str, matrix: np.ndarray) -> Start:
         f, grid = self._channels[0], self.fixed.grid
         m, mask = sampled(self._channels[1], self.moving.mask, self.moving.grid, grid, matrix)
         keep = ((mask * self.fixed.weights) > 0).float()
-        count = float(keep.sum())
+        overlap = min(1.0, float(keep.sum()) / self.voxels)
+        both = self._texture(f[-1], keep) * self._texture(m[-1], keep)
+        count = float(both.sum())
         if count < 8:
-            return Start(name, matrix, -1.0, -1.0, 0.0)
-        a, b = f[:-1] * keep, turned_channels(m[:-1], polar_rotation(matrix)) * keep
+            return Start(name, matrix, -1.0, -1.0, 0.0, overlap)
+        a, b = f[:-1] * both, turned_channels(m[:-1], polar_rotation(matrix)) * both
         norm = float((a * a).sum(dtype=torch.float64) * (b * b).sum(dtype=torch.float64)) ** 0.5
-        correlation = float((a * b).sum(dtype=torch.float64)) / norm if norm > 0 else -1.0
-        if self.signless:  # directions are normalised at each place
-            return Start(name, matrix, correlation, correlation, min(1.0, count / self.voxels))
-        local = local_correlation(f[-1], m[-1].contiguous(), keep, radius=RADIUS, noise=NOISE)
-        textured = (self._texture(f[-1], keep) + self._texture(m[-1], keep)) > 0
-        value = float(local[textured].mean(dtype=torch.float64)) if bool(textured.any()) else -1.0
-        return Start(name, matrix, correlation, value, min(1.0, count / self.voxels))
+        correlation = value = float((a * b).sum(dtype=torch.float64)) / norm if norm > 0 else -1.0
+        if not self.signless:  # directions are normalised at each place
+            local = local_correlation(f[-1], m[-1].contiguous(), keep, radius=RADIUS, noise=NOISE)
+            value = float((local * both).sum(dtype=torch.float64)) / count
+        return Start(name, matrix, correlation, value, min(1.0, count / self.textured), overlap)
 
     @staticmethod
     def _texture(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

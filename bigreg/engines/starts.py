@@ -94,10 +94,7 @@ def find_anywhere(
     judge: Judge, fixed: Placed, moving: Placed, kind: Kind, min_overlap: float, within_deg: float = 180.0
 ) -> list[Start]:
     """The best few candidates by one kind of structure under all rotations up to an angle, best first."""
-    least = max(min_overlap, WIDE_OVERLAP)
-    sizes = [max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving)]
-    spacing = max(min(max(sizes) / WIDE_VOXELS, min(sizes) / WIDE_LEAST), max(sizes) / WIDE_MOST)
-    search = TurnedSearch(fixed, moving, kind, spacing, least, places=1)
+    search = wide_search(fixed, moving, kind, min_overlap)
     turns = [turn for turn in spread(WIDE_ROTATIONS) if angle_deg(turn) <= within_deg]
     best = sorted((place for turn in turns for place in search(turn)), key=lambda p: -p[0])
     for degrees, number in WIDE_STEPS:
@@ -109,6 +106,13 @@ def find_anywhere(
         name = f"all rotations by {kind}, {angle_deg(polar_rotation(matrix)):.0f} degrees"
         found.append(judge(name, matrix))
     return sorted((s for s in found if s.score > 0), key=lambda s: -s.score)
+
+
+def wide_search(fixed: Placed, moving: Placed, kind: Kind, min_overlap: float) -> TurnedSearch:
+    """The search of small copies for the best shift under each of many rotations."""
+    sizes = [max(np.multiply(p.grid.shape, p.grid.spacing)) for p in (fixed, moving)]
+    spacing = max(min(max(sizes) / WIDE_VOXELS, min(sizes) / WIDE_LEAST), max(sizes) / WIDE_MOST)
+    return TurnedSearch(fixed, moving, kind, spacing, max(min_overlap, WIDE_OVERLAP), places=1)
 
 
 def find_near(
@@ -169,14 +173,18 @@ class TurnedSearch:
         return found
 
 
-def moments(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
-    """Centre of mass (um) and principal axes (columns, largest first) of the brighter part of an image."""
+def bright(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+    """Places (N, 3; um) of the voxels of an image and their weights: how much brighter than the median, with sum 1."""
     weight = (placed.image - placed.image[placed.weights > 0].median()).clamp_min(0) * placed.weights
     w = weight.double().numpy().ravel()
     if not w.any():  # at least half of the voxels share the highest value
         w = placed.weights.double().numpy().ravel()
-    points = Positions.of_grid(placed.grid).points()
-    w = w / w.sum()
+    return Positions.of_grid(placed.grid).points(), w / w.sum()
+
+
+def moments(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+    """Centre of mass (um) and principal axes (columns, largest first) of the brighter part of an image."""
+    points, w = bright(placed)
     centre = w @ points
-    spread_ = (points - centre).T @ ((points - centre) * w[:, None])
-    return centre, np.linalg.eigh(spread_)[1][:, ::-1]
+    second = (points - centre).T @ ((points - centre) * w[:, None])
+    return centre, np.linalg.eigh(second)[1][:, ::-1]

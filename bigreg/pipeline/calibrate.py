@@ -26,14 +26,14 @@ from ..engines.chain import chained, load_engines
 from ..geometry import Lattice, Shape
 from ..intensity import Bins, stripe_profile
 from ..volumes import Volume
-from .driver import Driver, new_stamp
-from .flow import Stage
-from .foresee import foresee
-from .inputs import Image, as_volume
-from .rates import Rates, cache_file, engine_name, known_rates, this_machine
-from .seen import FLOOR
-from .store import RunStore, Status
-from .workload import Work
+from .context.seen import FLOOR
+from .planning.foresee import foresee
+from .planning.rates import Rates, cache_file, engine_name, known_rates, this_machine
+from .planning.workload import Work
+from .schedule.driver import Driver, new_stamp
+from .schedule.flow import Stage
+from .store.inputs import Image, as_volume
+from .store.store import RunStore, Status
 
 DISK_BYTES = 64 << 20
 SOURCE_SECONDS = 1.0

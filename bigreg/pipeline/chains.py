@@ -9,10 +9,10 @@ from ..transforms.files import axes_of, open_maps, unit_um
 from ..transforms.itk import MM
 from ..transforms.maps import Frame, Map
 from ..volumes import Volume
-from .inputs import INVERSE, as_volume
+from .results.transform import Transform, checked
 from .run import Run
-from .store import is_run
-from .transform import Transform, checked
+from .store.inputs import INVERSE, as_volume
+from .store.store import is_run
 
 
 class FileTransform(Transform):

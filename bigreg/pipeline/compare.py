@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..quality.comparison import Comparison, Series, compare
 from ..quality.evaluation import Evaluation, read_evaluation
 from .run import Run, open_run
-from .store import EVALUATION, is_run
+from .store.store import EVALUATION, is_run
 
 
 def compare_runs(paths: Sequence[str], *, aggregate: bool = False) -> Comparison:

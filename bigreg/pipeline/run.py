@@ -16,36 +16,37 @@ from ..cluster import HERE, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
-from ..quality.evaluation import Evaluation
-from ..quality.verdict import Verdict
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from . import looked, starts, steering, verdict
-from .beginning import beginning
-from .choice import Choice, chosen_config, stored_choice
-from .context import IMAGES, Context
-from .damage import forget
-from .driver import Driver, new_stamp
-from .engines import check_spacings, settled_engines
-from .identity import same_engines, same_run
-from .inputs import as_volume
-from .ladder import ladder
-from .lock import at_work, working_on
-from .masks import given_masks
-from .plan import make_plan
-from .preprocess import level_of
+from .choosing.choice import Choice, chosen_config, stored_choice
+from .context import looked, starts
+from .context.beginning import beginning
+from .context.context import IMAGES, Context
+from .context.engines import check_spacings, settled_engines
+from .context.ladder import ladder
+from .context.lying import provisional
+from .context.masks import given_masks
+from .context.starts import StartCandidate
+from .judging import verdict
+from .judging.judged import Judged
+from .judging.status import CHOICE, RunStatus, status_of
+from .looking.viewing import Viewed
+from .planning.plan import make_plan
+from .results.transform import Transform, checked
+from .schedule.driver import Driver, new_stamp
+from .schedule.streaming import Listener
 from .stages import Stages
-from .start import provisional
-from .starts import StartCandidate
-from .status import CHOICE, RunStatus, status_of, stored_verdict
-from .stopping import forget_request, request_stop
-from .store import EVALUATION, RunStore, require_fields
-from .streaming import Listener
-from .transform import Transform, checked
-from .viewing import Viewed
+from .store.damage import forget
+from .store.identity import same_engines, same_run
+from .store.inputs import as_volume
+from .store.lock import at_work, working_on
+from .store.stopping import forget_request, request_stop
+from .store.store import RunStore, require_fields
+from .tasks import steering
+from .tasks.preprocess import level_of
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
@@ -173,7 +174,7 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run(Viewed, Transform):
+class Run(Judged, Viewed, Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -334,77 +335,6 @@ class Run(Viewed, Transform):
         What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
         """
         return request_stop(self.url)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the registration worked: level ("good", "look", "bad"), headline, reasons, similarity.
-
-        It is kept in the run when it finishes, and anew by `evaluate` and `report`: landmarks count once they are
-        measured. Raises InputError where the run is not finished.
-        """
-        if self.store.attributes["state"] != "finished":
-            raise InputError(f"'{self.url}' is not finished, so it has no verdict yet; `bigreg resume` it first")
-        return stored_verdict(self.store) or self.judged()
-
-    def judged(self, evaluation: Evaluation | None = None) -> Verdict:
-        """The verdict by another evaluation than the one that the run keeps, such as one that was written elsewhere."""
-        require_fields(self.store)
-        return verdict.judged(self._context(), evaluation)
-
-    def metrics(self) -> dict[str, dict[str, np.ndarray]]:
-        """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""
-        found = {}
-        for name, _, _ in self.store.attributes.get("stages", []):
-            place = self.store.path(name, "metrics")
-            names = [n for n in storage.children(place) if n != "zarr.json"]
-            if names:
-                found[name] = {n: storage.open_array(storage.join(place, n))[...] for n in names}
-        return found
-
-    def summary(self) -> list[tuple[str, str, float, str, str]]:
-        """The table of figures: (group, name, value, unit, note)."""
-        from .figures import figures
-
-        return figures(self._context())
-
-    def evaluate(
-        self,
-        *,
-        landmarks: str | None = None,
-        labels: tuple[Any, Any] | None = None,
-        annotation: Any = None,
-        out: str | None = None,
-    ) -> Evaluation:
-        """Measure the run, block by block; what is given decides what can be measured.
-
-        landmarks    CSV of pairs (see transforms.landmarks), best such as the run has not seen
-        labels       label images of the fixed and of the moving frame, on any grids
-        annotation   label image of the fixed frame: similarity, folds, volume change and errors of each region
-        out          folder for JSON and CSV; without it they go into the run, and its report is written anew
-        Raises InputError where the run has no fields yet, or for images and files that cannot be read.
-        """
-        from .evaluate import evaluate
-
-        require_fields(self.store)
-        images = None if labels is None else tuple(
-            as_volume(v, n) for v, n in zip(labels, ("fixed labels", "moving labels"), strict=True)
-        )  # fmt: skip
-        regions = None if annotation is None else as_volume(annotation, "annotation")
-        found = evaluate(self._context(), self.url, self.map(), landmarks=landmarks, labels=images, annotation=regions)
-        found.write(self.store.path(EVALUATION) if out is None else str(out))
-        if out is None:
-            self.report()
-        return found
-
-    def report(self) -> str:
-        """Write the report anew; returns the path of its index.html."""
-        from . import report
-
-        require_fields(self.store)
-        written = report.write_report_of(self._context())
-        if self.store.attributes["state"] == "finished":
-            verdict.keep(self._context())
-        return written
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         forth = checked(direction) == "fixed_to_moving"

@@ -6,41 +6,39 @@ goes on where it stopped and ends with the same bits.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
 import numpy as np
 
 from .. import storage
-from ..geometry import BlockGrid, Grid
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from . import (
+from .context import images, lying, starts
+from .context.context import IMAGES, Context
+from .context.despeckled import Impulses
+from .context.frames import Frames
+from .context.ladder import LevelPlan, pooling
+from .context.outline import Outline
+from .judging import confidence, likeness, page
+from .schedule.driver import Driver, new_stamp
+from .schedule.flow import Stage
+from .store.store import Progress, RunStore
+from .tasks import (
     compose,
-    confidence,
     despeckle,
     estimate,
     fields,
-    given,
-    images,
-    likeness,
+    given_maps,
+    prepare,
     preprocess,
     spline,
     start,
-    starts,
     steering,
     stitch,
     warp,
 )
-from .context import IMAGES, Context
-from .driver import Driver, new_stamp
-from .flow import Need, Stage, of_finer
-from .frames import Frames
-from .ladder import LevelPlan, ladder, pooling
-from .store import Progress, RunStore, Status
 
 logger = logging.getLogger(__name__)
-ONE = (1, 1, 1)
 
 
 class Stages:
@@ -76,7 +74,7 @@ class Stages:
         self._results()
         if self.context.config.output.report:
             self._renew()  # it tells how long all that took
-            self._run(Stage("stages/report", "report", ONE, write_report))
+            self._run(page.stage())
 
     # ------------------------------------------------------------------------------------------------ images
 
@@ -97,21 +95,18 @@ class Stages:
             mask = self.context.source_mask(which)
             for volume in (stored,) if compared is stored else (stored, compared):
                 for step in images.preparation(volume, needs[which], mask):
-                    counts = images.create_level(self.store, volume, step, mask)
-                    name = "x".join(map(str, step.factors))
-                    arguments = (which, volume is compared, step)
-                    place = f"stages/prepare/{volume.name}-{name}"
-                    self._run(Stage(place, images.title(volume.name, step), counts, prepare, arguments))
+                    images.create_level(self.store, volume, step, mask)
+                    self._run(prepare.stage(volume, which, volume is compared, step, mask))
 
     # ------------------------------------------------------------------------------------------------ intensities
 
     def _impulses(self) -> None:
         """See whether the images have impulses, and take them out of what is compared if so."""
-        self._run(*despeckle.stages(self.context))
+        self._run(*despeckle.stages(self.context.config))
         self._renew()
         for which in IMAGES:
             if self.context.compared_volumes[which] is not self.context.volumes[which]:
-                share = 100 * despeckle.Impulses.read(self.store, which).share
+                share = 100 * Impulses.read(self.store, which).share
                 logger.info("%s: %.2g %% of the voxels are impulses; they are not compared", which, share)
 
     def _preprocess(self) -> None:
@@ -128,7 +123,7 @@ class Stages:
     # ------------------------------------------------------------------------------------------------ affine
 
     def _affine(self) -> None:
-        self._run(Stage("stages/affine", "global affine", ONE, start.start, metrics=("overlap", "similarity")))
+        self._run(start.stage())
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
             self.store.update(
@@ -149,24 +144,20 @@ class Stages:
         self.store.update(**{starts.ACCEPTED: number, "frames": frames})
 
     def _provisional(self) -> Frames:
-        return start.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
+        return lying.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
 
     def _given_maps(self) -> None:
         """The half-way maps of the run, or of the spline, that this one starts from."""
         if self.context.config.landmarks.spline:
             spline.create(self.store, self.context.coarsest)
-            self._run(Stage("stages/start", "spline through landmarks", ONE, spline.begin, metrics=spline.METRICS))
+            self._run(spline.stage())
             return
         if self.context.given is None or self.context.given.run is None:
             return
-        given.create(self.store, self.context.given.run)
-        counts = given.blocks(self.context.given.run).counts
-        self._run(Stage("stages/start", "maps to start from", counts, given.copy))
+        given_maps.create(self.store, self.context.given.run)
+        self._run(given_maps.stage(self.context.given.run))
 
     # ------------------------------------------------------------------------------------------------ levels
-
-    def _coarse_to_fine(self) -> list[LevelPlan]:
-        return sorted(self.context.levels.values(), key=lambda p: -p.index)
 
     def _levels(self) -> None:
         """All levels as one stream of blocks, again and again until every level's maps are verified.
@@ -174,7 +165,7 @@ class Stages:
         Where cells of a level fail, its velocity is damped and it is composed anew; what finer levels have made of its
         maps by then is taken back.
         """
-        levels = self._coarse_to_fine()
+        levels = self.context.coarse_to_fine
         for level in levels:
             self._create_level(level)
         amended = True
@@ -190,7 +181,7 @@ class Stages:
                     for finer in levels[place + 1 :]:
                         self._withdraw(finer)
                     self._renew()
-                    self.driver.open(self._compose_stage(level, attempt + 1, None))
+                    self.driver.open(compose.stage(self.context.levels, level, attempt + 1, None))
                     amended = True
                     break
         # With a level's velocity gone its maps are the coarser level's, which passed on its own samples; on this
@@ -215,43 +206,15 @@ class Stages:
         return max((int(a) for a in begun if a.isdigit() and int(a) <= compose.LAST), default=0)
 
     def _level_stages(self, level: LevelPlan, attempts: dict[int, int]) -> list[Stage]:
-        name, title, counts = f"levels/{level.index}", f"level {level.index}", level.blocks.counts
-        before = level.index + 1
+        levels, before = self.context.levels, level.index + 1
         coarser = compose.stage_name(before, attempts[before]) if before in attempts else None
-        seen = estimate.needs(self.context.levels, level, coarser)
-        steered = self._steering_stages(level, coarser)
+        steered = steering.stages(self.context, level, coarser)
         return [
             *steered,
-            Stage(
-                name, f"{title}: estimate", counts, estimate.estimate, (level.index,), estimate.METRICS, seen,
-                optional=True,
-            ),
-            Stage(
-                f"{name}/stitch", f"{title}: stitch", counts, stitch.stitch, (level.index,), stitch.METRICS,
-                (*stitch.needs(level), *(steering.everywhere(level) for _ in steered)),
-            ),
-            self._compose_stage(level, attempts[level.index], coarser),
-        ]  # fmt: skip
-
-    def _steering_stages(self, level: LevelPlan, coarser: str | None) -> list[Stage]:
-        if self.context.config.landmarks.path is None:
-            return []
-        seen = steering.needs_of(level, self.context.levels.get(level.index + 1), coarser)
-        name, title = steering.stage_name(level.index), f"level {level.index}: landmarks"
-        return [Stage(name, title, ONE, steering.steer, (level.index,), steering.METRICS, seen)]
-
-    def _compose_stage(self, level: LevelPlan, attempt: int, coarser: str | None) -> Stage:
-        again = f", attempt {attempt + 1}" if attempt else ""
-        return Stage(
-            compose.stage_name(level.index, attempt),
-            f"level {level.index}: compose{again}",
-            level.blocks.counts,
-            compose.compose,
-            (level.index, attempt),
-            compose.METRICS,
-            compose.needs(self.context.levels, level, coarser),
-            halts="failing" if attempt < compose.LAST else None,
-        )
+            estimate.stage(levels, level, coarser),
+            stitch.stage(level, steered=bool(steered)),
+            compose.stage(levels, level, attempts[level.index], coarser),
+        ]
 
     # ------------------------------------------------------------------------------------------------ fields
 
@@ -262,28 +225,18 @@ class Stages:
         for attempt in range(compose.FINAL, compose.FINAL_LAST + 1):
             if attempt > compose.FINAL:
                 stages, coarser = [], None
-                for level in self._coarse_to_fine():
-                    stage = dataclasses.replace(self._compose_stage(level, attempt, coarser), halts=None)
-                    stages, coarser = [*stages, stage], stage.name
+                for level in self.context.coarse_to_fine:
+                    stages.append(compose.stage(self.context.levels, level, attempt, coarser))
+                    coarser = stages[-1].name
                 self._run(*stages)
-            # The inverse at a point is looked for as far away as the maps reach anywhere.
-            done = self._run(*(self._field_stage(direction, attempt) for direction in fields.DIRECTIONS))
+            reach = self._reach()
+            done = self._run(
+                *(fields.stage(self.context, direction, attempt, reach) for direction in fields.DIRECTIONS)
+            )
             if not sum(progress.metric("failing").sum() for progress in done.values()):
                 break
         frames = self.context.frames
         ngff.write_scene(self.store.path("transforms"), fixed=frames.fixed, moving=frames.moving, affine=frames.affine)
-
-    def _field_stage(self, direction: str, attempt: int) -> Stage:
-        grid = fields.field_grids(self.context, direction)[0]
-        again = attempt - compose.FINAL
-        return Stage(
-            f"stages/{direction}" + (f"-attempt-{again + 1}" if again else ""),
-            direction,
-            fields.field_blocks(grid, self.context.config).counts,
-            fields.fill,
-            (direction, attempt, self._reach()),
-            fields.METRICS,
-        )
 
     def _reach(self) -> float:
         """The largest displacement of the half-way maps, um, as measured."""
@@ -295,11 +248,13 @@ class Stages:
 
     def _results(self) -> None:
         """The fields' coarser levels, the round trip and the warped image: all need the fields and no one another."""
-        counts = fields.field_blocks(fields.field_grids(self.context, "fixed_to_moving")[0], self.context.config).counts
-        check = Stage("stages/check", "round trip", counts, fields.check, metrics=fields.CHECK_METRICS)
-        alike = Stage(likeness.STAGE, "similarity", ONE, likeness.measure)
-        pyramids = [stage for direction in fields.DIRECTIONS for stage in self._field_pyramid(direction)]
-        self._run(check, alike, *self._confidence_stages(), *self._warped_stages(), *pyramids)
+        pyramids = [
+            stage for direction in fields.DIRECTIONS for stage in fields.pyramid_stages(self.context, direction)
+        ]
+        self._run(
+            fields.check_stage(self.context), likeness.stage(), *self._confidence_stages(), *self._warped_stages(),
+            *pyramids,
+        )  # fmt: skip
         output = self.context.config.output
         for place, written in ((confidence.PLACE, output.confidence), ("warped", output.warped)):
             if written:
@@ -308,100 +263,52 @@ class Stages:
     def _confidence_stages(self) -> list[Stage]:
         if not self.context.config.output.confidence:
             return []
-        counts = confidence.blocks_of(confidence.tiles_of(self.context)).counts
-        stage = Stage("stages/confidence", "confidence", counts, confidence.measure, metrics=confidence.METRICS)
+        stage = confidence.stage(confidence.tiles_of(self.context))
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(confidence.PLACE))  # whatever an interrupted run began to create
             confidence.create(self.context)
         return [stage]
 
-    def _field_pyramid(self, direction: str) -> list[Stage]:
-        blocks = [fields.field_blocks(g, self.context.config) for g in fields.field_grids(self.context, direction)]
-        stages = []
-        for number in range(1, len(blocks)):
-            name, title = f"stages/{direction}-level-{number}", f"{direction}, level {number}"
-            needs = (Need(stages[-1].name, of_finer(*blocks[number - 1 : number + 1])),) if stages else ()
-            arguments = (direction, number)
-            stages.append(Stage(name, title, blocks[number].counts, fields.coarsen, arguments, needs=needs))
-        return stages
-
     def _warped_stages(self) -> list[Stage]:
-        config, moving = self.context.config, self.context.volumes["moving"]
-        grid, url = self._measured(self.context.frames), self.store.path("warped")
-        counts = warp.output_blocks(grid, config).counts
-        title = "warped image" if config.output.warped else "comparison"
-        stages = [Stage("stages/warped", title, counts, warp.measure_block, (config.output.warped,), warp.METRICS)]
-        if not config.output.warped:
-            return stages
-        if not self.driver.open(stages[0]).status.any():
+        stage, config, url = warp.stage(self.context), self.context.config, self.store.path("warped")
+        if config.output.warped and not self.driver.open(stage).status.any():
             storage.remove(url)  # whatever an interrupted run began to create
-            warp.create(url, grid, moving.dtype, config, name="moving on fixed")
-        finer = warp.output_blocks(grid, config)
-        for number in range(1, len(warp.output_grids(grid))):
-            array = self.store.array("warped", number)
-            blocks = BlockGrid(array.shape, array.shards or array.chunks, (0, 0, 0))
-            needs = (Need(stages[-1].name, of_finer(finer, blocks)),)
-            name, title = f"stages/warped-level-{number}", f"warped image, level {number}"
-            stages.append(Stage(name, title, blocks.counts, warp.coarsen_block, (url, number, False), needs=needs))
-            finer = blocks
-        return stages
-
-    def _measured(self, frames: Frames) -> Grid:
-        """Where the images are compared at the end."""
-        finest = ladder(frames, self.context.config)[-1]
-        return frames.fixed.downsampled(warp.measured_factors(frames, finest, self.context.config, "fixed"))
+            dtype = self.context.volumes["moving"].dtype
+            warp.create(url, warp.measured_grid(self.context), dtype, config, name="moving on fixed")
+        return [stage, *warp.pyramid_stages(self.context, url)]
 
     # ------------------------------------------------------------------------------------------------ planning
 
-    def _planned(self, frames) -> list[tuple[str, str, int]]:
-        """(name, title, blocks) of the stages that are foreseen, in order."""
-        config = self.context.config
-        stages = [(s.name, s.title, s.blocks) for s in despeckle.stages(self.context)]
+    def _planned(self, frames: Frames) -> list[Stage]:
+        """The stages that are foreseen, in order; of pyramids nothing is told before."""
+        config, outline = self.context.config, Outline(frames, self.context.config)
+        stages = despeckle.stages(config)
         for which in IMAGES:
             grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
-            stages += [(s.name, s.title, s.blocks) for s in preprocess.stages(config, which, grid)]
-        stages.append(("stages/affine", "global affine", 1))
+            stages += preprocess.stages(config, which, grid)
+        stages.append(start.stage())
         if config.landmarks.spline:
-            stages.append(("stages/start", "spline through landmarks", 1))
+            stages.append(spline.stage())
         elif self.context.given is not None and self.context.given.run is not None:
-            stages.append(("stages/start", "maps to start from", len(given.blocks(self.context.given.run))))
-        levels = ladder(frames, config)
-        for level in levels:
-            n = len(level.blocks)
-            if config.landmarks.path is not None:
-                stages.append((steering.stage_name(level.index), f"level {level.index}: landmarks", 1))
-            stages.append((f"levels/{level.index}", f"level {level.index}: estimate", n))
-            stages.append((f"levels/{level.index}/stitch", f"level {level.index}: stitch", n))
-            stages.append((f"levels/{level.index}/compose/0", f"level {level.index}: compose", n))
-        for direction in fields.DIRECTIONS:
-            grid = fields.finest_grid(frames, levels[-1].lattice, direction)
-            stages.append((f"stages/{direction}", direction, len(fields.field_blocks(grid, config))))
-        stages.append(("stages/check", "round trip", stages[-2][2]))
-        stages.append((likeness.STAGE, "similarity", 1))
+            stages.append(given_maps.stage(self.context.given.run))
+        for level in outline.coarse_to_fine:
+            steered = steering.stages(outline, level, None)
+            stages += [
+                *steered,
+                estimate.stage(outline.levels, level, None),
+                stitch.stage(level, steered=bool(steered)),
+                compose.stage(outline.levels, level, 0, None),
+            ]
+        stages += [fields.stage(outline, direction, compose.FINAL, 0.0) for direction in fields.DIRECTIONS]
+        stages += [fields.check_stage(outline), likeness.stage()]
         if config.output.confidence:
-            finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(levels[-1].spacing)))
-            stages.append(("stages/confidence", "confidence", len(confidence.blocks_of(confidence.tile_grid(finest)))))
-        title = "warped image" if config.output.warped else "comparison"
-        stages.append(("stages/warped", title, len(warp.output_blocks(self._measured(frames), config))))
-        if config.output.report:
-            stages.append(("stages/report", "report", 1))
-        return stages
+            finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(outline.levels[0].spacing)))
+            stages.append(confidence.stage(confidence.tile_grid(finest)))
+        stages.append(warp.stage(outline))
+        return [*stages, page.stage()] if config.output.report else stages
 
-    def _announce(self, stages: list[tuple[str, str, int]]) -> None:
-        self.store.update(stages=[list(s) for s in stages])
+    def _announce(self, stages: list[Stage]) -> None:
+        told = [(stage.name, stage.title, stage.blocks) for stage in stages]
+        self.store.update(stages=[list(each) for each in told])
         if self.driver.listener:
-            self.driver.listener.plan(stages)
-
-
-def prepare(context: Context, which: str, compared: bool, step: images.Step, index) -> tuple[Status, dict[str, float]]:
-    """Task: one block of a pyramid level that an image, as stored or compared, does not have, or of its mask there."""
-    volumes = context.compared_volumes if compared else context.volumes
-    images.fill_level(context.store, volumes[which], step, index, context.source_mask(which))
-    return Status.DONE, {}
-
-
-def write_report(context: Context, index) -> tuple[Status, dict[str, float]]:
-    """Task: the report. What draws it is loaded here: every worker and every command would wait for it."""
-    from .report import write
-
-    return write(context, index)
+            self.driver.listener.plan(told)

@@ -13,11 +13,12 @@ import torch
 from ..config import Intensity
 from ..errors import ConfigError, InputError
 from ..geometry import Grid, Shape
-from ..pipeline.context import compressed, field_reader
-from ..pipeline.frames import Frames
-from ..pipeline.images import stored_level
-from ..pipeline.ladder import level_spacing, pooling
-from ..pipeline.start import canonical_frame, percentiles
+from ..pipeline.context.context import compressed, field_reader
+from ..pipeline.context.frames import Frames
+from ..pipeline.context.images import stored_level
+from ..pipeline.context.ladder import level_spacing, pooling
+from ..pipeline.context.lying import canonical_frame
+from ..pipeline.tasks.start import percentiles
 from ..transforms.affine import apply_affine
 from ..transforms.positions import Positions
 from ..volumes import Volume, downsample, open_volume

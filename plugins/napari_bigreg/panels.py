@@ -1,22 +1,15 @@
-"""The panels by their names, and as napari's menu opens them: at once, with what they need on its way."""
+"""The panels as napari's menu opens them: at once, with what they need on its way."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 
-from .controls import WRONG
-from .panel import Panel, Work
-
-NAMES = ("monitor", "inspect", "landmarks", "launch")
-
-
-def panel_class(name: str) -> type[QWidget]:
-    """The class of one of NAMES. The first time it imports for seconds, torch above all."""
-    return getattr(import_module(f".{name}_panel", __package__), f"{name.capitalize()}Panel")
+from .shared.controls import WRONG
+from .shared.named import panel_class
+from .shared.panel import Panel, Work
 
 
 class Coming(Panel):

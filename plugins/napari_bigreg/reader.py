@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .threads import awaited
+from .shared.threads import awaited
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list] | None:
@@ -36,6 +36,6 @@ def _are_runs(paths: list[str]) -> bool:
 
 
 def _layers(paths: list[str]) -> list:
-    from .open_model import RunView
+    from .shared.open_model import RunView
 
     return [layer for p in paths for layer in RunView(p).layers()]

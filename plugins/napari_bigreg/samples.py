@@ -14,11 +14,11 @@ import napari
 import bigreg
 from bigreg.errors import InputError
 
-from .open_model import RunView
-from .panel import adding
-from .panels import panel_class
-from .processes import start_process
-from .threads import Report, awaited, in_turns, start
+from .shared.named import panel_class
+from .shared.open_model import RunView
+from .shared.panel import adding
+from .shared.processes import start_process
+from .shared.threads import Report, awaited, in_turns, start
 
 WAIT_SECONDS = 600
 

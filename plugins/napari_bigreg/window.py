@@ -9,10 +9,10 @@ from typing import Any
 import napari
 from napari.layers import Layer
 
-from . import threads
-from .open_model import RunView
-from .panels import panel_class
-from .slicing import read_in_threads
+from .shared import threads
+from .shared.named import panel_class
+from .shared.open_model import RunView
+from .shared.slicing import read_in_threads
 
 
 def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:

@@ -25,7 +25,7 @@ import bigreg
 from bigreg.engines.base import PatchPair
 from bigreg.engines.optimise import Optimise
 from bigreg.geometry import Lattice
-from bigreg.pipeline import confidence
+from bigreg.pipeline.judging import confidence
 from bigreg.transforms.bspline import evaluate
 
 Pair = dict[str, np.ndarray]

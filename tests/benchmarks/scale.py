@@ -30,10 +30,10 @@ from bigreg.cluster import local_client
 from bigreg.config import Cluster
 from bigreg.phantom import make_pair
 from bigreg.pipeline.calibrate import calibrate
-from bigreg.pipeline.driver import Driver
-from bigreg.pipeline.flow import Need, Stage, same_block
-from bigreg.pipeline.rates import Rates
-from bigreg.pipeline.store import RunStore, Status
+from bigreg.pipeline.planning.rates import Rates
+from bigreg.pipeline.schedule.driver import Driver
+from bigreg.pipeline.schedule.flow import Need, Stage, same_block
+from bigreg.pipeline.store.store import RunStore, Status
 from bigreg.transforms.field import sample
 from bigreg.volumes import convert
 

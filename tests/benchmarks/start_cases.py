@@ -43,7 +43,7 @@ from start_images import (
 
 from bigreg.engines.affine import register_affine
 from bigreg.geometry import Grid
-from bigreg.pipeline.context import compressed
+from bigreg.pipeline.context.context import compressed
 from bigreg.similarity import by_name
 from bigreg.transforms.affine import about, apply_affine
 

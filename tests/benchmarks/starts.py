@@ -48,7 +48,7 @@ from verdict_cases import verdicts
 import bigreg
 from bigreg import storage
 from bigreg.pipeline.stages import Stages
-from bigreg.pipeline.store import RunStore
+from bigreg.pipeline.store.store import RunStore
 from bigreg.transforms.affine import apply_affine
 from bigreg.volumes import convert
 
@@ -157,7 +157,7 @@ def verdict(run: bigreg.Run) -> tuple[str, list[str]]:
     """Level and reasons."""
     found = getattr(run, "verdict", None)
     if found is None:
-        from bigreg.pipeline.report import collect
+        from bigreg.pipeline.judging.report import collect
         from bigreg.quality.verdict import judge
 
         found = judge(collect(run._context()).outcome)

@@ -98,8 +98,8 @@ def opening(url: str) -> None:
 
 def preview(url: str) -> None:
     """The Launch panel filled in with a run's images: what a person waits for who tries one value after another."""
-    from napari_bigreg.launch_model import Choice, Launch
-    from napari_bigreg.slicing import read_in_threads
+    from napari_bigreg.shared.registration import Choice, Launch
+    from napari_bigreg.shared.slicing import read_in_threads
     from napari_bigreg.window import open_window
 
     import bigreg
@@ -160,8 +160,8 @@ def main(url: str) -> None:
             tell(f"a layer of {name}, {time_}", [still.during(add)])
     plain.close()
 
-    from napari_bigreg.inspect_model import OVERLAYS
-    from napari_bigreg.slicing import read_in_threads
+    from napari_bigreg.inspect.model import OVERLAYS
+    from napari_bigreg.shared.slicing import read_in_threads
     from napari_bigreg.window import open_window
 
     print("| **a run, panels inspect and monitor** | | |")

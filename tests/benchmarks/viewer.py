@@ -23,10 +23,10 @@ CORE = 176  # voxels: 47^3 blocks
 def make(folder: Path, address: str) -> str:
     """A run store as a finished run leaves it, but for the data."""
     from bigreg import load_config, open_volume
-    from bigreg.pipeline import estimate, fields, stitch, warp
-    from bigreg.pipeline.context import Context
-    from bigreg.pipeline.frames import Frames
-    from bigreg.pipeline.store import Progress, RunStore, Status
+    from bigreg.pipeline.context.context import Context
+    from bigreg.pipeline.context.frames import Frames
+    from bigreg.pipeline.store.store import Progress, RunStore, Status
+    from bigreg.pipeline.tasks import estimate, fields, stitch, warp
     from bigreg.transforms import ngff
     from bigreg.volumes import ImageWriter
 
@@ -138,7 +138,7 @@ def look(url: str) -> None:
     QApplication.processEvents()
     tell("another slice", begin, cpu)
     begin, cpu = time.perf_counter(), time.process_time()
-    from napari_bigreg.monitor_model import MonitorModel
+    from napari_bigreg.monitor.model import MonitorModel
 
     MonitorModel(url).poll()
     tell("one look of the monitor, in its thread", begin, cpu)

@@ -15,7 +15,7 @@ from bigreg import chain, open_volume, storage
 from bigreg.cluster import local_client
 from bigreg.config import Cluster
 from bigreg.geometry import Grid
-from bigreg.pipeline.estimate import peak_memory
+from bigreg.pipeline.tasks.estimate import peak_memory
 from bigreg.transforms import ngff
 from bigreg.transforms.affine import about
 from bigreg.volumes import create_image

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from bigreg.pipeline import estimate
+from bigreg.pipeline.tasks import estimate
 
 
 def slow(context, level_index, index, original=estimate.estimate):  # bound here: a file may be preloaded twice

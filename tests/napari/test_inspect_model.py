@@ -9,10 +9,10 @@ from scipy import ndimage
 import bigreg
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
-from bigreg.pipeline.pyramids import Samples
+from bigreg.pipeline.looking.pyramids import Samples
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.inspect_model import (
+from napari_bigreg.inspect.model import (
     CHECKER,
     CORRELATION,
     DIFFERENCE,
@@ -23,8 +23,8 @@ from napari_bigreg.inspect_model import (
     difference,
     swipe,
 )
-from napari_bigreg.pictures import patch_tiles
-from napari_bigreg.planes import Plane, plane_grid, sampled
+from napari_bigreg.shared.pictures import patch_tiles
+from napari_bigreg.shared.planes import Plane, plane_grid, sampled
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg.inspect_model import CHECKER, COMPUTED, FLICKER, SWIPE
-from napari_bigreg.inspect_panel import InspectPanel
-from napari_bigreg.panel import layer_of
+from napari_bigreg.inspect.model import CHECKER, COMPUTED, FLICKER, SWIPE
+from napari_bigreg.inspect.panel import InspectPanel
+from napari_bigreg.shared.panel import layer_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bigreg.errors import InputError
 from bigreg.transforms.landmarks import read_landmarks
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.landmarks_model import LandmarksModel
+from napari_bigreg.landmarks.model import LandmarksModel
 
 
 @pytest.fixture

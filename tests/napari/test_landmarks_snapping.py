@@ -7,11 +7,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from bigreg.errors import InputError
-from bigreg.pipeline.pyramids import Samples
+from bigreg.pipeline.looking.pyramids import Samples
 from bigreg.volumes import convert, open_volume
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.snapping import snap
+from napari_bigreg.landmarks.snapping import snap
 
 SHIFT = np.array((5.3, -7.1, 4.4))
 BLOBS = np.random.default_rng(1)

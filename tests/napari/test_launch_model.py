@@ -15,10 +15,11 @@ from bigreg.cli.app import app
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 from distributed import Client, LocalCluster
-from napari_bigreg import preview
-from napari_bigreg.launch_model import Choice, FieldError, Launch, check, keys
-from napari_bigreg.preview import Previewer, levels_of, settings_of
-from napari_bigreg.threads import Cancelled
+from napari_bigreg.launch import preview
+from napari_bigreg.launch.model import check
+from napari_bigreg.launch.preview import Previewer, levels_of, settings_of
+from napari_bigreg.shared.registration import Choice, FieldError, Launch, keys
+from napari_bigreg.shared.threads import Cancelled
 
 from bigreg.transforms.landmarks import read_pairs, write_bigwarp
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import bigreg
-from bigreg.pipeline.store import RunStore
+from bigreg.pipeline.store.store import RunStore
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg.launch_model import Choice, Launch
-from napari_bigreg.linked_views import centre_on
+from napari_bigreg.shared.linked_views import centre_on
+from napari_bigreg.shared.registration import Choice, Launch
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
@@ -175,7 +175,7 @@ def test_a_preview_ends_with_its_window_where_python_goes_on():
 import time
 import napari
 from napari.qt import get_qapp
-from napari_bigreg.launch_panel import LaunchPanel
+from napari_bigreg.launch.panel import LaunchPanel
 from qtpy.QtWidgets import QApplication
 
 def until(holds):

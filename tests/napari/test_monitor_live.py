@@ -18,8 +18,8 @@ from bigreg.volumes import convert
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg.monitor_panel import MonitorPanel
-from napari_bigreg.panel import layer_of
+from napari_bigreg.monitor.panel import MonitorPanel
+from napari_bigreg.shared.panel import layer_of
 
 HERE = Path(__file__).parent
 SCRIPT = """

@@ -13,12 +13,12 @@ import pytest
 
 import bigreg
 from bigreg.errors import InputError, OutputError, StoppedError
-from bigreg.pipeline import stopping
-from bigreg.pipeline.lock import working_on
+from bigreg.pipeline.store import stopping
+from bigreg.pipeline.store.lock import working_on
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg import monitor_model
-from napari_bigreg.monitor_model import MonitorModel, duration
+from napari_bigreg.monitor import model as monitor_model
+from napari_bigreg.monitor.model import MonitorModel, duration
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import bigreg
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg import monitor_panel
-from napari_bigreg.panel import layer_of
+from napari_bigreg.monitor import panel as monitor_panel
+from napari_bigreg.shared.panel import layer_of
 from qtpy.QtWidgets import QLabel
 
 

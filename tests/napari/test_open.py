@@ -16,15 +16,15 @@ import pytest
 import bigreg
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
-from bigreg.pipeline.pyramids import Samples
+from bigreg.pipeline.looking.pyramids import Samples
 from bigreg.quality.confidence import said
 from bigreg.volumes import Volume
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 from napari.layers import Layer
-from napari_bigreg.lazy import LazyArray, levels_of
-from napari_bigreg.open_model import RunView, dots
 from napari_bigreg.reader import get_reader
+from napari_bigreg.shared.lazy import LazyArray, levels_of
+from napari_bigreg.shared.open_model import RunView, dots
 
 
 def layers_of(run, tell=None) -> dict[str, Layer]:
@@ -66,7 +66,7 @@ def test_the_risk_names_its_threshold_in_micrometres_and_leaves_out_what_is_unkn
 
 
 def test_every_voxel_lies_where_the_volume_says(finished, monkeypatch):
-    monkeypatch.setattr("napari_bigreg.open_model.SMALL", 1)  # all levels, however small
+    monkeypatch.setattr("napari_bigreg.shared.open_model.SMALL", 1)  # all levels, however small
     run = bigreg.open_run(str(finished))
     for what, layer in layers_of(finished).items():
         if what not in ("affine", "fixed", "warped", "jacobian", "risk"):
@@ -175,7 +175,7 @@ def test_a_run_on_an_object_store_shows_what_it_shows_here(finished, s3):
 
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs root and unshare")
 def test_a_run_on_a_read_only_disk_opens(finished):
-    code = "from napari_bigreg.open_model import RunView; print([d[1]['name'] for d in RunView('{0}').layers()])"
+    code = "from napari_bigreg.shared.open_model import RunView; print([d[1]['name'] for d in RunView('{0}').layers()])"
     mount = f"mount --bind {finished} {finished} && mount -o remount,ro,bind {finished} && ! touch {finished}/x 2>&-"
     command = f'{mount} && {sys.executable} -c "{code.format(finished)}"'
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True)

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg import panels
+from napari_bigreg.shared import named
 
 
-@pytest.mark.parametrize("name", panels.NAMES)
+@pytest.mark.parametrize("name", named.NAMES)
 def test_the_menu_opens_every_panel_and_closing_its_dock_ends_it(make_napari_viewer, dock, until, name):
     viewer = make_napari_viewer()
     panel = dock(viewer, name.capitalize())
-    assert isinstance(panel, panels.panel_class(name)) and panel.isVisibleTo(viewer.window._qt_window)
+    assert isinstance(panel, named.panel_class(name)) and panel.isVisibleTo(viewer.window._qt_window)
     (shell,) = viewer.window._wrapped_dock_widgets.values()
     assert shell.inner_widget().panel is panel
     shell.destroyOnClose()  # its cross
@@ -30,7 +30,7 @@ def test_a_panel_that_cannot_be_loaded_says_why(make_napari_viewer, plugin, unti
     def broken(name, package=None):
         raise ImportError("libcuda.so.1 is missing")
 
-    monkeypatch.setattr(panels, "import_module", broken)
+    monkeypatch.setattr(named, "import_module", broken)
     _, widget = viewer.window.add_plugin_dock_widget(plugin.name, "Inspect")
     assert "loading" in widget.text.text()
     until(lambda: "ImportError: libcuda.so.1 is missing" in widget.text.text())

@@ -16,9 +16,10 @@ import bigreg
 from bigreg.errors import InputError
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.launch_model import Choice, FieldError, Launch, opened
-from napari_bigreg.preview import Previewer
-from napari_bigreg.preview_process import PreviewProcess
+from napari_bigreg.launch.model import opened
+from napari_bigreg.launch.preview import Previewer
+from napari_bigreg.launch.preview_process import PreviewProcess
+from napari_bigreg.shared.registration import Choice, FieldError, Launch
 
 QUICK = ("affine.kind=none", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32", "blocks.halo=8",
          "output.chunk=16", "output.shard=32")  # fmt: skip
@@ -159,7 +160,7 @@ def test_closing_ends_what_goes_on_and_removes_its_files(launch, tmp_path, monke
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 def test_it_ends_with_a_napari_that_is_killed(tmp_path):
     code = """
-from napari_bigreg.preview_process import PreviewProcess
+from napari_bigreg.launch.preview_process import PreviewProcess
 process = PreviewProcess()
 def report(done, total, text):
     if process.child is not None and text.startswith("block"):

@@ -11,7 +11,7 @@ from bigreg.errors import InputError
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg import threads
+from napari_bigreg.shared import threads
 from qtpy.QtCore import QTimer
 
 

@@ -70,7 +70,7 @@ def copying(run, folder) -> tuple[str, subprocess.Popen]:
 
 def test_the_live_sample_opens_with_the_monitor(make_napari_viewer, until, finished, monkeypatch):
     from napari_bigreg import samples
-    from napari_bigreg.panel import layer_of
+    from napari_bigreg.shared.panel import layer_of
 
     monkeypatch.setattr(samples, "make_demo", lambda folder: copying(finished, folder))
     viewer = make_napari_viewer()
@@ -123,7 +123,7 @@ def test_what_a_reading_thread_hands_to_the_window_is_freed_by_the_window(qtbot,
     import threading
     import weakref
 
-    from napari_bigreg import slicing
+    from napari_bigreg.shared import slicing
     from superqt.utils import _ensure_thread, ensure_main_thread
 
     monkeypatch.setattr(_ensure_thread, "Future", _ensure_thread.Future)  # as it was, afterwards

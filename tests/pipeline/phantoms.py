@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 
 import bigreg
 from bigreg.errors import InputError
-from bigreg.pipeline.report import collect
+from bigreg.pipeline.judging.report import collect
 from bigreg.pipeline.stages import Stages
-from bigreg.pipeline.store import RunStore
+from bigreg.pipeline.store.store import RunStore
 from bigreg.quality.verdict import judge
 from bigreg.storage import exists, read_attributes
 from bigreg.transforms.affine import about, apply_affine

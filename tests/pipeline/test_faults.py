@@ -142,8 +142,8 @@ def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(registered, small_con
 def test_a_block_that_always_fails_stops_nothing_else_and_may_be_treated_as_blank(
     registered, small_config, thread_client, same_bits, tmp_path, monkeypatch
 ):
-    from bigreg.pipeline import estimate
-    from bigreg.pipeline.store import Status
+    from bigreg.pipeline.store.store import Status
+    from bigreg.pipeline.tasks import estimate
 
     read = estimate.read_pair
 

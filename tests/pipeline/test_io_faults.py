@@ -13,7 +13,7 @@ import pytest
 from bigreg import open_run, register, storage
 from bigreg.errors import CorruptDataError, InputError, OutputError
 from bigreg.phantom import make_pair
-from bigreg.pipeline.damage import forget
+from bigreg.pipeline.store.damage import forget
 from bigreg.storage import retry
 from bigreg.volumes import convert, open_volume
 

@@ -12,8 +12,8 @@ from bigreg import open_run, open_volume, plan, register, storage
 from bigreg.cluster import local_client
 from bigreg.config import Cluster
 from bigreg.errors import InputError, OutputError
-from bigreg.pipeline.plan import make_plan
-from bigreg.pipeline.store import Status
+from bigreg.pipeline.planning.plan import make_plan
+from bigreg.pipeline.store.store import Status
 from bigreg.quality.metrics import min_jacobian, target_registration_error
 from bigreg.transforms import ngff
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bigreg
-from bigreg.pipeline.store import RunStore
+from bigreg.pipeline.store.store import RunStore
 from bigreg.transforms.landmarks import landmarks, read_landmarks
 
 

@@ -20,8 +20,8 @@ from bigreg.cli import app
 from bigreg.config import load_config
 from bigreg.errors import InputError, OutputError, StartError
 from bigreg.geometry import Grid
-from bigreg.pipeline.frames import Frames
-from bigreg.pipeline.starts import starts_of, told
+from bigreg.pipeline.context.frames import Frames
+from bigreg.pipeline.context.starts import starts_of, told
 from bigreg.transforms.affine import about, apply_affine
 from bigreg.volumes import convert
 

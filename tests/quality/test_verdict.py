@@ -148,5 +148,5 @@ def test_fail_on_fails_on_its_level_and_worse(fail_on, level, fails):
 
 
 def test_a_verdict_is_read_without_torch():
-    check = "import sys, bigreg.pipeline.status; print('torch' in sys.modules)"
+    check = "import sys, bigreg.pipeline.judging.status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bigreg.geometry import Grid
-from bigreg.pipeline.frames import Frames
+from bigreg.pipeline.context.frames import Frames
 from bigreg.transforms.affine import about, angle_deg, apply_affine, nearest_axis_turn, polar_rotation
 
 FIXED = Grid.from_spacing((20, 24, 28), (3.0, 2.0, 2.0), (100.0, -50.0, 7.0))

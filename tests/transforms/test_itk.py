@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from bigreg.errors import ConfigError, CorruptDataError, InputError, OutputError
 from bigreg.geometry import Grid
-from bigreg.pipeline.export import export
+from bigreg.pipeline.results.export import export
 from bigreg.transforms import itk, ngff
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.files import open_maps

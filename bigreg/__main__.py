@@ -1,0 +1,5 @@
+"""python -m bigreg"""
+
+from .cli import main
+
+main()

@@ -1,0 +1,193 @@
+"""What a task sees of its run: opened once in each worker process and kept while the run's attributes stand."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from ...config import Config
+from ...engines import Engine
+from ...engines.chain import chained
+from ...geometry import Grid, Shape
+from ...intensity import LIMIT
+from ...storage import Array, configure
+from ...volumes import ImageSpec, Volume, open_volume
+from ..store.identity import same_engines
+from ..store.store import RunStore
+from .despeckled import DespeckledVolume, Impulses
+from .engines import engine_choice
+from .frames import Frames
+from .given import PLACE, GivenStart
+from .images import LevelImage
+from .ladder import LevelPlan, ladder, pooling
+from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
+from .seen import Measured, SeenImage, seen_image
+
+IMAGES = ("fixed", "moving")
+
+
+class Context:
+    """Read-only view of a run. `stamp` tells one state of its attributes from the next."""
+
+    def __init__(self, url: str, stamp: str) -> None:
+        self.store = RunStore(url)
+        self.attributes = self.store.attributes
+        self.config = Config.model_validate(self.attributes["config"])
+        io = self.config.io
+        configure(copies=io.copies, transfers=io.transfers, cache_bytes=io.cache_bytes)
+        self._arrays: dict[str, Array] = {}
+
+    @cached_property
+    def volumes(self) -> dict[str, Volume]:
+        return {
+            which: open_volume(ImageSpec.model_validate(self.attributes["images"][which]), name=which)
+            for which in IMAGES
+        }
+
+    @property
+    def compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+        """The images that engines compare: see `_compared_volumes`."""
+        return self._compared_volumes()
+
+    # No cached_property: it would hold its lock while it reads, and a thread that reads waits for its turn.
+    @lru_cache(maxsize=1)  # noqa: B019
+    def _compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+        """The images that engines compare: without impulses, where there are any and the configuration does not say no.
+
+        Known once they were looked for.
+        """
+        found: dict[str, Volume | DespeckledVolume] = {}
+        for which, volume in self.volumes.items():
+            setting, impulses = getattr(self.config.preprocess, which).despeckle, Impulses.read(self.store, which)
+            out = impulses is not None and impulses.taken_out(setting)
+            found[which] = DespeckledVolume(volume, impulses.floor) if out else volume
+        return found
+
+    @cached_property
+    def given(self) -> GivenStart | None:
+        """The start that the run was given."""
+        return GivenStart.from_json(self.attributes.get("start"))
+
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames.from_json(self.attributes["frames"])
+
+    @cached_property
+    def levels(self) -> dict[int, LevelPlan]:
+        return {plan.index: plan for plan in ladder(self.frames, self.config)}
+
+    @property
+    def coarse_to_fine(self) -> list[LevelPlan]:
+        return [self.levels[index] for index in sorted(self.levels, reverse=True)]
+
+    @property
+    def coarsest(self) -> LevelPlan:
+        return self.levels[max(self.levels)]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @lru_cache(maxsize=64)  # noqa: B019 - contexts are few and live as long as the process
+    def image(self, which: str, factors: Shape) -> LevelImage:
+        return LevelImage(self.store, self.volumes[which], factors, self.source_mask(which))
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def compared_image(self, which: str, factors: Shape) -> LevelImage:
+        """The same of the image that engines compare, before any other correction."""
+        volume = self.compared_volumes[which]
+        if volume is self.volumes[which]:
+            return self.image(which, factors)
+        return LevelImage(self.store, volume, factors, self.source_mask(which))
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def seen(self, which: str, factors: Shape, *, tiles: bool = True) -> LevelImage | SeenImage:
+        """The image as engines see it: corrected, where the configuration says so (see `seen_image`)."""
+        image, settings = self.compared_image(which, factors), getattr(self.config.preprocess, which)
+        if not settings.any:
+            return image
+        measured = self.compared_image(which, Measured.read(self.store, which).factors)
+        return seen_image(self.store, which, settings, image, measured, tiles=tiles)
+
+    def level_image(self, which: str, level: LevelPlan) -> LevelImage | SeenImage:
+        """The image at a level's resolution, as engines see it."""
+        return self.seen(which, pooling(self.frames, which, np.asarray(level.spacing)))
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def source_mask(self, which: str) -> SourceMask | None:
+        """The given mask of an image, whose weights every `image` has; None where none is given."""
+        return source_mask(self.attributes, which)
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def tissue(self, which: str) -> Mask | None:
+        """The found tissue of an image; None where none is sought. Known once the affine is."""
+        return Mask.tissue(self.store, which) if getattr(self.config.masks, which) == TISSUE else None
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def mask(self, which: str) -> Mask | None:
+        """Where an image is compared, at the finest resolution; None is everywhere. Known once the affine is."""
+        if getattr(self.config.masks, which) == NONE:
+            return None
+        weights = self.level_image(which, self.levels[0]).weights
+        return self.tissue(which) if weights is None else weights.mask()
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def engine(self, level: LevelPlan) -> Engine:
+        """The engine of one pass of the ladder. Raises ConfigError where it is not what the run began with."""
+        chosen = engine_choice(self.config, level, len(self.levels))
+        engines = chosen.load(level.iterations)
+        same_engines(self.attributes["engines"], chosen.identities(engines), self.store.url)
+        return chained(engines)
+
+    def array(self, *parts: str | int, write: bool = False) -> Array:
+        key = f"{write}:{'/'.join(map(str, parts))}"
+        if key not in self._arrays:
+            self._arrays[key] = self.store.array(*parts, write=write)
+        return self._arrays[key]
+
+    def half_map(self, level: int, which: str) -> tuple[Array, Grid] | None:
+        """The stored displacement mid-space -> `which` after a level (um, mid-space), and its grid; None before any.
+
+        Before the coarsest level it is that of the run, or of the spline, that this one starts from.
+        """
+        if level not in self.levels:
+            if self.config.landmarks.spline:
+                return self.array(PLACE, which), self.coarsest.lattice.grid
+            if self.given is None or self.given.run is None:
+                return None
+            return self.array(PLACE, which), self.given.run.lattice.grid
+        return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
+
+    def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
+        """Values of `seen` as engines compare them: about 0 .. 1, their logarithm where the configuration says so."""
+        return compressed(self.scaled(which, values), self.config.intensity.knee)
+
+    def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:
+        """Values as engines see them (or as they are stored) to intensities of about 0 .. 1, at most `bright`."""
+        known = self.attributes
+        low, high = (known.get("stored_intensity") or known["intensity"] if stored else known["intensity"])[which]
+        return ((values - low) / (high - low)).clamp(max=self.bright(which))
+
+    def bright(self, which: str) -> float:
+        """The scaled intensity from which on voxels are no tissue."""
+        return self.attributes.get("bright", {}).get(which, LIMIT)
+
+
+def compressed(values: torch.Tensor, knee: float | None) -> torch.Tensor:
+    """Intensities 0 .. 1 by log(1 + x / knee), still 0 .. 1; odd, so that noise around 0 stays noise."""
+    if knee is None:
+        return values
+    return torch.sign(values) * torch.log1p(values.abs() / knee) / math.log1p(1.0 / knee)
+
+
+@lru_cache(maxsize=4)
+def context(url: str, stamp: str) -> Context:
+    return Context(url, stamp)
+
+
+def field_reader(array: Array):
+    """A `read` for Positions.sample of an array with a leading axis."""
+    return lambda start, stop: array.read((0, *start), (array.shape[0], *stop))

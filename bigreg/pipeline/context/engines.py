@@ -1,0 +1,80 @@
+"""Which engines work at a level. It knows none by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import Config
+from ...engines import Engine
+from ...engines.chain import chained, load_engines
+from .ladder import LevelPlan
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Engines by name, one going on from the other, with the options of each (JSON), and where those are configured."""
+
+    names: tuple[str, ...]
+    options: str
+    place: str
+
+    def load(self, iterations: int) -> dict[str, Engine]:
+        """The engines. Raises ConfigError."""
+        return load_engines(self.names, json.loads(self.options), iterations=iterations)
+
+    def identities(self, engines: Mapping[str, Engine]) -> dict[str, str]:
+        """What decides the results of engines beside their options, by where these are configured."""
+        found = {f"{self.place}.{name}": getattr(engine, "identity", None) for name, engine in engines.items()}
+        return {place: identity for place, identity in found.items() if identity is not None}
+
+
+def _choices(config: Config) -> dict[str, EngineChoice]:
+    found = {"main": EngineChoice(tuple(config.engine), json.dumps(config.engine_options), "engine_options")}
+    if config.coarse.engine is not None:
+        coarse = config.coarse
+        found["coarse"] = EngineChoice(tuple(coarse.engine), json.dumps(coarse.options), "coarse.options")
+    return found
+
+
+def engine_choice(config: Config, level: LevelPlan, levels: int) -> EngineChoice:
+    """The engines of one of so many passes of the ladder."""
+    choices = _choices(config)
+    return choices["coarse" if "coarse" in choices and level.index >= levels - config.coarse.passes else "main"]
+
+
+def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:
+    """The configuration with options that mean the same in every process, and the identities of its engines.
+
+    Raises ConfigError for an engine or an option that does not exist, and for engines that do not go together.
+    """
+    identities: dict[str, str] = {}
+    settled: dict[str, dict[str, Any]] = {}
+    for which, choice in _choices(config).items():
+        engines = choice.load(1)
+        chained(engines)
+        identities |= choice.identities(engines)
+        given = json.loads(choice.options)
+        settled[which] = {
+            name: {key: getattr(engines[name], "options", {}).get(key, value) for key, value in options.items()}
+            for name, options in given.items()
+        }
+    update: dict[str, Any] = {"engine_options": settled["main"]}
+    if "coarse" in settled:
+        update["coarse"] = config.coarse.model_copy(update={"options": settled["coarse"]})
+    return config.model_copy(update=update), identities
+
+
+def check_spacings(config: Config, levels: Iterable[LevelPlan]) -> None:
+    """Raise ConfigError where an engine cannot work at the voxels of its levels."""
+    levels = list(levels)
+    loaded: dict[EngineChoice, dict[str, Engine]] = {}
+    for level in levels:
+        choice = engine_choice(config, level, len(levels))
+        if choice not in loaded:
+            loaded[choice] = choice.load(level.iterations)
+        for engine in loaded[choice].values():
+            if hasattr(engine, "check_spacing"):
+                engine.check_spacing(level.spacing)

@@ -1,0 +1,89 @@
+"""The ladder of a run: which levels there are, and how each is cut into blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...config import Config
+from ...geometry import BlockGrid, Lattice, Shape
+from .frames import Frames
+
+COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
+MARGIN_CELLS = 1  # cells of the finest level around the images
+THINNEST_VOXELS = 8  # an axis is not downsampled below this many voxels
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """One level: `index` in the ladder (0 = finest), voxel spacing (um), lattice, blocks in cells, engine steps."""
+
+    index: int
+    downsample: int
+    spacing: tuple[float, float, float]
+    lattice: Lattice
+    blocks: BlockGrid
+    cell_voxels: int
+    iterations: int
+
+    def patch(self, start: Shape, stop: Shape) -> Lattice:
+        """The lattice of some cells, with the level's voxels as its samples."""
+        return self.lattice.part(start, stop, (self.cell_voxels,) * 3)
+
+
+def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
+    """By how much an image is block-averaged for a level of that spacing (um, along the axes of mid-space).
+
+    Per index axis of the image, the power of two nearest to the level, so that an image is neither aliased nor blurred.
+    """
+    grid = frames.grid(which)
+    if which == "moving":
+        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
+    along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
+    ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
+    factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
+    return tuple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
+
+
+def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
+    """All levels, coarsest first."""
+    low, high = frames.domain()
+    base = np.maximum(frames.mid_spacing("fixed"), frames.mid_spacing("moving"))
+    settings = config.ladder
+    # Beyond the domain maps keep their value at its border; the kink that this makes is kept outside the images.
+    margin = MARGIN_CELLS * settings.cell_voxels * level_spacing(base, high - low, settings.finest)
+    low, high = low - margin, high + margin
+    extent = high - low
+    coarsest = settings.coarsest
+    if coarsest is None:
+        ratio = (extent - 2 * margin).max() / (base.min() * COARSEST_VOXELS)
+        coarsest = 2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9)))
+    coarsest = max(coarsest, settings.finest)
+    steps = []
+    downsample = settings.finest
+    while downsample <= coarsest:
+        rank = len(dict.fromkeys(d for d, _ in steps))
+        repeats = settings.repeats[min(rank, len(settings.repeats) - 1)]
+        iterations = settings.iterations[min(rank, len(settings.iterations) - 1)]
+        steps += [(downsample, iterations)] * repeats
+        downsample *= 2
+    plans = []
+    for index, (downsample, iterations) in enumerate(steps):
+        spacing = level_spacing(base, extent, downsample)
+        cell = spacing * settings.cell_voxels
+        cells = tuple(int(n) for n in np.maximum(np.ceil(extent / cell - 1e-6), 1))
+        lattice = Lattice(cells, tuple(cell), tuple(low), (settings.samples,) * 3)
+        core = max(1, config.blocks.core // settings.cell_voxels)
+        halo = -(-config.blocks.halo // settings.cell_voxels)
+        blocks = BlockGrid.balanced(cells, (core,) * 3, (halo,) * 3)
+        plans.append(LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations))
+    return plans[::-1]
+
+
+def level_spacing(base: np.ndarray, extent: np.ndarray, downsample: int) -> np.ndarray:
+    """Voxel spacing (um) of a level: the finest axes are coarsened first, a thin axis stays as fine as it must."""
+    target = base.min() * downsample
+    factor = 2.0 ** np.round(np.log2(np.maximum(target / base, 1.0)))
+    thinnest = 2.0 ** np.floor(np.log2(np.maximum(extent / base / THINNEST_VOXELS, 1.0)))
+    return base * np.minimum(factor, thinnest)

@@ -1,0 +1,26 @@
+"""What is known of a run before any of its voxels is read; the plan and the run ask the same of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...config import Config
+from .frames import Frames
+from .ladder import LevelPlan, ladder
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """Frames and configuration, and the levels that follow from them. A Context has the same and more."""
+
+    frames: Frames
+    config: Config
+
+    @cached_property
+    def levels(self) -> dict[int, LevelPlan]:
+        return {plan.index: plan for plan in ladder(self.frames, self.config)}
+
+    @property
+    def coarse_to_fine(self) -> list[LevelPlan]:
+        return [self.levels[index] for index in sorted(self.levels, reverse=True)]

@@ -1,0 +1,137 @@
+"""Task: the risk of every tile of the fixed image that the map is wrong there; see quality/confidence.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ... import storage
+from ...geometry import BlockGrid, Grid, Shape, Vector
+from ...quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk, said
+from ...transforms.positions import Positions
+from ...volumes import create_image
+from ..context.context import Context
+from ..context.images import LevelImage, looked_up
+from ..schedule.flow import Stage
+from ..store.store import Status
+from ..tasks.fields import follow
+from ..tasks.warp import pieces
+
+METRICS = ("tiles", "risky", "structured", "expected")
+"""Tiles of which something is known; flagged ones; those with detail; how many of these are off, by all their risks."""
+PLACE = "confidence"
+CORE = 16
+"""Tiles along an axis of a block, and of a chunk."""
+OTHER_CONTRAST = ("lncc_squared", "mi", "nmi", "mind", "ngf")
+"""Similarities for which dark may go with bright."""
+
+
+def tile_grid(image: Grid) -> Grid:
+    """The tiles of an image at the finest level's resolution; the last ones may reach beyond it."""
+    whole = tuple(-(-n // TILE) * TILE for n in image.shape)
+    return image.cropped((0, 0, 0), whole).downsampled((TILE,) * 3)
+
+
+def blocks_of(tiles: Grid) -> BlockGrid:
+    return BlockGrid(tiles.shape, tuple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
+
+
+def stage(tiles: Grid) -> Stage:
+    return Stage("stages/confidence", "confidence", blocks_of(tiles).counts, measure, metrics=METRICS)
+
+
+def images_of(context: Context) -> tuple[LevelImage, LevelImage]:
+    """Both images at the finest level's resolution."""
+    finest = context.levels[0]
+    return context.level_image("fixed", finest), context.level_image("moving", finest)
+
+
+def tiles_of(context: Context) -> Grid:
+    return tile_grid(images_of(context)[0].grid)
+
+
+def threshold_um(context: Context) -> Vector:
+    """The length (um) along z, y and x above which an error is large: LARGE voxels of the finest level."""
+    return tuple(LARGE * s / TILE for s in tiles_of(context).spacing)
+
+
+def create(context: Context) -> None:
+    """An empty image of risks, NaN where nothing is known; it gets its metadata when it is finished.
+
+    The attributes of its array say what a large error is: `large_voxels`, and `large_um` along z, y and x.
+    """
+    large = threshold_um(context)
+    create_image(
+        context.store.path(PLACE), [tiles_of(context)], "float32", name=f"risk of an error above {said(large)}",
+        chunks=(CORE,) * 3, shards=None, orientation=context.volumes["fixed"].orientation, finished=False,
+    )  # fmt: skip
+    storage.write_attributes(context.store.path(PLACE, "0"), {"large_voxels": LARGE, "large_um": list(large)})
+
+
+def same_contrast(context: Context) -> bool:
+    """Whether the engines of the run take it that bright goes with bright."""
+    options = context.config.engine_options
+    return not any(options.get(e, {}).get("similarity") in OTHER_CONTRAST for e in context.config.engine)
+
+
+def calibrated(context: Context) -> bool:
+    """Whether the stored risk means what it says; of a run of before other contrasts were learnt it may not."""
+    place = context.store.path(PLACE, "0")
+    return same_contrast(context) or (storage.exists(place) and "large_um" in storage.read_attributes(place))
+
+
+def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
+    """The features of the tiles of a box (halo included)."""
+    fixed, moving = images_of(context)
+    first = tuple(a * TILE for a in start)
+    last = tuple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
+    shape = tuple((b - a) * TILE for a, b in zip(start, stop, strict=True))
+    values = {"fixed": np.zeros(shape, np.float32), "moving": np.zeros(shape, np.float32)}
+    mask = np.zeros(shape, bool)
+    for low, high in pieces(first, last):
+        here = Positions.of_grid(fixed.grid.cropped(low, high), context.device)
+        there = follow(context, here, "fixed_to_moving")
+        known = there.inside(context.frames.moving)
+        for which, places in (("fixed", here), ("moving", there)):
+            tissue = context.tissue(which)
+            if tissue is not None:
+                known &= tissue.at(places)
+        if not bool(known.any()):
+            continue
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))
+        for which, image, places in (("fixed", fixed, here), ("moving", moving, there)):
+            if which == "fixed" and image.weights is None:
+                found, seen = torch.as_tensor(image.read(low, high).astype(np.float32))[None], None
+            else:
+                found, seen = looked_up(image, places)
+            known = known if seen is None else known & seen
+            values[which][box] = context.compared(which, found[0]).cpu().numpy()
+        mask[box] = known.cpu().numpy()
+    return features(values["fixed"], values["moving"], mask, signed=same_contrast(context))
+
+
+def disagreement(context: Context, start: Shape, stop: Shape) -> np.ndarray:
+    """How much the patches of the last pass differed before blending, at the tiles of a box; voxels."""
+    level = context.levels[0]
+    metric = storage.open_array(context.store.path("levels", 0, "stitch", "metrics", "disagreement"))
+    mid = Positions.of_grid(tiles_of(context).cropped(start, stop)).through(context.frames.to_mid("fixed"))
+    cells = np.floor((mid.points() - level.lattice.origin) / level.lattice.spacing)
+    index = np.clip(cells // level.blocks.core, 0, np.subtract(metric.shape, 1)).astype(int)
+    low, high = index.min(0), index.max(0) + 1
+    values = np.nan_to_num(metric.read(tuple(low), tuple(high)))[tuple((index - low).T)]
+    return values.reshape(mid.offset.shape[1:]) / min(level.spacing)
+
+
+def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute and store the risks of one block of tiles."""
+    block = blocks_of(tiles_of(context))[index]
+    found = block_features(context, block.halo_start, block.halo_stop)
+    inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
+    found = {name: values[inner] for name, values in found.items()}
+    values, structured = risk(found, disagreement(context, block.start, block.stop)), found["detail"] >= STRUCTURED
+    storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
+    known, risky = np.isfinite(values), values >= RISKY
+    structured &= known
+    counts = known.sum(), risky.sum(), structured.sum(), values[structured].sum()
+    metrics = {name: float(count) for name, count in zip(METRICS, counts, strict=True)}
+    return (Status.DONE if known.any() else Status.BLANK), metrics

@@ -1,0 +1,140 @@
+"""The table of figures of a run, added up from its blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ... import storage
+from ...quality.confidence import said
+from ...quality.metrics import ErrorHistogram, JacobianSummary
+from ..context.context import Context
+from ..store.store import Status
+from ..tasks.fields import DIRECTIONS
+from . import likeness
+from .confidence import threshold_um
+
+Row = tuple[str, str, float, str, str]
+
+
+def _metrics(context: Context, stage: str) -> dict[str, np.ndarray]:
+    place = context.store.path(stage, "metrics")
+    names = [n for n in storage.children(place) if n != "zarr.json"]
+    return {n: storage.open_array(storage.join(place, n))[...].astype(float).ravel() for n in names}
+
+
+def last_fill(context: Context, direction: str) -> str:
+    """The stage whose attempt at a field stands."""
+    names = [n for n in storage.children(context.store.path("stages")) if n.startswith(f"{direction}-attempt-")]
+    last = max((int(n.rsplit("-", 1)[1]) for n in names), default=0)
+    return f"stages/{direction}" + (f"-attempt-{last}" if last else "")
+
+
+def inverse_errors(context: Context) -> ErrorHistogram:
+    """Round trip fixed -> moving -> fixed between the samples of the stored fields, in voxels of the fixed image."""
+    total = ErrorHistogram()
+    url = context.store.path("check")
+    for name in storage.children(url):
+        if name == "zarr.json":
+            continue
+        values = storage.open_array(storage.join(url, name))[...]
+        total = total + ErrorHistogram(values[:-2].astype(np.int64), float(values[-2]), float(values[-1]))
+    return total
+
+
+def similarity(context: Context) -> list[Row]:
+    """Before registration, after the affine, after the deformation: over the whole, and in windows."""
+    found = likeness.read(context)
+    spacing = " x ".join(f"{s:.4g}" for s in likeness.display_grid(context).spacing)
+    note = f"same voxels before and after, of {spacing} um, smoothed"
+    sign = "" if found.signed else ", of its size"
+    rows: list[Row] = []
+    for name, values, more in (
+        ("NCC", found.ncc, ""),
+        ("local correlation", found.local, f"; 9^3 windows with structure{sign}"),
+        ("mutual information", found.mi, ""),
+    ):
+        unit = "nat" if name == "mutual information" else ""
+        rows += [("similarity", f"{name} {t}", v, unit, note + more) for t, v in zip(TITLES, values, strict=True)]
+    return rows
+
+
+TITLES = ("before registration", "after the affine", "after the deformation")
+
+
+def figures(context: Context) -> list[Row]:
+    """(group, name, value, unit, note); similarity, regularity, inverse, effort."""
+    rows = similarity(context)
+    inside = _metrics(context, "stages/warped")["inside"]
+    rows.append(
+        ("similarity", "overlap", float(np.nanmean(inside)) * 100, "%", "of the fixed image lies in the moving one")
+    )
+    for direction in DIRECTIONS:
+        m = _metrics(context, last_fill(context, direction))
+        summary = JacobianSummary()
+        for n, mean, squares in zip(m["samples"], m["mean_log"], m["squares_log"], strict=True):
+            summary = summary + JacobianSummary(samples=int(n), mean_log=mean, squares_log=squares)
+        rows += [
+            (
+                "regularity",
+                f"folds, {direction}",
+                float(m["folds"].sum()),
+                "cells",
+                "signed, eight stencils, whole field",
+            ),
+            ("regularity", f"smallest Jacobian, {direction}", float(m["min_jacobian"].min()), "", "eight stencils"),
+            ("regularity", f"SD of log Jacobian, {direction}", summary.sd_log, "", ""),
+            (
+                "regularity",
+                f"largest displacement, {direction}",
+                float(m["max_displacement"].max()),
+                "um",
+                "after the affine",
+            ),
+        ]
+    damped = 0.0
+    for index in context.levels:
+        place = f"levels/{index}/compose"
+        for attempt in (a for a in storage.children(context.store.path(place)) if a.isdigit()):
+            damped = max(damped, float(_metrics(context, f"{place}/{attempt}")["damped"].max()))
+    rows.append(
+        ("regularity", "velocity taken away", damped * 100, "%", "in the worst block, to keep the map invertible")
+    )
+    errors = inverse_errors(context)
+    for name, value in (
+        ("median", errors.percentile(50)),
+        ("99.9th percentile", errors.percentile(99.9)),
+        ("largest", errors.maximum),
+    ):
+        rows.append(("inverse error", name, value, "voxels", "fixed -> moving -> fixed, between samples"))
+    if storage.exists(context.store.path("stages/confidence")):
+        m = _metrics(context, "stages/confidence")
+        tiles, risky, known, expected = (float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "expected"))
+        large = said(threshold_um(context))
+        note = f"may be off by more than {large}"
+        rows += [
+            ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
+            (
+                "confidence",
+                "places with structure that are off",
+                100 * expected / known if known else float("nan"),
+                "%",
+                f"by more than {large}, as is to be expected by their risks; elsewhere nothing tells",
+            ),
+        ]
+    seconds = context.attributes.get("seconds", {})
+    elapsed = float(context.attributes.get("elapsed", float("nan")))
+    rows.append(("effort", "all stages", elapsed, "s", "wall; stages overlap"))
+    for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
+        rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
+    peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]
+    rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
+    done = blank = failed = 0
+    for name, _, _ in context.attributes.get("stages", []):
+        if name.startswith("levels/") and name.count("/") == 1:
+            status = context.store.array(name, "status")[...]
+            done += int((status == Status.DONE).sum())
+            blank += int((status == Status.BLANK).sum())
+            failed += int((status == Status.FAILED).sum())
+    for name, count in (("done", done), ("blank", blank), ("failed", failed)):
+        rows.append(("blocks", name, float(count), "", "patches of all levels"))
+    return rows

@@ -1,0 +1,203 @@
+"""Task: how alike the images are before registration, after the affine, and after all.
+
+All three are measured on the same voxels at one resolution, small enough for one task whatever the size of the run,
+and on the images as engines see them. What lies outside an image or a mask does not count. Both images are smoothed a
+little (normalised convolution within those voxels), so that noise of the camera, and its absence where an image was
+interpolated, weigh less than structure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ... import storage
+from ...geometry import Grid, Shape
+from ...quality.metrics import CorrelationSummary, JointHistogram, local_correlation
+from ...quality.verdict import Agreement
+from ...transforms.positions import Positions
+from ..context.context import IMAGES, Context
+from ..context.ladder import pooling
+from ..context.outline import Outline
+from ..schedule.flow import ONE, Stage
+from ..store.store import Status
+from ..tasks.fields import follow
+from . import confidence
+
+PLACE = "likeness"
+STAGE = "stages/likeness"
+DISPLAY_VOXELS = 6_000_000
+"""Of each volume that is measured or shown by one task, whatever the size of the run."""
+STATES = ("before", "affine", "after")
+SMOOTHING = 1.0
+"""Voxels, standard deviation."""
+RADIUS = 4
+TILE = 8
+"""Voxels along an axis of a tile, over which the noise of a mean is estimated."""
+SLAB = 32
+"""Planes that are resampled or compared at once; a multiple of TILE."""
+LEAST_SHARE = 0.5
+"""Of the voxels known after registration, that must be known before it too; else before is not measured."""
+
+
+def display_levels(outline: Outline | Context) -> dict[str, Shape]:
+    """Which block means of each image are measured and shown: the finest level of at most DISPLAY_VOXELS."""
+    for index in sorted(outline.levels):
+        factors = {w: pooling(outline.frames, w, np.asarray(outline.levels[index].spacing)) for w in IMAGES}
+        if outline.frames.fixed.downsampled(factors["fixed"]).voxels <= DISPLAY_VOXELS:
+            return factors
+    return factors
+
+
+def display_grid(context: Context) -> Grid:
+    return context.image("fixed", display_levels(context)["fixed"]).grid
+
+
+def stage() -> Stage:
+    return Stage(STAGE, "similarity", ONE, measure)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Both images on one grid of the fixed frame, float32 (z, y, x): `fixed`, and `moving` by state.
+
+    inside   by state, bool: where the moving image reaches
+    counts   by state, bool: and neither image's mask leaves it out
+    """
+
+    grid: Grid
+    fixed: np.ndarray
+    moving: dict[str, np.ndarray]
+    inside: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+
+
+def views(context: Context, *, seen: bool = False) -> Views:
+    """The images at display_levels; 0 where moving does not reach. `seen`: as engines compare them, else as stored."""
+    factors = display_levels(context)
+    fixed, moving = ((context.seen if seen else context.image)(which, factors[which]) for which in IMAGES)
+    grid, frames = fixed.grid, context.frames
+    tissue = {which: context.mask(which) for which in IMAGES}
+
+    def value(which: str, values: torch.Tensor) -> torch.Tensor:
+        return context.compared(which, values) if seen else values
+
+    target = np.empty(grid.shape, np.float32)
+    images = {state: np.zeros(grid.shape, np.float32) for state in STATES}
+    inside = {state: np.zeros(grid.shape, bool) for state in STATES}
+    counts = {state: np.zeros(grid.shape, bool) for state in STATES}
+    for part in slabs(grid.shape):
+        low, high = (part.start, 0, 0), (part.stop, *grid.shape[1:])
+        here = Positions.of_grid(grid.cropped(low, high))
+        target[part] = value("fixed", torch.as_tensor(fixed.read(low, high).astype(np.float32))).numpy()
+        own = None if tissue["fixed"] is None else tissue["fixed"].at(here)
+        places = {
+            "before": here.through(frames.before),
+            "affine": here.through(frames.affine),
+            "after": follow(context, here, "fixed_to_moving"),
+        }
+        for state, there in places.items():
+            known = there.inside(frames.moving)
+            inside[state][part] = known.numpy()
+            if not bool(known.any()):
+                continue
+            found = value("moving", there.sample(moving.read, moving.grid)[0])
+            images[state][part] = torch.where(known, found, 0).numpy()
+            if own is not None:
+                known = known & own
+            if tissue["moving"] is not None:
+                known = known & tissue["moving"].at(there)
+            counts[state][part] = known.numpy()
+    return Views(grid, target, images, inside, counts)
+
+
+def slabs(shape: Shape) -> list[slice]:
+    """Planes that are worked on at once: whole tiles."""
+    return [slice(start, min(start + SLAB, shape[0])) for start in range(0, shape[0], SLAB)]
+
+
+def agreement_of(shown: Views, *, signed: bool) -> Agreement:
+    """See `Agreement`; `signed`: whether bright goes with bright."""
+    both = shown.counts["affine"] & shown.counts["after"]
+    known = both & shown.counts["before"]
+    states = STATES
+    if known.sum() < LEAST_SHARE * both.sum() or not known.any():
+        known, states = both, STATES[1:]
+    if not known.any():
+        return Agreement(signed=signed)
+    fixed = smoothed(shown.fixed, known)
+    texture = 0.25 * float(fixed[known].std())
+    nan = float("nan")
+    found: dict[str, dict[str, float]] = {name: dict.fromkeys(STATES, nan) for name in ("ncc", "local", "mi")}
+    tiles: dict[str, np.ndarray] = {}
+    weight = np.zeros(0)
+    for state in states:
+        moving = smoothed(shown.moving[state], known)
+        whole, joint, sums, numbers = CorrelationSummary(), JointHistogram(), [], []
+        for part in slabs(fixed.shape):
+            a, b = fixed[part][known[part]], moving[part][known[part]]
+            whole += CorrelationSummary.of(a, b)
+            joint += JointHistogram.of(np.zeros(a.shape, np.int64), a, b)
+            local = _local(fixed, moving, known, part, texture)
+            textured = np.isfinite(local)
+            sums.append(tile_sums(np.where(textured, local if signed else np.abs(local), 0.0)))
+            numbers.append(tile_sums(textured.astype(float)))
+        found["ncc"][state], found["mi"][state] = float(whole.ncc), float(joint.information[0])
+        weight, tiles[state] = np.concatenate(numbers), np.concatenate(sums)
+        if weight.any():
+            found["local"][state] = float(tiles[state].sum() / weight.sum())
+    noise = [error_of_mean(tiles["after"] - tiles[s], weight) if s in tiles else nan for s in STATES[:2]]
+    return Agreement(
+        **{name: tuple(values.values()) for name, values in found.items()}, noise=tuple(noise), signed=signed
+    )
+
+
+def _local(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray, part: slice, texture: float) -> np.ndarray:
+    """`local_correlation` of some planes."""
+    around = slice(max(part.start - RADIUS, 0), part.stop + RADIUS)
+    values = local_correlation(fixed[around], moving[around], known[around], RADIUS, texture)
+    return values[part.start - around.start : part.stop - around.start]
+
+
+def smoothed(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The image smoothed within `known`; 0 elsewhere."""
+    kernel = {"sigma": SMOOTHING, "truncate": 3.0, "mode": "constant"}
+    weight = ndimage.gaussian_filter(known.astype(np.float32), **kernel)
+    total = ndimage.gaussian_filter(np.where(known, image, 0).astype(np.float32), **kernel)
+    return np.where(known, total / np.maximum(weight, 1e-6), 0).astype(np.float32)
+
+
+def tile_sums(values: np.ndarray) -> np.ndarray:
+    """(tiles,) sums over cubes of TILE voxels; those at the far sides may be smaller."""
+    for axis in range(3):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], TILE), axis=axis)
+    return values.ravel()
+
+
+def error_of_mean(sums: np.ndarray, counts: np.ndarray) -> float:
+    """Standard error of sums.sum() / counts.sum(), by the scatter of independent parts; NaN for fewer than two."""
+    used = counts > 0
+    n, total = int(used.sum()), counts.sum()
+    if n < 2:
+        return float("nan")
+    rest = sums[used] - counts[used] * sums.sum() / total
+    return float(np.sqrt(n / (n - 1) * (rest**2).sum()) / total)
+
+
+def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Measure and store it in the group `likeness` of the run."""
+    found = agreement_of(views(context, seen=True), signed=confidence.same_contrast(context))
+    storage.create_group(context.store.path(PLACE), {"bigreg": found.to_json()}, exist_ok=True)
+    return Status.DONE, {}
+
+
+def read(context: Context) -> Agreement:
+    """What was measured; measured now in a run of before it was kept."""
+    url = context.store.path(PLACE)
+    known = storage.read_attributes(url).get("bigreg") if storage.exists(url) else None
+    if known is None:
+        return agreement_of(views(context, seen=True), signed=confidence.same_contrast(context))
+    return Agreement.from_json(known)

@@ -1,0 +1,61 @@
+"""What somebody who looks at a run may ask of it. Nothing is written, and a run of terabytes answers as a small one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..context.context import Context
+from . import pyramids, seen_blocks
+from .pyramids import Samples
+from .seen_blocks import BlockReport, Blocks, Patches
+
+
+class Viewed:
+    """The part of a `Run` that answers."""
+
+    _seen: Context | None = None
+
+    @abstractmethod
+    def _context(self) -> Context: ...
+
+    def _view(self) -> Context:
+        """The context of before while the run's attributes stand: opening both images again takes many requests."""
+        fresh = self._context()
+        if self._seen is None or self._seen.attributes != fresh.attributes:
+            self._seen = fresh
+        return self._seen
+
+    def pyramid(self, what: str) -> tuple[Samples, ...]:
+        """Something of the run at several resolutions, finest first, read box by box.
+
+        what   fixed, moving; affine, warped: moving on the fixed grid, after the affine and after all;
+               fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
+               jacobian: the determinant of the former, below 0 wherever one of eight stencils says that a cell folds
+               risk: the probability of an error above two voxels, a value a tile of 8^3, NaN where nothing is known
+        Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
+        """
+        return pyramids.pyramid(self._view(), what)
+
+    def contrast(self, which: str) -> tuple[float, float] | None:
+        """The range of stored values of "fixed" or "moving" in which its tissue is; None before the affine is known."""
+        known = self._view().attributes.get("intensity", {}).get(which)
+        return None if known is None else (float(known[0]), float(known[1]))
+
+    def blocks(self) -> dict[str, Blocks]:
+        """For each stage that is foreseen, how its blocks lie in the fixed world; empty before the affine is known."""
+        return seen_blocks.blocks(self._view())
+
+    def block_status(self, stage: str) -> np.ndarray:
+        """uint8 (z, y, x) of `Status`, one element a block; all todo where the stage has not begun."""
+        return seen_blocks.block_status(self._view(), stage)
+
+    def block(self, stage: str, index: Sequence[int]) -> BlockReport:
+        """What is known of one block: status, metrics, worker, error."""
+        return seen_blocks.block_report(self._view(), stage, tuple(int(i) for i in index))
+
+    def patches(self, stage: str, index: Sequence[int]) -> Patches:
+        """Both images on a block of a stage, moving before and after the deformation as far as it is known."""
+        return seen_blocks.patches(self._view(), stage, tuple(int(i) for i in index))

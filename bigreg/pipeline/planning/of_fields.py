@@ -1,0 +1,148 @@
+"""What is foreseen of the results: both fields and their pyramids, the round trip, similarity, risks, warped image."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from ...geometry import Grid, Shape
+from ...quality.metrics import ErrorHistogram
+from ...volumes.multiscale import clipped
+from ..context.context import IMAGES
+from ..context.ladder import pooling
+from ..judging import confidence, likeness
+from ..schedule.flow import ONE
+from ..tasks import compose, fields, warp
+from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
+from .workload import Amount, Stored, grown, read_in_pieces, seen, spans, whole_chunks
+
+TILE_ARRAYS = 12
+"""float32 arrays of a block of tiles with its halo, while these are compared."""
+VIEW_ARRAYS = 16
+"""float32 arrays of the size of what is compared by one task (measured)."""
+
+
+def field(plan: Foreseen, direction: str) -> None:
+    """One field at full resolution."""
+    frame, _ = fields.ends(direction)
+    grids = fields.field_grids(plan.outline, direction)
+    blocks = fields.field_blocks(grids[0], plan.config)
+    finest = plan.levels[0]
+    half = finest.lattice.grid
+    chunk = tuple(c * s for c, s in zip(finest.blocks.core, finest.lattice.samples, strict=True))
+    box = seen(grown(spans(blocks), 0, 1, grids[0].shape), grids[0], plan.frames.to_mid(frame), half, chunk)
+    samples = Amount.of(MILLION, spans(blocks))
+    plan.add(
+        fields.stage(plan.outline, direction, compose.FINAL, 0.0), (("field", samples),),
+        reads=(Amount.of(24, box),), writes=(Amount.of(12, spans(blocks)),),
+        memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    for number, grid in enumerate(grids):
+        plan.keeps(f"transforms/{direction}/{number}", (3, *grid.shape), (3, *(plan.config.output.shard,) * 3), 4)
+
+
+def field_pyramid(plan: Foreseen, direction: str) -> None:
+    """A field's coarser levels."""
+    grids = fields.field_grids(plan.outline, direction)
+    blocks = [fields.field_blocks(grid, plan.config) for grid in grids]
+    for stage, (finer, coarser) in zip(fields.pyramid_stages(plan.outline, direction), pairwise(blocks), strict=True):
+        plan.coarsened(stage, finer, coarser, 12)
+
+
+def check(plan: Foreseen) -> None:
+    """The round trip from the fixed image."""
+    grids = {d: fields.field_grids(plan.outline, d)[0] for d in fields.DIRECTIONS}
+    there, back = (grids[d] for d in fields.DIRECTIONS)
+    blocks = fields.field_blocks(there, plan.config)
+    box, chunk = spans(blocks), (plan.config.output.chunk,) * 3
+    affine = plan.frames.affine
+    reads = [Amount.of(12, whole_chunks(grown(box, 0, 1, there.shape), chunk, there.shape))]
+    reads.append(Amount.of(12, seen(box, there, affine, back, chunk)))
+    samples = Amount.of(MILLION, box)
+    bins = len(ErrorHistogram().counts) + 2
+    plan.add(
+        fields.check_stage(plan.outline), (("check", samples),),
+        reads=tuple(reads), writes=(Amount.same(8 * bins, blocks.counts),),
+        memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    plan.arrays.append(Stored("check/*", (bins,), (bins,), 8, arrays=len(blocks)))
+
+
+def similarity(plan: Foreseen) -> None:
+    """How alike the images are before and after."""
+    factors = likeness.display_levels(plan.outline)
+    found = {which: plan.source(which, factors[which]) for which in IMAGES}
+    voxels = float(found["fixed"][0].voxels)
+    slab = voxels * min(1.0, likeness.SLAB / found["fixed"][0].shape[0])
+    states = len(likeness.STATES)
+    source, reads = [], [Amount.same(12 * voxels, ONE)]
+    for which, times in zip(IMAGES, (1, states), strict=True):
+        grid, _, itemsize, own = found[which]
+        (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, ONE))
+    plan.add(
+        likeness.stage(), (("likeness", Amount.same(MILLION * voxels, ONE)),),
+        reads=tuple(reads), source=tuple(source), memory=4 * (voxels * VIEW_ARRAYS + slab * SAMPLE_ARRAYS),
+    )  # fmt: skip
+
+
+def risks(plan: Foreseen) -> None:
+    """The risk of every tile of the fixed image."""
+    finest = np.asarray(plan.levels[0].spacing)
+    found = {which: plan.source(which, pooling(plan.frames, which, finest)) for which in IMAGES}
+    grid = found["fixed"][0]
+    tiles = confidence.tile_grid(grid)
+    blocks = confidence.blocks_of(tiles)
+    box = spans(blocks, halo=True, scale=(confidence.TILE,) * 3)
+    box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
+    there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (plan.config.output.chunk,) * 3
+    source, reads = [], [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
+    for which, matrix in zip(IMAGES, (np.eye(4), plan.frames.affine), strict=True):
+        target, chunks, itemsize, own = found[which]
+        (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
+    voxels = Amount.of(MILLION, box)
+    piece = min(warp.PIECE**3, voxels.largest / MILLION)
+    plan.add(
+        confidence.stage(tiles), (("warp", voxels),),
+        reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
+        memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    chunk, _ = clipped(tiles.shape, (confidence.CORE,) * 3, None)
+    plan.keeps(f"{confidence.PLACE}/0", tiles.shape, chunk, 4)
+
+
+def warped(plan: Foreseen) -> None:
+    """The comparison at the end, and the warped image where that is wanted."""
+    output, found = plan.config.output, {}
+    for which in IMAGES:
+        factors = warp.measured_factors(plan.frames, plan.levels[0], plan.config, which)
+        found[which] = plan.source(which, factors, compared=False)
+    grid = warp.measured_grid(plan.outline)
+    fixed, fixed_chunks, fixed_itemsize, fixed_own = found["fixed"]
+    target, moving_chunks, moving_itemsize, moving_own = found["moving"]
+    blocks = warp.pyramid_blocks(grid, plan.config)
+    box, itemsize = spans(blocks[0]), plan.volumes["moving"].dtype.itemsize
+
+    def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
+        return read_in_pieces(each, box, grid, matrix, target, chunks, warp.PIECE)
+
+    there = fields.field_grids(plan.outline, "fixed_to_moving")[0]
+    voxels = Amount.of(MILLION, box)
+    piece = min(warp.PIECE**3, voxels.largest / MILLION)
+    source, reads = [], [read(12, np.eye(4), there, (output.chunk,) * 3)]
+    # The moving image is read as it is, and by the affine alone.
+    (source if moving_own else reads).append(read(2 * moving_itemsize, plan.frames.affine, target, moving_chunks))
+    (source if fixed_own else reads).append(read(fixed_itemsize, np.eye(4), fixed, fixed_chunks))
+    plan.add(
+        warp.stage(plan.outline), (("warp", voxels),),
+        reads=tuple(reads), source=tuple(source),
+        writes=(Amount.of(itemsize, box),) if output.warped else (),
+        memory=voxels.largest / MILLION * 2 * itemsize + piece * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    if not output.warped:
+        return
+    for number, level in enumerate(warp.output_grids(grid)):
+        _, shard = clipped(level.shape, (output.chunk,) * 3, (output.shard,) * 3)
+        plan.keeps(f"warped/{number}", level.shape, shard, itemsize)
+    for stage, (finer, coarser) in zip(warp.pyramid_stages(plan.outline, "warped"), pairwise(blocks), strict=True):
+        plan.coarsened(stage, finer, coarser, itemsize)

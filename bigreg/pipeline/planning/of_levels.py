@@ -1,0 +1,105 @@
+"""What is foreseen of the levels: maps to begin with, and of each level landmarks, estimate, stitch and compose."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..context import given
+from ..context.context import IMAGES
+from ..context.ladder import LevelPlan, pooling
+from ..schedule.flow import Need
+from ..tasks import compose, estimate, given_maps, spline, steering, stitch
+from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
+from .workload import Amount, box_spans, grown, of_blocks, overlaps, seen, spans, whole_chunks, with_border
+
+
+def begin(plan: Foreseen) -> None:
+    """The maps of a spline, or of another run, that this one starts from."""
+    if plan.config.landmarks.spline:
+        stage, shape = spline.stage(), (3, *plan.levels[max(plan.levels)].lattice.grid.shape)
+        both, unit = Amount.same(2 * 4 * math.prod(shape), stage.counts), shape
+        plan.add(stage, writes=(both,), memory=both.largest)
+    elif plan.start_from is not None and plan.start_from.run is not None:
+        blocks = given_maps.blocks(plan.start_from.run)
+        both, shape, unit = Amount.of(2 * 12, spans(blocks)), (3, *blocks.cells), (3, *blocks.core)
+        plan.add(given_maps.stage(plan.start_from.run), reads=(both,), writes=(both,), memory=both.largest)
+    else:
+        return
+    for which in IMAGES:
+        plan.keeps(f"{given.PLACE}/{which}", shape, unit, 4)
+    plan.phase += 1
+
+
+def level_stages(plan: Foreseen, level: LevelPlan) -> None:
+    """All stages of a level; of its maps the first attempt, as most levels need no other."""
+    coarser = plan.levels.get(level.index + 1)
+    before = None if coarser is None else compose.stage_name(coarser.index, 0)
+    patches = _estimate(plan, level, before)
+    steered = steering.stages(plan.outline, level, before)
+    for stage in steered:
+        plan.add(stage)
+    _stitch(plan, level, bool(steered), patches)
+    _compose(plan, level, before)
+
+
+def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
+    """Returns the bytes of a patch."""
+    blocks, reads, source = level.blocks, [], []
+    patch = spans(blocks, halo=True, scale=level.cell_voxels)
+    voxels = Amount.of(MILLION, patch)
+    points = estimate.patch_points(level)
+    patch_bytes = 4 * 4 * math.prod(points)
+    stage = estimate.stage(plan.levels, level, before)
+    reads += [_maps(need, level, plan.levels[level.index + 1]) for need in stage.needs]
+    for which in IMAGES:
+        grid, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(level.spacing)))
+        samples = level.patch((0, 0, 0), blocks.cells).grid
+        box = seen(patch, samples, plan.frames.mid_to(which), grid, chunks)
+        (source if own else reads).append(Amount.of(itemsize, box))
+    plan.add(
+        stage, (("step", voxels), ("patch", voxels)),
+        reads=tuple(reads), source=tuple(source), writes=(Amount.same(patch_bytes, blocks.counts),),
+        looks=level.iterations + 1, memory=voxels.largest / MILLION * plan.voxel_bytes(level),
+    )  # fmt: skip
+    plan.keeps(f"levels/{level.index}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
+    return patch_bytes
+
+
+def _stitch(plan: Foreseen, level: LevelPlan, steered: bool, patch_bytes: int) -> None:
+    blocks = level.blocks
+    (around,) = stitch.needs(level)
+    patches = box_spans(around, blocks.counts)
+    owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
+    blended = [overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
+    plan.add(
+        stitch.stage(level, steered=steered), (("stitch", Amount(MILLION, tuple(blended))),),
+        reads=(Amount.of(patch_bytes, patches),), writes=(Amount.of(12, owned),),
+    )  # fmt: skip
+    plan.keeps(f"levels/{level.index}/velocity", (3, *level.lattice.points), (3, *blocks.core), 4)
+
+
+def _compose(plan: Foreseen, level: LevelPlan, before: str | None) -> None:
+    blocks, lattice = level.blocks, level.lattice
+    reach = compose.cells_reached(level)
+    wide = grown(spans(blocks), reach, reach, blocks.cells)
+    samples = Amount.of(MILLION * math.prod(lattice.samples), wide)
+    stage = compose.stage(plan.levels, level, 0, before)
+    _, *maps = stage.needs
+    reads = [Amount.of(12, whole_chunks(with_border(wide), blocks.core, lattice.points))]
+    reads += [_maps(need, level, plan.levels[level.index + 1]) for need in maps]
+    plan.add(
+        stage, (("compose", samples),),
+        reads=tuple(reads), writes=(Amount.of(24, spans(blocks, scale=lattice.samples)),),
+        memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    chunk = tuple(c * s for c, s in zip(blocks.core, lattice.samples, strict=True))
+    for which in IMAGES:
+        plan.keeps(f"levels/{level.index}/maps/{which}", (3, *lattice.grid.shape), (3, *chunk), 4)
+
+
+def _maps(need: Need, level: LevelPlan, coarser: LevelPlan) -> Amount:
+    """Bytes of the coarser level's two maps that a block reads: whole chunks, one a block of that level."""
+    box = of_blocks(box_spans(need, level.blocks.counts), coarser.blocks)
+    return Amount.of(2 * 12 * math.prod(coarser.lattice.samples), box)

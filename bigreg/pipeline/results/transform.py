@@ -1,0 +1,205 @@
+"""A map in both directions as its user sees it: it carries points and images, and is joined with others to a chain."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import storage
+from ...cluster import Cluster
+from ...config import Config, load_cluster
+from ...errors import ConfigError, InputError
+from ...geometry import Grid
+from ...points import Counts, map_points_file
+from ...transforms.maps import Map
+from ...volumes import Volume
+from ..store.inputs import as_volume
+from ..tasks import warp
+from ..tasks.fields import DIRECTIONS, ends
+from . import resample
+from .export import export
+from .resample import Job
+from .target import Box, target_grid
+
+
+def checked(direction: str) -> str:
+    """The direction. Raises ConfigError where there is none of that name."""
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"direction {direction!r} is unknown; use {' or '.join(DIRECTIONS)}")
+    return direction
+
+
+class Transform(ABC):
+    """A map between a fixed and a moving frame, in um (z, y, x)."""
+
+    @abstractmethod
+    def map(self, direction: str = "fixed_to_moving") -> Map:
+        """One direction, to be followed. Raises InputError where it is not known."""
+
+    @property
+    def config(self) -> Config:
+        return Config()
+
+    def identity(self) -> str:
+        """Tells it from others."""
+        return repr(self)
+
+    def frame_image(self, frame: str) -> Volume | None:
+        """The image that "fixed" or "moving" is the frame of, where it is known."""
+        return None
+
+    @property
+    def inverse(self) -> Transform:
+        """The same with fixed and moving exchanged."""
+        return Inverse(self)
+
+    def map_points(self, points: np.ndarray, direction: str = "fixed_to_moving") -> np.ndarray:
+        """(N, 3) world points (um, z y x) to (N, 3); NaN only for points outside the frame they are given in.
+
+        direction   "fixed_to_moving": points of the fixed frame to the moving one; "moving_to_fixed": back
+        """
+        points = np.asarray(points, dtype=float)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise InputError(f"points must be (N, 3) in um (z, y, x), got shape {points.shape}")
+        return self.map(direction).points(points)
+
+    def map_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        direction: str = "fixed_to_moving",
+        columns: Sequence[str] | None = None,
+        units: str | None = None,
+        to: str | None = None,
+        image: Any = None,
+        onto: Any = None,
+    ) -> Counts:
+        """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
+
+        image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
+        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside.
+        """
+        grids = tuple(None if i is None else as_volume(i, n).grid() for i, n in ((image, "image"), (onto, "onto")))
+        through = self.map(checked(direction))
+        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids)
+
+    def warp(
+        self,
+        image: Any,
+        *,
+        out: str,
+        direction: str = "fixed_to_moving",
+        interpolation: str = "linear",
+        onto: Any = None,
+        spacing: Sequence[float] | None = None,
+        level: int | None = None,
+        box: Box | None = None,
+        channels: Sequence[int] | None = None,
+        client: Any = None,
+        cluster: Cluster | dict | str | None = None,
+        workers: int | None = None,
+        memory_limit: str | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Volume:
+        """Resample an image through the map, once, and write it as OME-Zarr; the same call goes on after a stop.
+
+        image           all its channels and time points, unless it was opened at one
+        direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
+                        frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
+        interpolation   linear, nearest (labels, masks) or cubic
+        onto            an image, or a Grid, whose grid is taken instead; it lies in the world that the map starts in
+        spacing, level, box   another spacing (um, z y x) over the same, a level of its pyramid, a part of it in um
+                        ((low, high) of z, y and x; None is as far as it goes)
+        channels        which ones
+        client          a dask.distributed Client; None makes the cluster that is named
+        cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
+                        process and a large one by all cores of this machine
+
+        Where the output is coarser than the image, that is averaged first (labels: the commonest); see
+        `pipeline.averaging`. NaN of a float image stays NaN, as does what is interpolated from it; beyond the
+        image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
+        """
+        through = self.map(checked(direction))
+        if interpolation not in ("linear", "nearest", "cubic"):
+            raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
+        volume = as_volume(image, "image")
+        frame, _ = ends(direction)
+        source = through.source
+        base = onto if onto is None or isinstance(onto, Grid) else as_volume(onto, "onto")
+        if base is None:
+            base = (self.frame_image(frame) if level is not None else None) or source.grid
+        if base is None:
+            raise InputError(f"the map does not say on which grid its {frame} frame is sampled; give an image `onto`")
+        grid = target_grid(base, spacing=spacing, level=level, box=box)
+        given = {"workers": workers, "memory_limit": memory_limit}
+        given = {key: value for key, value in given.items() if value is not None}
+        settings = load_cluster(cluster, overrides=given) if cluster is not None or given else None
+        job = Job(
+            self, direction, volume.spec or volume, _planes(volume, channels), tuple(warp.output_grids(grid)),
+            out if storage.local_path(out) is None else str(storage.local_path(out)), interpolation, self.config.io,
+        )  # fmt: skip
+        output = self.config.output
+        return resample.run(
+            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=output.chunk,
+            shard=output.shard, client=client, cluster=settings, progress=progress,
+        )  # fmt: skip
+
+    def export(
+        self,
+        out: str,
+        *,
+        format: str | None = None,
+        direction: str = "fixed_to_moving",
+        unit: str = "mm",
+        axes: str = "lps",
+        pairs: int = 200,
+    ) -> str:
+        """Write one direction of the map for other programs; see `pipeline.export.FORMATS`. Returns the format.
+
+        format   composite, field, affine, matrix or bigwarp; by default what the suffix of `out` is used for
+        unit     what ITK's numbers mean for these images: mm (NIfTI), or um (files that ITK reads as micrometres)
+        axes     lps: x to the left, y to posterior, by the images' orientation; xyz: their axes as they are
+        pairs    about how many landmarks (bigwarp)
+        Raises ConfigError, InputError where the format cannot hold the map, OutputError.
+        """
+        return export(self.map(checked(direction)), out, format, unit, axes, pairs)
+
+
+def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, int], ...]:
+    """(time point, channel) of what is resampled. Raises InputError for a channel that is not there."""
+    if channels is None:
+        return tuple(volume.planes)
+    missing = [c for c in channels if not 0 <= c < volume.channels]
+    if missing or not channels or len(set(channels)) < len(channels):
+        raise InputError(f"{volume}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
+    times = sorted({t for t, _ in volume.planes})
+    return tuple((t, c) for t in times for c in sorted(map(int, channels)))
+
+
+class Inverse(Transform):
+    """Another transform with its frames exchanged."""
+
+    def __init__(self, other: Transform) -> None:
+        self.other = other
+
+    def __repr__(self) -> str:
+        return f"{self.other!r}.inverse"
+
+    @property
+    def inverse(self) -> Transform:
+        return self.other
+
+    def identity(self) -> str:
+        return f"{self.other.identity()}.inverse"
+
+    def frame_image(self, frame: str) -> Volume | None:
+        return self.other.frame_image("moving" if frame == "fixed" else "fixed")
+
+    def map(self, direction: str = "fixed_to_moving") -> Map:
+        there, back = DIRECTIONS
+        return self.other.map(back if checked(direction) == there else there)

@@ -1,0 +1,54 @@
+"""What a run was begun with is what it goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...config import Config
+from ...errors import InputError, OutputError
+from .store import RunStore
+
+IMAGES = ("fixed", "moving")
+
+
+def same_run(
+    store: RunStore,
+    config: Config,
+    identities: dict,
+    start: dict | None,
+    resume: bool,
+    landmarks: dict | None = None,
+    masks: dict | None = None,
+) -> None:
+    """Raise OutputError unless the store holds this very run and may be gone on with."""
+    try:
+        there = store.attributes
+    except InputError as error:
+        raise OutputError(f"'{store.url}' exists already and is no bigreg run; choose another output") from error
+    if not resume:
+        raise OutputError(f"'{store.url}' exists already; choose another output, or resume it")
+    if Config.model_validate(there["config"]).result_part() != config.result_part():
+        raise OutputError(f"'{store.url}' is a run with another configuration; choose another output")
+    for which in IMAGES:
+        if there["identities"][which] != identities[which]:
+            raise OutputError(
+                f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
+                "choose another output"
+            )
+    for which, mask in (masks or {}).items():
+        if there.get("masks", {}).get(which) != mask:
+            raise OutputError(f"'{store.url}' is a run with another {which} mask; choose another output")
+    if there.get("start") != start:
+        raise OutputError(f"'{store.url}' is a run from another start; choose another output")
+    if there.get("landmarks") != landmarks:
+        raise OutputError(f"'{store.url}' is a run with other landmarks; choose another output")
+
+
+def same_engines(began: Mapping[str, str], now: Mapping[str, str], url: str) -> None:
+    """Raise OutputError where engines are no longer those that a run began with."""
+    for place, identity in now.items():
+        if began.get(place) != identity:
+            raise OutputError(
+                f"'{url}' began with another {place} (identity {str(began.get(place))[:12]}, now {identity[:12]}): its "
+                "weights were changed; put them back, or choose another output"
+            )

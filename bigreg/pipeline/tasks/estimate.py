@@ -1,0 +1,164 @@
+"""Task: read one patch pair in mid-space, hand it to the engine, store what it returns."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ... import storage
+from ...engines.base import PatchPair, VelocityPatch
+from ...engines.parts import estimate_fitting
+from ...geometry import Block, Shape
+from ...intensity import keep_out_bright
+from ...transforms.positions import Positions
+from ..context.context import Context, compressed, field_reader
+from ..context.images import looked_up
+from ..context.ladder import LevelPlan
+from ..schedule.flow import Need, Stage
+from ..store.store import Status
+from . import compose
+
+METRICS = (
+    "similarity_before",
+    "similarity_after",
+    "iterations",
+    "parts",
+    "seconds",
+    "overlap",
+    "confidence",
+    "patch_velocity",
+    "peak_memory",
+)
+LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
+
+
+def patch_points(level: LevelPlan) -> Shape:
+    """Control points of the largest patch of a level."""
+    return tuple(
+        min(c + 2 * h, n) + 4 for c, h, n in zip(level.blocks.core, level.blocks.halo, level.blocks.cells, strict=True)
+    )
+
+
+def create(context: Context, level: LevelPlan) -> None:
+    """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block.
+
+    NaN where a block is blank or not done.
+    """
+    points = patch_points(level)
+    storage.create_array(
+        context.store.path("levels", level.index, "patches"),
+        shape=(*level.blocks.counts, 4, *points),
+        dtype="float32",
+        chunks=(1, 1, 1, 4, *points),
+        fill_value=float("nan"),
+        exist_ok=True,
+    )
+
+
+def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> tuple[Need, ...]:
+    """A patch sees the images through the maps of the level before."""
+    coarser = levels.get(level.index + 1)
+    if coarser is None or coarser_stage is None:
+        return ()
+
+    def maps(index: Shape) -> tuple[Shape, Shape]:
+        block = level.blocks[index]
+        bounds = level.patch(block.halo_start, block.halo_stop).grid.bounds()
+        return compose.blocks_of_maps(coarser, *bounds)
+
+    return (Need(coarser_stage, maps),)
+
+
+def stage(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> Stage:
+    """Where the estimate of a block fails, its neighbours and coarser levels may decide."""
+    return Stage(
+        f"levels/{level.index}", f"level {level.index}: estimate", level.blocks.counts, estimate, (level.index,),
+        METRICS, needs(levels, level, coarser_stage), optional=True,
+    )  # fmt: skip
+
+
+def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
+    """Both images of a block, halo included, as the coarser levels bring them to mid-space."""
+    lattice = level.patch(block.halo_start, block.halo_stop)
+    images, masks = [], []
+    for which in ("fixed", "moving"):
+        positions = Positions.of_grid(lattice.grid, context.device)
+        coarser = context.half_map(level.index + 1, which)
+        if coarser is not None:
+            array, grid = coarser
+            positions = positions.moved(positions.sample(field_reader(array), grid))
+        positions = positions.through(context.frames.mid_to(which))
+        image = context.level_image(which, level)
+        mask = positions.inside(image.grid)
+        tissue = context.tissue(which)
+        if tissue is not None:
+            mask &= tissue.at(positions)
+        if bool(mask.any()):
+            values, seen = looked_up(image, positions)
+            values = context.scaled(which, values)
+            mask = mask if seen is None else mask & seen
+            mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
+            values = compressed(values, context.config.intensity.knee)
+        else:
+            values = torch.zeros(1, *mask.shape, device=mask.device)
+        images.append(values)
+        masks.append(mask.to(values.dtype))
+    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index)
+
+
+def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
+    """Whether an image is anything but one value inside the mask."""
+    values = image[0][mask > 0]
+    return values.numel() > 1 and float(values.max() - values.min()) > least
+
+
+def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute and store the patch of one block."""
+    begin = time.perf_counter()
+    level = context.levels[level_index]
+    block = level.blocks[index]
+    pair = read_pair(context, level, block)
+    both = pair.fixed_mask * pair.moving_mask
+    overlap = float(both.mean())
+    metrics = {"overlap": overlap, "confidence": 0.0, "patch_velocity": 0.0}
+    blank = overlap < LEAST_OVERLAP or not (textured(pair.fixed, both) and textured(pair.moving, both))
+    if blank:
+        store_patch(context, level, index, None)
+    else:
+        patch = estimate_fitting(context.engine(level), pair)
+        store_patch(context, level, index, patch)
+        cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
+        metrics["patch_velocity"] = float(np.abs(cells).max())
+        metrics["confidence"] = float(patch.confidence.mean())
+        metrics |= {k: v for k, v in patch.quality.items() if k in METRICS}
+        metrics = {k: v for k, v in metrics.items() if np.isfinite(v)}
+    metrics["seconds"] = time.perf_counter() - begin
+    metrics["peak_memory"] = peak_memory()
+    return (Status.BLANK if blank else Status.DONE), metrics
+
+
+def peak_memory() -> float:
+    """GiB that this process has held at the most; NaN where the system does not say.
+
+    Not what getrusage counts, which on Linux goes on from the memory of the process that started this one.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    return float("nan")
+
+
+def store_patch(context: Context, level: LevelPlan, index: Shape, patch: VelocityPatch | None) -> None:
+    """Write what an engine found, None for a blank block."""
+    array = context.array("levels", level.index, "patches", write=True)
+    data = np.full((4, *patch_points(level)), np.nan, np.float32)
+    if patch is not None:
+        box = tuple(slice(0, n) for n in patch.confidence.shape)
+        data[:3][(slice(None), *box)] = patch.coefficients.cpu().numpy()
+        data[3][box] = patch.confidence.cpu().numpy()
+    array.write((*index, 0, 0, 0, 0), data[None, None, None])

@@ -1,0 +1,315 @@
+"""Tasks: the two stored fields of the whole map, verified, and how well they undo each other.
+
+In mid-space fixed_to_moving = d_moving o e_fixed and moving_to_fixed = d_fixed o e_moving, with e the inverse of d. On
+disk each is a residual in its own frame, after which the affine A follows:
+
+    fixed_to_moving(x) = A (x + u(x))        moving_to_fixed(y) = A^-1 (y + u'(y))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import torch
+
+from ... import storage
+from ...geometry import BlockGrid, Grid, Lattice, Shape
+from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
+from ...transforms import ngff
+from ...transforms.affine import apply_affine
+from ...transforms.field import min_determinant, sample
+from ...transforms.positions import Positions
+from ..context.context import Context, field_reader
+from ..context.frames import Frames
+from ..context.outline import Outline
+from ..schedule.flow import Need, Stage, of_finer
+from ..store.store import Status
+from .compose import FINAL, store_failing
+
+DIRECTIONS = ("fixed_to_moving", "moving_to_fixed")
+METRICS = (
+    "min_jacobian",
+    "max_displacement",
+    "inverse_residual",
+    "failing",
+    "folds",
+    "samples",
+    "mean_log",
+    "squares_log",
+)
+CHECK_METRICS = ("inverse_error", "inside")
+FLOOR = 0.01  # of a composite of two half maps, each above the configured floor
+PIECE = 128  # samples along an axis of what is solved at once: it takes some twenty times the memory of its field
+
+
+def ends(direction: str) -> tuple[str, str]:
+    """(frame the map starts in, frame it ends in)."""
+    return ("fixed", "moving") if direction == "fixed_to_moving" else ("moving", "fixed")
+
+
+def field_blocks(grid: Grid, config) -> BlockGrid:
+    """Blocks of a field: one shard each."""
+    shard = tuple(min(config.output.shard, n) for n in grid.shape)
+    return BlockGrid(grid.shape, shard, (0, 0, 0))
+
+
+def finest_grid(frames: Frames, lattice: Lattice, direction: str) -> Grid:
+    """The grid of a field: as fine as the finest velocity is sampled, over the whole image.
+
+    One more sample on every side: a field keeps its value beyond its outer samples, which inside the image's outer half
+    voxels would be an error of half a sample's change.
+    """
+    frame, _ = ends(direction)
+    spacing = np.divide(lattice.spacing, lattice.samples)
+    if frame == "moving":
+        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
+    inner = ngff.field_grid(frames.grid(frame), spacing)
+    return inner.cropped((-1, -1, -1), np.add(inner.shape, 1))
+
+
+def field_grids(outline: Outline | Context, direction: str) -> list[Grid]:
+    """Grids of a field's levels, finest first."""
+    grids = [finest_grid(outline.frames, outline.levels[0].lattice, direction)]
+    while max(grids[-1].shape) > 64 and min(grids[-1].shape) >= 2 * 4:
+        grids.append(grids[-1].downsampled((2, 2, 2)))
+    return grids
+
+
+def stage(outline: Outline, direction: str, attempt: int, reach: float) -> Stage:
+    """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um; the
+    inverse at a point is looked for as far away as the maps reach anywhere."""
+    again = attempt - FINAL
+    blocks = field_blocks(field_grids(outline, direction)[0], outline.config)
+    name = f"stages/{direction}" + (f"-attempt-{again + 1}" if again else "")
+    return Stage(name, direction, blocks.counts, fill, (direction, attempt, reach), METRICS)
+
+
+def pyramid_stages(outline: Outline, direction: str) -> list[Stage]:
+    """A field's coarser levels, each of the one before."""
+    blocks = [field_blocks(grid, outline.config) for grid in field_grids(outline, direction)]
+    stages: list[Stage] = []
+    for number in range(1, len(blocks)):
+        name, title = f"stages/{direction}-level-{number}", f"{direction}, level {number}"
+        needs = (Need(stages[-1].name, of_finer(*blocks[number - 1 : number + 1])),) if stages else ()
+        stages.append(Stage(name, title, blocks[number].counts, coarsen, (direction, number), needs=needs))
+    return stages
+
+
+def check_stage(outline: Outline) -> Stage:
+    """The round trip from the fixed image."""
+    blocks = field_blocks(field_grids(outline, DIRECTIONS[0])[0], outline.config)
+    return Stage("stages/check", "round trip", blocks.counts, check, metrics=CHECK_METRICS)
+
+
+def create(context: Context, direction: str) -> None:
+    """The multiscale field of one direction, filled with zeros."""
+    grids = field_grids(context, direction)
+    frame, other = ends(direction)
+    output = context.config.output
+    ngff.create_field(
+        context.store.path("transforms", direction),
+        grids,
+        input_name=frame,
+        output_name=other,
+        chunks=(output.chunk,) * 3,
+        shards=(output.shard,) * 3,
+        exist_ok=True,
+    )
+
+
+def solve(
+    positions: Positions, displacement: torch.Tensor, region: Grid, tolerance: float, iterations: int = 40
+) -> tuple[torch.Tensor, float]:
+    """The displacement e with d(y + e(y)) = y at every position: (e (3, ...) um, largest residual in samples).
+
+    displacement   (3, z, y, x) um of d on `region`. Fixed-point steps e <- -u(y + e) while they help; where u is no
+                   contraction, Newton steps with the field's own Jacobian, halved until the residual falls.
+    """
+    index = positions.index(region)
+    start = index.offset + torch.as_tensor(index.anchor, dtype=torch.float32, device=index.offset.device).reshape(
+        3, *[1] * (index.offset.ndim - 1)
+    )
+    spacing = torch.as_tensor(region.spacing, dtype=torch.float32, device=start.device)
+    step = spacing.reshape(3, *[1] * (start.ndim - 1))
+    u = displacement / spacing.reshape(3, 1, 1, 1)
+    e = -sample(u, start)
+    worst = float("inf")
+    for _ in range(iterations):
+        new = -sample(u, start + e)
+        change = float((new - e).abs().max())
+        if change > 0.9 * worst:
+            break
+        e, worst = new, change
+        if worst < tolerance:
+            return e * step, worst
+    residual = (e + sample(u, start + e)).reshape(3, -1)
+    todo = torch.nonzero(residual.abs().amax(0) > tolerance)[:, 0]
+    if len(todo):
+        flat, begin = e.reshape(3, -1).clone(), start.reshape(3, -1)
+        flat[:, todo] = _newton(u, begin[:, todo], flat[:, todo], tolerance)
+        e = flat.reshape(e.shape)
+        residual = (e + sample(u, start + e)).reshape(3, -1)
+    return e * step, float(residual.abs().max())
+
+
+def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Newton's method with step halving for e + u(y + e) = 0 at (3, N) points, everything in samples."""
+    r = e + sample(u, y + e)
+    for _ in range(40):
+        size = r.abs().amax(0)
+        if float(size.max()) < tolerance:
+            break
+        eps = 1e-2
+        columns = []
+        for axis in range(3):
+            shift = torch.zeros(3, 1, dtype=u.dtype, device=u.device)
+            shift[axis] = eps
+            columns.append((sample(u, y + e + shift) - sample(u, y + e - shift)) / (2 * eps))
+        jacobian = torch.stack(columns, dim=1).permute(2, 0, 1) + torch.eye(3, dtype=u.dtype, device=u.device)
+        move = torch.linalg.lstsq(jacobian, -r.T[:, :, None]).solution[:, :, 0].T.clamp(-2.0, 2.0)
+        scale = torch.ones_like(size)
+        for _ in range(5):
+            trial = e + move * scale
+            new = trial + sample(u, y + trial)
+            worse = new.abs().amax(0) >= size
+            if not bool(worse.any()):
+                break
+            scale = torch.where(worse, scale * 0.5, scale)
+        e, r = trial, new
+    return e
+
+
+def _boxes(start: Shape, stop: Shape) -> Iterator[tuple[Shape, Shape]]:
+    """Boxes of at most PIECE samples an axis that tile start .. stop."""
+    ranges = (range(a, b, PIECE) for a, b in zip(start, stop, strict=True))
+    return ((low, tuple(min(a + PIECE, b) for a, b in zip(low, stop, strict=True))) for low in product(*ranges))
+
+
+def _undone(context: Context, frame: str, y: Positions, reach: float) -> tuple[torch.Tensor, float]:
+    """What the inverse of a half-way map adds to mid-space positions y: (um, largest residual in samples)."""
+    array, half_grid = context.half_map(0, frame)
+    # d moves no point further than `reach`, so its inverse at y is found within that distance of y.
+    low, high = y.bounds()
+    last = np.asarray(half_grid.shape) - 1
+    step = np.asarray(half_grid.spacing)
+    first = np.clip(np.floor((low - reach - half_grid.origin) / step).astype(int) - 1, 0, last)
+    end = np.clip(np.ceil((high + reach - half_grid.origin) / step).astype(int) + 1, first, last) + 1
+    displacement = torch.as_tensor(array.read((0, *first), (3, *end)), device=context.device)
+    return solve(y, displacement, half_grid.cropped(first, end), context.config.guarantee.inverse_tolerance)
+
+
+def fill(context: Context, direction: str, attempt: int, reach: float, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Compute, verify and store one block of a field. `reach`: largest displacement of the half-way maps, um."""
+    frame, other = ends(direction)
+    grid = field_grids(context, direction)[0]
+    block = field_blocks(grid, context.config)[index]
+    stop = tuple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
+    to_mid = context.frames.to_mid(frame)
+    out_array, out_grid = context.half_map(0, other)
+    field = torch.empty(3, *np.subtract(stop, block.start), device=context.device)
+    # A residual lies in the frame it starts from, before the affine: mid-space motion carried back through the half.
+    linear = torch.as_tensor(context.frames.mid_to(frame)[:3, :3], dtype=field.dtype, device=field.device)
+    residual = 0.0
+    for low, high in _boxes(block.start, stop):
+        y = Positions.of_grid(grid.cropped(low, high), context.device).through(to_mid)
+        inverse, left = _undone(context, frame, y, reach)
+        delta = inverse + y.moved(inverse).sample(field_reader(out_array), out_grid)
+        box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, block.start, strict=True))
+        field[(slice(None), *box)] = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
+        residual = max(residual, left)
+    smallest = min_determinant(field, grid.spacing) if min(field.shape[1:]) > 1 else torch.ones(1, 1, 1)
+    bad = torch.nonzero(smallest < FLOOR).cpu().numpy()
+    if len(bad):
+        y = Positions.of_points(apply_affine(grid.affine, bad + np.asarray(block.start)), context.device).through(
+            to_mid
+        )
+        mid = y.moved(_undone(context, frame, y, reach)[0])
+        _report_failing(context, direction, attempt, index, mid.points())
+
+    own = tuple(slice(0, n) for n in block.shape)
+    values = field[(slice(None), *own)].contiguous()
+    summary = JacobianSummary()
+    if min(block.shape) > 1:  # the last block may be one sample thick: then it has no differences of its own
+        central = torch.as_tensor(central_jacobian(values, grid.spacing))
+        summary = JacobianSummary.of_determinants(central, central)  # folds and minimum are those of the cells, above
+    url = ngff.level_url(context.store.path("transforms", direction), 0)
+    storage.open_array(url, write=True).write((0, *block.start), values.cpu().numpy())
+    metrics = {
+        "min_jacobian": float(smallest.min()),
+        "max_displacement": float(values.square().sum(0).max().sqrt()),
+        "inverse_residual": residual,
+        "failing": float(len(bad)),
+        "folds": float((smallest <= 0).sum()),
+        "samples": float(summary.samples),
+        "mean_log": summary.mean_log,
+        "squares_log": summary.squares_log,
+    }
+    return Status.DONE, metrics
+
+
+def _report_failing(context: Context, direction: str, attempt: int, index: Shape, points: np.ndarray) -> None:
+    """Write down the cells, of every level, in which the stored field comes near to folding: at mid-space `points`."""
+    for level in context.levels.values():
+        lattice = level.lattice
+        cells = np.floor((points - lattice.origin) / lattice.spacing).astype(int)
+        cells = np.unique(np.clip(cells, 0, np.asarray(lattice.cells) - 1), axis=0)
+        block = (0 if direction == "fixed_to_moving" else 1, *index)
+        store_failing(context, level.index, attempt, block, cells)
+
+
+def coarsen(context: Context, direction: str, level: int, index: Shape) -> tuple[Status, dict[str, float]]:
+    """One block of a coarser level of a field, by block means of the level above."""
+    grids = field_grids(context, direction)
+    block = field_blocks(grids[level], context.config)[index]
+    url = context.store.path("transforms", direction)
+    fine = storage.open_array(ngff.level_url(url, level - 1))
+    values = torch.as_tensor(fine.read((0, *(2 * a for a in block.start)), (3, *(2 * b for b in block.stop))))
+    values = torch.nn.functional.avg_pool3d(values[None], 2)[0]
+    storage.open_array(ngff.level_url(url, level), write=True).write((0, *block.start), values.numpy())
+    return Status.DONE, {}
+
+
+def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Round trip fixed -> moving -> fixed with the stored fields, between their samples, where they err most."""
+    grid = field_grids(context, "fixed_to_moving")[0]
+    block = field_blocks(grid, context.config)[index]
+    lengths = [_round_trip(context, grid.cropped(low, high)) for low, high in _boxes(block.start, block.stop)]
+    length = np.concatenate(lengths)
+    histogram = ErrorHistogram.of(length)
+    counts = np.asarray(histogram.counts, dtype=np.float64)
+    storage.create_array(
+        context.store.path("check", ".".join(map(str, index))),
+        shape=(len(counts) + 2,),
+        dtype="float64",
+        chunks=(len(counts) + 2,),
+        exist_ok=True,
+    ).write((0,), np.concatenate([counts, [histogram.total, histogram.maximum]]))
+    worst = float(length.max()) if length.size else 0.0
+    metrics = {"inverse_error": worst, "inside": length.size / math.prod(block.shape)}
+    return (Status.DONE if length.size else Status.BLANK), metrics
+
+
+def _round_trip(context: Context, part: Grid) -> np.ndarray:
+    """(N,) voxels of fixed: by how much there and back errs at the samples of `part`, half a sample on, inside both."""
+    like = {"dtype": torch.float32, "device": context.device}
+    half = torch.as_tensor(part.spacing, **like).reshape(3, 1, 1, 1) / 2
+    here = Positions.of_grid(part, context.device).moved(half)
+    there = follow(context, here, "fixed_to_moving")
+    inside = there.inside(context.frames.moving) & here.inside(context.frames.fixed)
+    back = follow(context, there, "moving_to_fixed")
+    shift = torch.as_tensor(back.anchor - here.anchor, **like).reshape(3, 1, 1, 1)
+    voxel = torch.as_tensor(context.frames.fixed.spacing, **like).reshape(3, 1, 1, 1)
+    error = (back.offset - here.offset + shift) / voxel
+    return error.square().sum(0).sqrt()[inside].cpu().numpy()
+
+
+def follow(context: Context, positions: Positions, direction: str) -> Positions:
+    """Positions through the stored map of a direction."""
+    array = context.array("transforms", direction, "0")
+    grid = field_grids(context, direction)[0]
+    moved = positions.moved(positions.sample(field_reader(array), grid))
+    affine = context.frames.affine
+    return moved.through(affine if direction == "fixed_to_moving" else np.linalg.inv(affine))

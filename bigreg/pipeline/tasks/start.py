@@ -1,0 +1,211 @@
+"""Task: the global affine, and the intensities that mean 0 and 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ... import storage
+from ...config import Affine
+from ...engines.placed import upright
+from ...errors import InputError
+from ...geometry import Grid, Shape
+from ...intensity import bright_limit, keep_out_bright, usual_top
+from ...volumes import Volume
+from ..context import looked, masks, starts
+from ..context.context import Context, compressed
+from ..context.frames import Frames
+from ..context.given import GivenStart
+from ..context.images import LevelImage
+from ..context.lying import provisional
+from ..context.seen import SeenImage
+from ..schedule.flow import ONE, Stage
+from ..store.store import Status
+
+METRICS = ("overlap", "similarity")
+MULTIMODAL = ("mi", "nmi")
+SAID_DEG = 65.0  # between axes and what a person calls them: at most 62.8, or another axis is nearer
+
+
+def affine_factors(frames: Frames, which: str, voxels: int) -> Shape:
+    """Block means that bring an image to at most `voxels` along its longest axis, nearly isotropic."""
+    spacing = [max(frames.grid(w).spacing[i] * frames.grid(w).shape[i] for i in range(3)) for w in ("fixed", "moving")]
+    target = max(spacing) / voxels
+    grid = frames.grid(which)
+    factors = 2 ** np.ceil(np.log2(np.maximum(target / np.asarray(grid.spacing), 1.0)) - 1e-9).astype(int)
+    return tuple(int(max(1, min(f, n // 4))) for f, n in zip(factors, grid.shape, strict=True))
+
+
+def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.ndarray | None:
+    """(z, y, x) bool: the voxels of a small image that its given mask lets be compared; None without one.
+
+    Raises InputError where that is next to nothing.
+    """
+    if image.weights is None:
+        return None
+    shares = image.weights.shares((0, 0, 0), image.grid.shape)
+    masks.require_some(which, getattr(context.config.masks, which), float(shares.mean()))
+    found = shares > masks.SEEN
+    # What is thinner than these voxels fills none of them by half; they hold nothing else.
+    return found if found.mean() >= masks.LEAST else shares > 0
+
+
+def percentiles(
+    name: str, data: np.ndarray, low: float, high: float, inside: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The intensities of an image (z, y, x) that become 0 and 1, of voxels inside a mask.
+
+    They are percentiles, without what is far brighter than tissue. Raises InputError where all are of one value.
+    """
+    kept = data if inside is None else data[inside]
+    first, last = (float(v) for v in np.percentile(kept, [low, high]))
+    # What is far brighter than tissue is told by where it is: what a mask leaves out is set to the least there.
+    last = usual_top(data if inside is None else np.where(inside, data, first), first, last, high)
+    if not last > first:
+        first, last = float(kept.min()), float(kept.max())
+    if not last > first:
+        raise InputError(f"{name} is blank: every voxel is {first:g}; check the file, dataset and channel")
+    return first, last
+
+
+def without_bright(scaled: np.ndarray, mask: np.ndarray | None, limit: float) -> np.ndarray | None:
+    """A mask (z, y, x) bool without what is far brighter than tissue; None where everything counts."""
+    whole = torch.ones(scaled.shape) if mask is None else torch.as_tensor(mask, dtype=torch.float32)
+    kept = keep_out_bright(torch.as_tensor(scaled, dtype=torch.float32), whole, limit)
+    return mask if bool((kept == whole).all()) or not bool(kept.any()) else kept.numpy() > 0
+
+
+def stage() -> Stage:
+    return Stage("stages/affine", "global affine", ONE, start, metrics=METRICS)
+
+
+def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Find the affine and write it, with what was tried, into the group `affine` of the run."""
+    fixed, moving = (context.volumes[w] for w in ("fixed", "moving"))
+    given = context.given
+    frames = provisional(fixed, moving, given)
+    settings = context.config.affine
+    images, shown, seen, grids, intensity, stored, bright = [], [], [], [], {}, {}, {}
+    limits = context.config.intensity.low, context.config.intensity.high
+    for which in ("fixed", "moving"):
+        factors = affine_factors(frames, which, settings.voxels)
+        image = context.seen(which, factors)
+        data = image.read((0, 0, 0), image.grid.shape).astype(np.float32)
+        found_mask = counted(context, which, image)
+        low, high = percentiles(which, data, *limits, found_mask)
+        if getattr(context.config.masks, which) == masks.TISSUE:
+            found_mask = masks.find_tissue((data - low) / (high - low))
+            masks.keep_tissue(context.store, which, found_mask, image.grid)
+            low, high = percentiles(which, data, *limits, found_mask)
+        intensity[which] = stored[which] = [low, high]
+        if getattr(context.config.preprocess, which).any:
+            uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
+            stored[which] = list(percentiles(which, uncorrected, *limits, found_mask))
+        bright[which] = bright_limit(data if found_mask is None else data[found_mask], high, limits[1])
+        scaled = np.minimum((data - low) / (high - low), np.float32(bright[which]))
+        if image.weights is not None:  # nothing that is left out may reach over the edge when it is resampled
+            scaled = np.where(found_mask, scaled, scaled[found_mask].mean()).astype(np.float32)
+        shown.append(scaled)
+        found_mask = without_bright(scaled, found_mask, bright[which])
+        images.append(compressed(torch.as_tensor(scaled), settings.knee))
+        seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
+        grids.append(image.grid)
+    found: dict = {"intensity": intensity, "stored_intensity": stored, "bright": bright}
+    if given is not None and (given.run is not None or settings.kind == "none"):
+        score = {"overlap": float("nan")}  # taken as it is
+    elif settings.kind == "none":
+        frames = Frames.from_affine(fixed.grid(), moving.grid(), frames.canonical, np.eye(4))
+        _require_overlap(frames)
+        score = {"overlap": float("nan")}
+    else:
+        asked = question(
+            images, grids, seen, frames, settings, said=said(fixed, moving),
+            start=None if given is None else given.matrix,
+        )  # fmt: skip
+        result = looked.known(context.store, asked) or asked.answer()
+        canonical, before = frames.canonical, frames.before
+        frames = Frames.from_affine(fixed.grid(), moving.grid(), canonical, result.matrix)
+        frames = dataclasses.replace(frames, before=before)
+        tried = [
+            starts.told({**vars(c), "matrix": canonical @ c.matrix}, number, frames)
+            for number, c in enumerate(result.candidates, 1)
+        ]
+        found["details"] = {
+            "start": result.start,
+            "confidence": float(result.confidence),
+            "similarity": float(result.similarity),
+            "overlap": float(result.overlap),
+            "mirrored": frames.mirrors,
+            "warnings": [*result.warnings, *of_sides(fixed, moving, settings.similarity, given)],
+            "candidates": tried,
+        }
+        starts.write(context.store, found["details"], shown, grids)
+        score = {"overlap": float(result.overlap), "similarity": float(result.similarity)}
+    found |= {"frames": frames.to_json(), "matrix": frames.affine.tolist()}
+    storage.create_group(context.store.path("affine"), {"bigreg": found}, exist_ok=True)
+    return Status.DONE, {k: v for k, v in score.items() if np.isfinite(v)}
+
+
+def said(fixed: Volume, moving: Volume) -> bool:
+    """Whether a person says how both images lie. That is true to the nearest axis; what files say is a hint."""
+    return all(v.orientation_from == "given" for v in (fixed, moving))
+
+
+def question(
+    images: Sequence[torch.Tensor],
+    grids: Sequence[Grid],
+    masks: Sequence[torch.Tensor | None],
+    frames: Frames,
+    settings: Affine,
+    *,
+    said: bool,
+    start: np.ndarray | None = None,
+) -> looked.Question:
+    """What is asked of `register_affine` for small copies (z, y, x) of fixed and moving, in the canonical frame.
+
+    start: fixed world to moving world, in place of the search.
+    """
+    back = np.linalg.inv(frames.canonical)
+    placed = grids[0], grids[1].transformed(back)
+    upright_images = [upright(image, grid) for image, grid in zip(images, placed, strict=True)]
+    return looked.Question(
+        tuple(image for image, _ in upright_images),
+        tuple(grid for _, grid in upright_images),
+        tuple(
+            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
+            for mask, grid in zip(masks, placed, strict=True)
+        ),
+        {
+            "kind": settings.kind,
+            "similarity": settings.similarity,
+            "rotations_deg": settings.rotations_deg,
+            "min_overlap": settings.min_overlap,
+            "within_deg": SAID_DEG if said else 180.0,
+            "allow_mirror": settings.allow_mirror,
+        },
+        None if start is None else back @ start,
+    )
+
+
+def of_sides(fixed: Volume, moving: Volume, similarity: str, given: GivenStart | None) -> list[str]:
+    """A warning where nothing tells left from right: another contrast, and neither image says how it lies."""
+    known = fixed.orientation is not None or moving.orientation is not None or given is not None
+    if known or similarity not in MULTIMODAL:
+        return []
+    return [
+        "neither image states an orientation, so left and right cannot be told: a brain is nearly its own mirror "
+        "image; pass --fixed-orientation and --moving-orientation, such as asr"
+    ]
+
+
+def _require_overlap(frames: Frames) -> None:
+    low, high = frames.fixed.bounds(faces=True)
+    other = frames.moving.bounds(np.linalg.inv(frames.canonical), faces=True)
+    if (np.minimum(high, other[1]) <= np.maximum(low, other[0])).any():
+        raise InputError(
+            f"fixed spans {low} to {high} um and moving {other[0]} to {other[1]}: they do not overlap as they lie; "
+            "check spacing and origin, or let affine.kind find the shift"
+        )

@@ -1,0 +1,146 @@
+"""Task: blend the patches around a block into one velocity on the global lattice.
+
+c = sum_p w_p q_p c_p / (sum_p w_p q_p + prior), where pairs of landmarks count as patches (see steering.py), summed in
+one fixed order, so that the result is the same bits whoever computed what and when. A convex combination of bounded
+control points is bounded, so the blend is invertible however much neighbours disagree; displacements blended in the
+same way would fold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ... import storage
+from ...geometry import Block, BlockGrid, Shape
+from ...transforms.bspline import BOUND_CELLS, soft_bound
+from ..context.context import Context
+from ..context.ladder import LevelPlan
+from ..schedule.flow import Need, Stage
+from ..store.store import Status
+from . import steering
+from .steering import Pulls
+
+METRICS = ("velocity", "disagreement")
+PRIOR = 1e-3  # weight of "does not move", against confidences of up to 1
+LEAST_CONFIDENCE = 0.02  # inside a patch that is not blank: its smooth continuation beats an abrupt stop
+
+
+def create(context: Context, level: LevelPlan) -> None:
+    storage.create_array(
+        context.store.path("levels", level.index, "velocity"),
+        shape=(3, *level.lattice.points),
+        dtype="float32",
+        chunks=(3, *level.blocks.core),
+        dimension_names=("c", "z", "y", "x"),
+        exist_ok=True,
+    )
+
+
+def window(block: Block, blocks: BlockGrid, axis: int) -> np.ndarray:
+    """Weight of a patch at its control points along one axis: 1 in the core, falling to 0 over the inner halo.
+
+    The outermost cell of the halo counts for nothing: an engine knows least there. At the border of the domain there is
+    no neighbour and no fall.
+    """
+    start, stop = block.halo_start[axis], block.halo_stop[axis]
+    points = np.arange(start - 2, stop + 2) + 0.5
+    before = block.start[axis] - points if block.start[axis] > 0 else np.full(points.shape, -1.0)
+    after = points - block.stop[axis] if block.stop[axis] < blocks.cells[axis] else np.full(points.shape, -1.0)
+    outside = np.maximum(np.maximum(before, after), 0.0)
+    ramp = max(blocks.halo[axis] - 1, 1)
+    return np.cos(np.pi / 2 * np.minimum(outside / ramp, 1.0)) ** 2
+
+
+def owned(block: Block, blocks: BlockGrid) -> tuple[Shape, Shape]:
+    """The control points (array indices) that a block writes: as many as cells; the last block the border too."""
+    stop = tuple(b + 4 if b == n else b for b, n in zip(block.stop, blocks.cells, strict=True))
+    return block.start, stop
+
+
+def blend(
+    blocks: BlockGrid,
+    index: Shape,
+    read_patch,
+    bound: np.ndarray,
+    pulls: Pulls | None = None,
+) -> tuple[np.ndarray, float]:
+    """The blended coefficients (3, z, y, x) of the control points a block owns, and how much the patches disagreed.
+
+    read_patch   block -> (4, points of its halo box) of coefficients (um) and confidence, or None where blank
+    bound        (3,) largest coefficient, um
+    pulls        what pairs of landmarks ask for
+    disagreement is the confidence-weighted RMS distance of the patches from their blend, um
+    """
+    low, high = owned(blocks[index], blocks)
+    shape = tuple(b - a for a, b in zip(low, high, strict=True))
+    total = np.zeros((3, *shape))
+    square = np.zeros(shape)
+    weight = np.zeros(shape)
+    limit = torch.as_tensor(bound, dtype=torch.float64).reshape(3, 1, 1, 1)
+    # A control point at array index i stands in cell i - 2, so patches up to two cells away hold it.
+    for other in blocks.overlapping(tuple(a - 4 for a in low), high):
+        block = blocks[other]
+        own_low = block.halo_start
+        own_high = tuple(b + 4 for b in block.halo_stop)
+        first = tuple(max(a, b) for a, b in zip(low, own_low, strict=True))
+        last = tuple(min(a, b) for a, b in zip(high, own_high, strict=True))
+        if any(a >= b for a, b in zip(first, last, strict=True)):
+            continue
+        patch = read_patch(other)
+        if patch is None:
+            continue
+        mine = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, own_low, strict=True))
+        target = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, low, strict=True))
+        w = np.ones(())
+        for axis in range(3):
+            w = np.multiply.outer(w, window(block, blocks, axis)[mine[axis]])
+        q = np.maximum(patch[3][mine].astype(float), LEAST_CONFIDENCE) * w
+        c = soft_bound(torch.from_numpy(patch[:3][(slice(None), *mine)].astype(float)), limit).numpy()
+        total[(slice(None), *target)] += q * c
+        square[target] += q * (c**2).sum(0)
+        weight[target] += q
+    mean = total / np.maximum(weight, 1e-12)
+    spread = np.maximum(square - weight * (mean**2).sum(0), 0.0).sum() / max(weight.sum(), 1e-12)
+    if pulls is not None:
+        pulls.add(total, weight, low, limit, soft_bound)
+    blended = total / (weight + PRIOR)
+    return soft_bound(torch.from_numpy(blended), limit).numpy(), float(np.sqrt(spread))
+
+
+def needs(level: LevelPlan) -> tuple[Need, ...]:
+    """A block blends all patches that reach into what it owns."""
+
+    def patches(index: Shape) -> tuple[Shape, Shape]:
+        low, high = owned(level.blocks[index], level.blocks)
+        return level.blocks.touching(tuple(a - 4 for a in low), high, halo=True)
+
+    return (Need(f"levels/{level.index}", patches),)
+
+
+def stage(level: LevelPlan, *, steered: bool) -> Stage:
+    """`steered`: whether pairs of landmarks pull too."""
+    return Stage(
+        f"levels/{level.index}/stitch", f"level {level.index}: stitch", level.blocks.counts, stitch, (level.index,),
+        METRICS, (*needs(level), *([steering.everywhere(level)] if steered else [])),
+    )  # fmt: skip
+
+
+def stitch(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
+    """Blend and store the control points that one block owns."""
+    level = context.levels[level_index]
+    patches = context.array("levels", level_index, "patches")
+
+    def read_patch(other: Shape) -> np.ndarray | None:
+        points = tuple(n + 4 for n in level.blocks[other].halo_shape)
+        patch = patches.read((*other, 0, 0, 0, 0), (*(i + 1 for i in other), 4, *points))[0, 0, 0]
+        return None if np.isnan(patch[3, 0, 0, 0]) else patch
+
+    bound = BOUND_CELLS * np.asarray(level.lattice.spacing)
+    pulls = Pulls.of(context, level)
+    coefficients, disagreement = blend(level.blocks, index, read_patch, bound, pulls)
+    array = context.array("levels", level_index, "velocity", write=True)
+    low, _ = owned(level.blocks[index], level.blocks)
+    array.write((0, *low), coefficients.astype(np.float32))
+    cells = np.abs(coefficients) / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
+    return Status.DONE, {"velocity": float(cells.max()), "disagreement": disagreement}

@@ -1,0 +1,1 @@
+"""The panel of landmarks. May use `shared`, and no other panel."""

@@ -1,0 +1,346 @@
+"""The panel that starts registrations: their plan, a preview of one block, and the start as a process of its own."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QGroupBox,
+    QProgressBar,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bigreg.errors import BigregError
+
+from ..shared.controls import WRONG, make_button, make_row, make_text
+from ..shared.linked_views import centre_of
+from ..shared.named import open_beside
+from ..shared.open_model import FIXED, MOVING, placed
+from ..shared.panel import Panel, Work, move
+from ..shared.registration import FieldError
+from ..shared.threads import later
+from .form import LaunchForm
+from .model import Checked, Started, begin, check
+from .preview import Preview, levels_of
+from .preview_process import PreviewProcess
+
+LOOK_MS = 700
+LIVE_MS = 600
+PREVIEW = "preview"
+
+
+class LaunchPanel(Panel):
+    """A form; what it would cost; how one block would come out; and off it goes."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.started: Started | None = None
+        self.previewer = PreviewProcess()
+        self.destroyed.connect(partial(_leave, self.previewer))  # with its window, in a Python that goes on
+        self.monitor: Any = None
+        self._work = Work(self)
+        self._checking: Any = None
+        self._previewing: Any = None
+        self._again = False
+        self._looking = False
+        self._build()
+        self._soon = later(LIVE_MS, self._live)
+        self._watch = QTimer(self)
+        self._watch.setInterval(LOOK_MS)
+        self._watch.timeout.connect(self._look)
+        # While one fills in the form; without a word about what fails, as the preview itself will meet it.
+        self._warming = self._work.start(self.previewer.warm, "Preview", failed=lambda error: None, bar=False)
+
+    # ------------------------------------------------------------------------------------------------------ controls
+
+    def _build(self) -> None:
+        self.form = LaunchForm()
+        self.form.changed.connect(self._changed)
+        self.plan = make_button("Plan", "Check everything and say what it would cost; reads no voxel", self.make_plan)
+        self.go = make_button("Start", "Start as a process of its own: closing napari does not stop it", self.start)
+        self.copy = make_button("Copy the command", "For a terminal, or the login node of a cluster", self._copy)
+        self.rows = make_text()
+        self.level = QComboBox()
+        self.level.addItems([f"level {i}" for i in range(4)])
+        self.level.setCurrentIndex(1)
+        self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
+        self.level.currentIndexChanged.connect(lambda _: self.live.isChecked() and self._soon.start())
+        self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
+        self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
+        self.cancel.setEnabled(False)
+        self.live = QCheckBox("live")
+        self.live.setToolTip("Again after every change of a value")
+        self.after = QCheckBox("after")
+        self.after.setChecked(True)
+        self.after.setToolTip("The moving image after the deformation, or before it")
+        self.after.toggled.connect(self._show_after)
+        self.bar = QProgressBar()
+        self.bar.hide()
+        self.figures = make_text()
+        self.message = make_text()
+        box = QGroupBox("Preview of one block")
+        column = QVBoxLayout(box)
+        column.addLayout(make_row(self.level, self.try_it, self.cancel, self.live, self.after))
+        column.addWidget(self.bar)
+        column.addWidget(self.figures)
+        inside = QWidget()
+        whole = QVBoxLayout(inside)
+        whole.addWidget(self.form)
+        whole.addLayout(make_row(self.plan, self.go, self.copy))
+        whole.addWidget(self.message)
+        whole.addWidget(box)
+        whole.addWidget(self.rows)
+        whole.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inside)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(480)
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        self.message.setStyleSheet(WRONG if wrong else "")
+        self.message.setText(text)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, FieldError):
+            self.form.tell(error)
+            if error.place not in self.form.fields:
+                self.say(str(error), wrong=True)
+            else:
+                self.say(f"see {error.place}", wrong=True)
+            return
+        self.say(str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}", wrong=True)
+
+    def _changed(self) -> None:
+        self.form.tell(None)
+        self.rows.setText("")
+        if self.live.isChecked():
+            self._soon.start()
+
+    # ---------------------------------------------------------------------------------------------------------- plan
+
+    def make_plan(self) -> None:
+        """Check the form and show the plan."""
+        launch = self.form.launch
+        self._check(lambda report: check(launch, report), "Planning", self._planned)
+
+    def _check(self, work: Any, title: str, done: Any) -> None:
+        if self._checking is not None:
+            return
+        self.form.tell(None)
+        self.say(f"{title.lower()} ...")
+        for control in (self.plan, self.go):
+            control.setEnabled(False)
+        self._checking = self._work.start(work, title, done=done, failed=self._failed, ended=self._checked)
+
+    def _checked(self) -> None:
+        self._checking = None
+        for control in (self.plan, self.go):
+            control.setEnabled(True)
+
+    def _planned(self, found: Checked) -> None:
+        self._list_levels(levels_of(found.volumes["fixed"]))
+        cells = "".join(
+            f"<tr><td style='padding-right:10px; white-space:nowrap'><b>{k}</b></td><td width='100%'>{v}</td></tr>"
+            for k, v in found.rows
+        )
+        self.rows.setText(f"<table>{cells}</table>")
+        row = dict(found.rows)
+        ready = "goes on with the run that is there" if found.goes_on else "ready to start"
+        self.say(f"{ready}: {row['blocks']} blocks, {row['memory a worker']} a worker, {row['time']}")
+
+    def _list_levels(self, levels: list[tuple[float, float, float]]) -> None:
+        chosen = self.level.currentIndex()
+        self.level.blockSignals(True)
+        self.level.clear()
+        for number, spacing in enumerate(levels):
+            self.level.addItem(f"level {number}: {' x '.join(f'{s:.3g}' for s in spacing)} um")
+        self.level.setCurrentIndex(min(max(chosen, 0), self.level.count() - 1))
+        self.level.blockSignals(False)
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(self.form.launch.text())
+        self.say(self.form.launch.text())
+
+    # --------------------------------------------------------------------------------------------------------- start
+
+    def start(self) -> None:
+        """Check the form and start the registration."""
+        launch = self.form.launch
+
+        def work(report: Any) -> tuple[Checked, Started]:
+            return check(launch, report), begin(launch)
+
+        self._check(work, "Starting", self._begun)
+
+    def _begun(self, found: tuple[Checked, Started]) -> None:
+        self._planned(found[0])
+        self.started = found[1]
+        self.say(f"started as process {self.started.process.pid}; its words are in {self.started.log}")
+        self._watch.start()
+
+    def _look(self) -> None:
+        """Whether the run is there to be watched, or has ended before."""
+        started = self.started
+        if started is None or self._looking:
+            return
+        self._looking = True
+
+        def work(report: Any) -> tuple[bool, int | None]:
+            return started.works, started.ended
+
+        def ended() -> None:
+            self._looking = False
+
+        self._work.start(work, "Waiting for the run", done=self._looked, failed=self._failed, ended=ended, bar=False)
+
+    def _looked(self, found: tuple[bool, int | None]) -> None:
+        there, ended = found
+        if not self._watch.isActive():
+            return
+        if ended not in (None, 0):
+            self._watch.stop()
+            self.say(f"it ended with status {ended}:\n{self.started.tail()}", wrong=True)
+        elif there:
+            self._watch.stop()
+            self._open_monitor()
+
+    def _open_monitor(self) -> None:
+        self.monitor = open_beside(self.viewer, "monitor")
+        self.monitor.choice.set(self.started.run)
+        self.say(f"process {self.started.process.pid} works on {self.started.run}; see Monitor")
+
+    # ------------------------------------------------------------------------------------------------------- preview
+
+    def _live(self) -> None:
+        if self.live.isChecked():
+            self.make_preview()
+
+    def make_preview(self) -> None:
+        """Register the block around the middle of the view, with what is filled in."""
+        if self._previewing is not None:
+            # One at a time: the other ends at its next step, and then this one begins.
+            self._again = True
+            self._previewing.cancel()
+            return
+        self._again = False
+        self._warming.cancel()  # what is not loaded by now, this loads
+        launch, level = self.form.launch, self.level.currentIndex()
+        seen = [layer for layer in self.viewer.layers if layer.ndim == 3]
+        centre = centre_of(self.viewer) if seen else None
+        previewer = self.previewer
+        self.form.tell(None)
+        if self.message.styleSheet():
+            self.say("")
+        self.cancel.setEnabled(True)
+        self.bar.setRange(0, 0)
+        self.bar.show()
+        # Its bar is here. napari's sign of activity turns without end, and each turn draws the window again: where
+        # no GPU does that, it takes as long as the preview.
+        self._previewing = self._work.start(
+            lambda report: previewer.run(launch, centre, level, report), "Preview", done=self._previewed,
+            failed=self._preview_failed, advanced=self._advanced,
+            ended=lambda: self._work.in_turns(self._preview_ended), bar=False,
+        )  # fmt: skip
+
+    def _advanced(self, done: int, total: int, text: str) -> None:
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        self.bar.setFormat(text)
+
+    def _cancel(self) -> None:
+        self._again = False
+        if self._previewing is not None:
+            self._previewing.cancel()
+            self.figures.setText("cancelled")
+            self.bar.hide()
+            self.cancel.setEnabled(False)
+
+    def _preview_failed(self, error: Exception) -> None:
+        self.figures.setText("")
+        self._failed(error)
+
+    def _preview_ended(self) -> None:
+        self._previewing = None
+        self.bar.hide()
+        self.cancel.setEnabled(False)
+        if self._again:
+            self.make_preview()
+
+    def _previewed(self, preview: Preview) -> None:
+        self._list_levels(preview.levels)
+        rows = "".join(
+            f"<tr><td style='padding-right:10px'>{name}</td><td>{value:.3f} {unit}</td></tr>"
+            for name, value, unit in preview.figures
+        )
+        shape = " x ".join(map(str, preview.fixed.shape))
+        self.figures.setText(f"<table>{rows}</table>{shape} voxels in {preview.seconds:.1f} s")
+        (fixed, moving), grid = preview.limits, preview.grid
+        first = not any(layer.name.startswith(PREVIEW) for layer in self.viewer.layers)
+        # One layer a turn of the window: napari takes more than a tenth of a second for each.
+        self._work.in_turns(
+            lambda: self._hide_all() if first else None,
+            lambda: self._show("fixed", preview.fixed, grid, FIXED, fixed),
+            lambda: self._show("before", preview.before, grid, MOVING, moving),
+            lambda: self._show("after", preview.after, grid, MOVING, moving),
+            lambda: self._go_to(grid) if first else None,
+        )
+
+    def _show(self, name: str, data: np.ndarray, grid: Any, colormap: str, limits: tuple[float, float]) -> None:
+        """In the layer of before, with the contrast that it was given where it shows the same block; else a new one."""
+        shown = {"before": not self.after.isChecked(), "after": self.after.isChecked()}.get(name, True)
+        name, metadata, place = f"{PREVIEW}: {name}", {"grid": grid.affine}, placed(grid)
+        if name not in self.viewer.layers:
+            self.viewer.add_layer(
+                Image(
+                    data, name=name, colormap=colormap, contrast_limits=limits, visible=shown, blending="additive",
+                    metadata=metadata, **place,
+                )
+            )  # fmt: skip
+            return
+        layer = self.viewer.layers[name]
+        same = layer.data.shape == data.shape and np.array_equal(layer.metadata["grid"], grid.affine)
+        layer.data = data
+        if not same:
+            move(layer, place)
+            layer.metadata, layer.contrast_limits = metadata, limits
+
+    def _hide_all(self) -> None:
+        """What would lie under the first preview."""
+        for layer in self.viewer.layers:
+            layer.visible = False
+
+    def _go_to(self, grid: Any) -> None:
+        middle = np.mean(grid.bounds(), axis=0)
+        self.viewer.dims.point = (*self.viewer.dims.point[:-3], *middle)
+
+    def _show_after(self, after: bool) -> None:
+        for name, shown in (("before", not after), ("after", after)):
+            if f"{PREVIEW}: {name}" in self.viewer.layers:
+                self.viewer.layers[f"{PREVIEW}: {name}"].visible = shown
+
+    def end(self) -> None:
+        self._soon.stop()
+        self._watch.stop()
+        self._again = False
+        self._work.cancel()
+        _leave(self.previewer)
+
+
+def _leave(previewer: PreviewProcess) -> None:
+    """It takes a moment to end, for which the window does not wait."""
+    threading.Thread(target=previewer.close, name="bigreg-preview-end", daemon=True).start()
