@@ -28,6 +28,7 @@ _WHERE = {
     "atlas": "atlases.workflow",
     "chain": "pipeline.chains",
     "convert": "volumes",
+    "doctor": "pipeline.doctor",
     "is_run": "pipeline.store.store",
     "load_config": "config",
     "local_atlas": "atlases.source",

@@ -136,7 +136,7 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     """What each stage does; those of little work, reading and writing are summed in one line unless `everything`."""
     from dask.utils import format_bytes
 
-    from .pipeline.planning.plan import duration
+    from .quality.verdict import roughly
 
     table = Table(box=None, pad_edge=False)
     for name in ("stage", "blocks", "read", "written", "one worker"):
@@ -148,25 +148,25 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     small = 0
     for title, row in figures.items():
         if everything or any(value > 0.01 * total for value, total in zip(row[1:], totals, strict=True)):
-            table.add_row(title, str(row[0]), *map(format_bytes, row[1:3]), duration(row[3]))
+            table.add_row(title, str(row[0]), *map(format_bytes, row[1:3]), roughly(row[3]))
         else:
             small += 1
             rest = [a + b for a, b in zip(rest, row, strict=True)]
     if small:
-        table.add_row(f"{small} smaller stages", str(rest[0]), *map(format_bytes, rest[1:3]), duration(rest[3]))
+        table.add_row(f"{small} smaller stages", str(rest[0]), *map(format_bytes, rest[1:3]), roughly(rest[3]))
     return table
 
 
 def simulation_table(simulations: list[Any]) -> Table:
     """How some numbers of workers would fare. path: the longest chain of blocks that wait for one another."""
-    from .pipeline.planning.plan import duration
+    from .quality.verdict import roughly
 
     table = Table(box=None, pad_edge=False)
     for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "path", "bound by"):
         table.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
     for s in simulations:
         parts = (s.efficiency, s.compute, s.storage, s.scheduler, s.chain)
-        table.add_row(str(s.workers), duration(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)
+        table.add_row(str(s.workers), roughly(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)
     return table
 
 

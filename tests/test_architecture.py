@@ -35,10 +35,11 @@ PIPELINE = (
     "schedule",
     "tasks",
     "judging",
+    "choosing",
     "looking planning results",
     "stages",
     "run",
-    "calibrate chains compare",
+    "calibrate chains compare doctor",
 )
 PLUGIN = ("shared", "inspect landmarks launch monitor", "panels", "reader samples window")
 

@@ -20,7 +20,7 @@ from .options import (
     Time,
     Triple,
     Workers,
-    config_of,
+    overrides_of,
 )
 
 
@@ -76,6 +76,7 @@ def atlas(
     """
     from ..atlases import atlas as bring
     from ..atlases import chosen_atlas
+    from ..config import load_config
     from ..display import Display, pairs
     from ..volumes import open_volume
 
@@ -87,7 +88,10 @@ def atlas(
         atlas, template, annotation, structures, hemispheres=hemispheres, orientation=atlas_orientation,
         spacing=atlas_spacing,
     )  # fmt: skip
-    settings = config_of(preset or (None if config else "brain-to-atlas"), config, cluster, set_, workers, memory_limit)
+    settings = load_config(
+        config, preset=preset or (None if config else "brain-to-atlas"), cluster=cluster,
+        overrides=overrides_of(set_, workers, memory_limit),
+    )  # fmt: skip
     with Display(out) as display:
         made = bring(
             image, known, out=folder, spacing=onto, cells=cells, units=units, config=settings, progress=display,

@@ -16,7 +16,10 @@ RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Z
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
 ]
-Preset = Annotated[str | None, typer.Option(help="rounds (default), brain-to-atlas or demo.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="rounds, individuals, brain-to-atlas, rounds-learned or demo; by default as `doctor` says."),
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
 ClusterName = Annotated[
@@ -82,19 +85,33 @@ MovingOrigin = Annotated[Triple | None, image_option("moving", "origin", ORIGIN)
 MovingOrientation = Annotated[str | None, image_option("moving", "orientation", ORIENTATION)]
 
 
+def overrides_of(given: list[str] | None, workers: int | None, memory: str | None) -> list[str]:
+    extra = [f"cluster.workers={workers}"] if workers else []
+    extra += [f"cluster.memory_limit={json.dumps(memory)}"] if memory else []  # quoted: bytes stay text too
+    return [*(given or []), *extra]
+
+
 def config_of(
+    images: list[Any],
     preset: str | None,
     file: Path | None,
     cluster: str | None,
-    overrides: list[str] | None,
-    workers: int | None,
-    memory: str | None,
-) -> Any:
+    overrides: list[str],
+    run: str | None,
+) -> tuple[Any, Any]:
+    """The configuration, and the choice that led to it, which is told; None where a preset or a file is given."""
     from ..config import load_config
 
-    extra = [f"cluster.workers={workers}"] if workers else []
-    extra += [f"cluster.memory_limit={json.dumps(memory)}"] if memory else []  # quoted: bytes stay text too
-    return load_config(file, preset=preset, cluster=cluster, overrides=[*(overrides or []), *extra])
+    config = load_config(file, preset=preset, cluster=cluster, overrides=overrides)
+    if file is not None or preset is not None:
+        return config, None
+    from ..pipeline.choosing.choice import chosen_config
+    from .app import out
+
+    config, choice = chosen_config(dict(zip(("fixed", "moving"), images, strict=True)), overrides, cluster, run)
+    if choice is not None:
+        out.print(choice.line, soft_wrap=True)
+    return config, choice
 
 
 def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:

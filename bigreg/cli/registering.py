@@ -42,6 +42,7 @@ from .options import (
     Workers,
     config_of,
     images_of,
+    overrides_of,
 )
 
 
@@ -137,9 +138,10 @@ def plan(
     from ..pipeline.calibrate import chosen_rates
     from ..pipeline.planning import plan as planning
 
-    settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     numbers = planning.numbers_of_workers(simulate or [])
     images = _plannedimages_of(locals())
+    overrides = overrides_of(set_, workers, memory_limit)
+    settings, _ = config_of(images, preset, config, cluster, overrides, output)
     known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
     _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
     if save_rates is not None:
@@ -228,7 +230,7 @@ def register(
         set_ = [*(set_ or []), f"landmarks.path={json.dumps(landmarks)}"]
     if allow_mirror:
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
-    settings = config_of(preset, config, cluster, set_, workers, memory_limit)
+    settings, choice = config_of(images, preset, config, cluster, overrides_of(set_, workers, memory_limit), run)
     if dry_run:
         _show_plan(*images, settings)
         return
@@ -237,8 +239,9 @@ def register(
 
     with Display(out) as display:
         done = begin(
-            *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start
-        )
+            *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
+            choice=choice,
+        )  # fmt: skip
     _show_summary(done, fail_on)
 
 
@@ -309,6 +312,8 @@ def status(
     if as_json:
         out.print(json.dumps({"run": run, **state.to_json()}, indent=1), soft_wrap=True)
         return
+    if state.choice is not None:
+        out.print(state.choice["line"], soft_wrap=True)
     out.print(status_table(state))
     for number, line in enumerate(state.start):
         out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)

@@ -16,14 +16,13 @@ from ..cluster import HERE, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
-from ..quality.evaluation import Evaluation
-from ..quality.verdict import Verdict
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
-from .context import starts
+from .choosing.choice import Choice, chosen_config, stored_choice
+from .context import looked, starts
 from .context.beginning import beginning
 from .context.context import IMAGES, Context
 from .context.engines import check_spacings, settled_engines
@@ -32,7 +31,8 @@ from .context.lying import provisional
 from .context.masks import given_masks
 from .context.starts import StartCandidate
 from .judging import verdict
-from .judging.status import RunStatus, status_of, stored_verdict
+from .judging.judged import Judged
+from .judging.status import CHOICE, RunStatus, status_of
 from .looking.viewing import Viewed
 from .planning.plan import make_plan
 from .results.transform import Transform, checked
@@ -44,7 +44,7 @@ from .store.identity import same_engines, same_run
 from .store.inputs import as_volume
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
-from .store.store import EVALUATION, RunStore, require_fields
+from .store.store import RunStore, require_fields
 from .tasks import steering
 from .tasks.preprocess import level_of
 
@@ -64,28 +64,34 @@ def register(
     progress: Listener | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    choice: Choice | None = None,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
 
     fixed, moving   path, URL, Volume, or (array, spacing um z y x)
-    config          preset name, YAML file, dict or Config; None is the preset "rounds"
+    config          preset name, YAML file, dict or Config; None is what `bigreg.doctor` says, or what the run has
     client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
     resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
                     thing is there, OutputError
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
     accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
+    choice          how `config` was chosen, where its user named no preset: kept in the run
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
     too doubtful to go on from, IncompleteError where blocks failed.
     """
-    config = load_config(config)
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    if config is None:
+        config, choice = chosen_config(volumes, out=out)
+        if choice is not None:
+            logger.info(choice.line)
+    config = load_config(config)
     _, given = beginning(config, volumes)
     check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"], given), config))
     return begin(
         volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed,
-        accept_start=accept_start,
+        accept_start=accept_start, choice=choice,
     )  # fmt: skip
 
 
@@ -99,6 +105,7 @@ def begin(
     progress: Listener | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    choice: Choice | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
     config, engines = settled_engines(config)
@@ -131,6 +138,7 @@ def begin(
                     "landmarks": steering.identity(pairs),
                     "orientations": {w: v.orientation for w, v in volumes.items()},
                     "engines": engines,
+                    CHOICE: None if choice is None else choice.to_json(),
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},
                     "state": "planned",
@@ -138,6 +146,8 @@ def begin(
                     "updated": time.time(),
                 }
             )
+            if choice is not None:
+                looked.keep(store, choice.answers)
         _keep_arrays(store, volumes)
         if pairs is not None:
             steering.keep(store, pairs)
@@ -164,7 +174,7 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run(Viewed, Transform):
+class Run(Judged, Viewed, Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -187,6 +197,11 @@ class Run(Viewed, Transform):
     @property
     def config(self) -> Config:
         return Config.model_validate(self.store.attributes["config"])
+
+    @property
+    def choice(self) -> Choice | None:
+        """How its preset was chosen; None where its user named one."""
+        return stored_choice(self.store)
 
     @property
     def affine(self) -> np.ndarray:
@@ -320,77 +335,6 @@ class Run(Viewed, Transform):
         What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
         """
         return request_stop(self.url)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the registration worked: level ("good", "look", "bad"), headline, reasons, similarity.
-
-        It is kept in the run when it finishes, and anew by `evaluate` and `report`: landmarks count once they are
-        measured. Raises InputError where the run is not finished.
-        """
-        if self.store.attributes["state"] != "finished":
-            raise InputError(f"'{self.url}' is not finished, so it has no verdict yet; `bigreg resume` it first")
-        return stored_verdict(self.store) or self.judged()
-
-    def judged(self, evaluation: Evaluation | None = None) -> Verdict:
-        """The verdict by another evaluation than the one that the run keeps, such as one that was written elsewhere."""
-        require_fields(self.store)
-        return verdict.judged(self._context(), evaluation)
-
-    def metrics(self) -> dict[str, dict[str, np.ndarray]]:
-        """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""
-        found = {}
-        for name, _, _ in self.store.attributes.get("stages", []):
-            place = self.store.path(name, "metrics")
-            names = [n for n in storage.children(place) if n != "zarr.json"]
-            if names:
-                found[name] = {n: storage.open_array(storage.join(place, n))[...] for n in names}
-        return found
-
-    def summary(self) -> list[tuple[str, str, float, str, str]]:
-        """The table of figures: (group, name, value, unit, note)."""
-        from .judging.figures import figures
-
-        return figures(self._context())
-
-    def evaluate(
-        self,
-        *,
-        landmarks: str | None = None,
-        labels: tuple[Any, Any] | None = None,
-        annotation: Any = None,
-        out: str | None = None,
-    ) -> Evaluation:
-        """Measure the run, block by block; what is given decides what can be measured.
-
-        landmarks    CSV of pairs (see transforms.landmarks), best such as the run has not seen
-        labels       label images of the fixed and of the moving frame, on any grids
-        annotation   label image of the fixed frame: similarity, folds, volume change and errors of each region
-        out          folder for JSON and CSV; without it they go into the run, and its report is written anew
-        Raises InputError where the run has no fields yet, or for images and files that cannot be read.
-        """
-        from .judging.evaluate import evaluate
-
-        require_fields(self.store)
-        images = None if labels is None else tuple(
-            as_volume(v, n) for v, n in zip(labels, ("fixed labels", "moving labels"), strict=True)
-        )  # fmt: skip
-        regions = None if annotation is None else as_volume(annotation, "annotation")
-        found = evaluate(self._context(), self.url, self.map(), landmarks=landmarks, labels=images, annotation=regions)
-        found.write(self.store.path(EVALUATION) if out is None else str(out))
-        if out is None:
-            self.report()
-        return found
-
-    def report(self) -> str:
-        """Write the report anew; returns the path of its index.html."""
-        from .judging import report
-
-        require_fields(self.store)
-        written = report.write_report_of(self._context())
-        if self.store.attributes["state"] == "finished":
-            verdict.keep(self._context())
-        return written
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         forth = checked(direction) == "fixed_to_moving"

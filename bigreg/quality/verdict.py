@@ -290,6 +290,15 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def roughly(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 20 else f"{value:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _value(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "not measured"
 

@@ -207,7 +207,8 @@ def test_images_that_cannot_be_registered_end_the_command_with_exit_status_3(mov
     for name, image in (("fixed", texture), ("inverted", 1 - texture), ("blank", np.full_like(texture, 0.5))):
         convert((1000 * image).astype("uint16"), tmp_path / f"{name}.ome.zarr", spacing=(2.0, 1.0, 1.0))
     images, out = [str(tmp_path / f"{name}.ome.zarr") for name in ("fixed", moving)], str(tmp_path / "run.zarr")
-    settings = ["--set", "affine.kind=translation", "--set", "affine.min_overlap=0.9", "--workers", "1"]
+    settings = ["--preset", "rounds", "--set", "affine.kind=translation", "--set", "affine.min_overlap=0.9"]
+    settings += ["--workers", "1"]
     done = CliRunner().invoke(app, ["register", *images, out, *settings])
     assert done.exit_code == 3, done.output
     assert re.search(said, done.output) and "Traceback" not in done.output and "failed" not in done.output

@@ -110,12 +110,15 @@ class LevelImage:
         if left.any():
             bad = tuple(int(a + b) for a, b in zip(start, np.argwhere(left)[0], strict=True))
             kept = "" if self.weights is None else f" and {name}'s mask does not leave it out"
-            raise InputError(
-                f"{name}: voxel {bad} of the image with spacing {self.grid.spacing} um is not a finite number{kept}; "
-                f"leave such voxels out with masks.{name}=finite or a mask, or replace NaN and Inf by the background "
-                "value"
-            )
+            raise not_finite(name, bad, self.grid, kept)
         return np.where(finite, data, data.dtype.type(0))
+
+
+def not_finite(name: str, voxel: Shape, grid: Grid, kept: str = "") -> InputError:
+    return InputError(
+        f"{name}: voxel {voxel} of the image with spacing {grid.spacing} um is not a finite number{kept}; leave such "
+        f"voxels out with masks.{name}=finite or a mask, or replace NaN and Inf by the background value"
+    )
 
 
 def looked_up(image: LevelImage, positions: Positions) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -160,13 +163,18 @@ def create_level(store: RunStore, volume: Volume, step: Step, mask: SourceMask |
     if mask is not None:
         weights.create(store, volume.name, step.factors, shape, chunks)
     if step.source is not None:
-        dtype = volume.dtype if volume.dtype.kind in "uif" and volume.dtype.itemsize <= 4 else np.dtype("float32")
+        dtype = made_dtype(volume)
         for depth in (1, 2):
             storage.create_group(store.path(*place(volume.name, step.factors)[:depth]), exist_ok=True)
         storage.create_array(
             store.path(*place(volume.name, step.factors)), shape=shape, dtype=dtype, chunks=chunks, exist_ok=True
         )
     return tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+
+
+def made_dtype(volume: Volume) -> np.dtype:
+    """Of the levels that are made of an image."""
+    return volume.dtype if volume.dtype.kind in "uif" and volume.dtype.itemsize <= 4 else np.dtype("float32")
 
 
 def extent_of(volume: Volume, step: Step, mask: SourceMask | None = None) -> tuple[Shape, Shape]:

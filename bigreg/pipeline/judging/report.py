@@ -20,6 +20,7 @@ from ..tasks.fields import field_grids
 from . import confidence
 from .figures import figures
 from .likeness import display_levels, views
+from .status import CHOICE
 from .verdict import outcome_of
 
 BLOCK_METRICS = ("similarity_before", "similarity_after", "seconds")
@@ -64,13 +65,19 @@ def collect(context: Context) -> ReportData:
             f"{' x '.join(f'{s:g}' for s in identities[w]['spacing'])} um, {identities[w]['dtype']}"
             for w in IMAGES
         ],
-        more=[_start(context)]
+        more=[*_choice(context), _start(context)]
         + [
             _corrected(context, w, display_levels(context)[w])
             for w in IMAGES
             if getattr(context.config.preprocess, w).any
         ],
     )
+
+
+def _choice(context: Context) -> list[Section]:
+    """How the preset was chosen, where its user named none."""
+    choice = context.attributes.get(CHOICE)
+    return [] if choice is None else [Section("The preset", f"{choice['line'].capitalize()}.", ())]
 
 
 def _start(context: Context) -> Section:

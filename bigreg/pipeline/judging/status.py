@@ -12,6 +12,8 @@ from ..store.store import RunStore, Status
 
 VERDICT = "verdict"
 """The attribute of a finished run that holds its verdict."""
+CHOICE = "choice"
+"""The attribute of a run that says how its preset was chosen (see `choosing.choice`); None where its user named one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class RunStatus:
     `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
     its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
     `start_doubtful`: the run does not go on before a person has accepted a start.
+    `choice`: how the preset was chosen, where its user named none: preset, settings, why, and more; all in one `line`.
     `verdict`: of a finished run; None before, and in a run that was finished before verdicts were kept (`Run.verdict`
     judges that one).
     """
@@ -46,6 +49,7 @@ class RunStatus:
     start: tuple[str, ...] = ()
     start_doubtful: bool = False
     verdict: Verdict | None = None
+    choice: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -59,6 +63,7 @@ class RunStatus:
             "errors": list(self.errors),
             "start": list(self.start),
             "start_doubtful": self.start_doubtful,
+            "choice": self.choice,
             "verdict": None if self.verdict is None else self.verdict.to_json(),
         }
 
@@ -102,8 +107,9 @@ def status_of(store: RunStore) -> RunStatus:
     found = starts.starts_of(store)
     lines, doubtful = (found.lines, found.doubtful) if found is not None else ((), False)
     return RunStatus(
-        state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store)
-    )
+        state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
+        attributes.get(CHOICE),
+    )  # fmt: skip
 
 
 def stored_verdict(store: RunStore) -> Verdict | None:

@@ -15,8 +15,10 @@ from ... import storage
 from ...cluster import BASE_BYTES, worker_count, worker_memory
 from ...config import Config, load_config
 from ...errors import ConfigError, InputError
+from ...quality.verdict import roughly
 from ...volumes import Volume
 from ...volumes.described import VolumeDescription
+from ..choosing.choice import chosen_config
 from ..context.beginning import beginning
 from ..context.engines import check_spacings
 from ..context.frames import Frames
@@ -154,8 +156,8 @@ class Plan:
             ),
             ("files", f"{self.files}{many}"),
             ("overlap", f"{self.redundancy:.2f} voxels read for each voxel of the domain at the finest level"),
-            (f"{kind} time", duration(self.worker_seconds)),
-            ("time", f"about {duration(self.seconds)} on {self.workers} worker{'s' * (self.workers != 1)}"),
+            (f"{kind} time", roughly(self.worker_seconds)),
+            ("time", f"about {roughly(self.seconds)} on {self.workers} worker{'s' * (self.workers != 1)}"),
             ("rates", self.rates.origin + (f"; {self.remark}" if self.remark else "")),
         ]
 
@@ -186,15 +188,6 @@ def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
         sum(rate * a.largest for rate, a in priced + moved),
         sum(rate * a.total for rate, a in moved),
     )
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            value = seconds / length
-            return f"{value:.0f} {unit}" if value >= 20 else f"{value:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def make_plan(
@@ -235,14 +228,13 @@ def plan(
     rates: Rates | None = None,
     remark: str = "",
 ) -> Plan:
-    """What `register(fixed, moving)` would do and cost; reads no voxel.
+    """What `register(fixed, moving)` would do and cost; reads no voxel, but to choose a preset where `config` is None.
 
     fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to lay them centre on
                     centre
     shape ...       in place of images, see `described`
     rates           None: this machine's calibration if there is one, else built-in; remark: on them, for people
     """
-    config = load_config(config)
     own = {
         "shape": shape, "spacing": spacing, "dtype": dtype, "moving_shape": moving_shape,
         "moving_spacing": moving_spacing, "pyramid": pyramid,
@@ -255,6 +247,7 @@ def plan(
         given = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
         raise InputError(f"{given} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
+    config = chosen_config(volumes)[0] if config is None else load_config(config)
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)
     if all(isinstance(volume, Volume) for volume in volumes.values()):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from ... import storage
 from ...config import Affine
-from ...engines.affine import register_affine
 from ...engines.placed import upright
 from ...errors import InputError
-from ...geometry import Shape
+from ...geometry import Grid, Shape
 from ...intensity import bright_limit, keep_out_bright, usual_top
-from ...similarity import by_name
 from ...volumes import Volume
-from ..context import masks, starts
+from ..context import looked, masks, starts
 from ..context.context import Context, compressed
 from ..context.frames import Frames
 from ..context.given import GivenStart
@@ -122,30 +121,11 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         _require_overlap(frames)
         score = {"overlap": float("nan")}
     else:
-        canonical_grid = grids[1].transformed(np.linalg.inv(frames.canonical))
-        fixed_image, fixed_grid = upright(images[0], grids[0])
-        moving_image, moving_grid = upright(images[1], canonical_grid)
-        upright_masks = [
-            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
-            for mask, grid in zip(seen, (grids[0], canonical_grid), strict=True)
-        ]
-        # What a person says of both images is true to the nearest axis; what files say is a hint.
-        said = all(v.orientation_from == "given" for v in (fixed, moving))
-        result = register_affine(
-            fixed_image,
-            moving_image,
-            fixed_grid,
-            moving_grid,
-            fixed_mask=upright_masks[0],
-            moving_mask=upright_masks[1],
-            kind=settings.kind,
-            similarity=by_name(settings.similarity),
-            rotations_deg=settings.rotations_deg,
-            min_overlap=settings.min_overlap,
-            within_deg=SAID_DEG if said else 180.0,
-            start=None if given is None else np.linalg.inv(frames.canonical) @ given.matrix,
-            allow_mirror=settings.allow_mirror,
-        )
+        asked = question(
+            images, grids, seen, frames, settings, said=said(fixed, moving),
+            start=None if given is None else given.matrix,
+        )  # fmt: skip
+        result = looked.known(context.store, asked) or asked.answer()
         canonical, before = frames.canonical, frames.before
         frames = Frames.from_affine(fixed.grid(), moving.grid(), canonical, result.matrix)
         frames = dataclasses.replace(frames, before=before)
@@ -159,7 +139,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             "similarity": float(result.similarity),
             "overlap": float(result.overlap),
             "mirrored": frames.mirrors,
-            "warnings": [*result.warnings, *_of_sides(fixed, moving, settings, given)],
+            "warnings": [*result.warnings, *of_sides(fixed, moving, settings.similarity, given)],
             "candidates": tried,
         }
         starts.write(context.store, found["details"], shown, grids)
@@ -169,10 +149,51 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     return Status.DONE, {k: v for k, v in score.items() if np.isfinite(v)}
 
 
-def _of_sides(fixed: Volume, moving: Volume, settings: Affine, given: GivenStart | None) -> list[str]:
+def said(fixed: Volume, moving: Volume) -> bool:
+    """Whether a person says how both images lie. That is true to the nearest axis; what files say is a hint."""
+    return all(v.orientation_from == "given" for v in (fixed, moving))
+
+
+def question(
+    images: Sequence[torch.Tensor],
+    grids: Sequence[Grid],
+    masks: Sequence[torch.Tensor | None],
+    frames: Frames,
+    settings: Affine,
+    *,
+    said: bool,
+    start: np.ndarray | None = None,
+) -> looked.Question:
+    """What is asked of `register_affine` for small copies (z, y, x) of fixed and moving, in the canonical frame.
+
+    start: fixed world to moving world, in place of the search.
+    """
+    back = np.linalg.inv(frames.canonical)
+    placed = grids[0], grids[1].transformed(back)
+    upright_images = [upright(image, grid) for image, grid in zip(images, placed, strict=True)]
+    return looked.Question(
+        tuple(image for image, _ in upright_images),
+        tuple(grid for _, grid in upright_images),
+        tuple(
+            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
+            for mask, grid in zip(masks, placed, strict=True)
+        ),
+        {
+            "kind": settings.kind,
+            "similarity": settings.similarity,
+            "rotations_deg": settings.rotations_deg,
+            "min_overlap": settings.min_overlap,
+            "within_deg": SAID_DEG if said else 180.0,
+            "allow_mirror": settings.allow_mirror,
+        },
+        None if start is None else back @ start,
+    )
+
+
+def of_sides(fixed: Volume, moving: Volume, similarity: str, given: GivenStart | None) -> list[str]:
     """A warning where nothing tells left from right: another contrast, and neither image says how it lies."""
     known = fixed.orientation is not None or moving.orientation is not None or given is not None
-    if known or settings.similarity not in MULTIMODAL:
+    if known or similarity not in MULTIMODAL:
         return []
     return [
         "neither image states an orientation, so left and right cannot be told: a brain is nearly its own mirror "

@@ -135,7 +135,7 @@ def test_a_block_reads_no_less_than_its_share(foreseen):
 def test_a_described_pair_is_planned_as_the_same_pair_on_disk(tmp_path):
     for name in ("fixed", "moving"):
         convert(np.zeros((60, 100, 150), np.uint16), tmp_path / name, spacing=(4, 2, 2))
-    on_disk = plan(str(tmp_path / "fixed"), str(tmp_path / "moving"))
+    on_disk = plan(str(tmp_path / "fixed"), str(tmp_path / "moving"), config="rounds")
     described = plan(shape=(60, 100, 150), spacing=(4, 2, 2), pyramid=True)
     assert [(w.name, w.counts, w.bytes_read) for w in on_disk.stages] == [
         (w.name, w.counts, w.bytes_read) for w in described.stages

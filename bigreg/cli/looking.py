@@ -1,0 +1,54 @@
+"""`bigreg doctor`: a short look at two images before they are registered."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .app import app, out
+from .options import (
+    ClusterName,
+    Fixed,
+    FixedChannel,
+    FixedDataset,
+    FixedOrientation,
+    FixedOrigin,
+    FixedSpacing,
+    FixedTime,
+    Moving,
+    MovingChannel,
+    MovingDataset,
+    MovingOrientation,
+    MovingOrigin,
+    MovingSpacing,
+    MovingTime,
+    Set,
+    Workers,
+    images_of,
+    overrides_of,
+)
+
+
+@app.command()
+def doctor(
+    fixed: Fixed, moving: Moving, set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+    cluster: ClusterName = None, workers: Workers = None,
+    fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
+    fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
+    moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
+    moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
+    moving_orientation: MovingOrientation = None,
+) -> None:  # fmt: skip
+    """Look at two images shortly: which preset and similarity fit, how they lie, what it would cost; and why."""
+    images = images_of(fixed, moving, locals())
+    from ..display import pairs
+    from ..pipeline.doctor import doctor as examine
+
+    found = examine(*images, overrides=overrides_of(set_, workers, None), cluster=cluster)
+    if as_json:
+        out.print(json.dumps(found.to_json(), indent=1), soft_wrap=True)
+        return
+    out.print(pairs(found.rows()), soft_wrap=True)

@@ -1,0 +1,213 @@
+"""What is concluded from a short look at a pair: a preset, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask.utils import format_bytes
+
+from ...quality.relation import Relation
+from ...quality.verdict import roughly
+from ..context.starts import StartCandidate
+
+SAME, OTHER = 0.9, 0.75
+"""Of `Relation.sign`: one contrast from the first on, another below the second. Measured: 0.98 to 1 and -0.3 to 0.6."""
+SHARED, PARTLY = 0.2, 0.35
+"""Of `Relation.unexplained` once bent: the same structure up to the first; from the second on only in part. Measured:
+0.04 to 0.13 of one specimen and of skulls, 0.41 of a brain and a template, 0.8 of another contrast."""
+UNLIKE = 0.6
+"""The same of images of two contrasts: from here on another individual. Measured: 0.8 to 0.9 of two brains, 0.44 of one
+whose contrast was inverted by a curve."""
+STILL, LIKELY_STILL = 0.12, 0.19
+"""The same after the affine alone: up to the first nothing is left to bend; up to the second little."""
+ROUNDS, INDIVIDUALS, ATLAS = "rounds", "individuals", "brain-to-atlas"
+ANY_CONTRAST = "mi"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was seen of a pair.
+
+    confidence   of the start; None where none was searched. least_confidence: below, a run asks a person
+    overlap      share of the smaller image
+    start        as a run tells it; warnings: of the start
+    affine, bent how the images are related after the affine, and bent on top of it
+    template     whether a file's name speaks of an atlas
+    engines      that a run would use
+    """
+
+    confidence: float | None
+    least_confidence: float
+    overlap: float | None
+    start: StartCandidate | None
+    warnings: tuple[str, ...]
+    affine: Relation
+    bent: Relation
+    template: bool
+    engines: tuple[str, ...] = ("optimise",)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a run would ask a person."""
+        return self.confidence is not None and self.confidence < self.least_confidence
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """How a pair should be registered.
+
+    preset       its name; None where the start is too doubtful to say
+    settings     KEY=VALUE to set on top of it
+    candidates   presets that fit, the likeliest first; more than one where it is not `sure`
+    similarity   of the patches
+    contrast     same, other, unsure or unknown; structure: shared, partly, unsure or unknown
+    why          one line
+    cost         seconds, workers, disk_bytes (compressed), memory_per_worker_bytes of a run; seconds: of this look
+    """
+
+    preset: str | None
+    settings: tuple[str, ...]
+    candidates: tuple[str, ...]
+    similarity: str
+    contrast: str
+    structure: str
+    why: str
+    measured: Measured
+    cost: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def sure(self) -> bool:
+        return len(self.candidates) == 1
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, one line) for people."""
+        seen = self.measured
+        named = self.preset or "none"
+        other = "" if self.sure or not self.candidates else f", or {' or '.join(self.candidates[1:])}: not sure"
+        rows = [("preset", f"{named}{other}; {self.why}")]
+        if self.preset is not None:
+            more = "".join(f" --set {s}" for s in self.settings)
+            rows.append(("similarity", f"{self.similarity}; {_contrast(seen, self.contrast)}"))
+            rows.append(("command", f"bigreg register FIXED MOVING RUN --preset {self.preset}{more}"))
+        if seen.start is not None:
+            rows.append(("orientation", f"{', '.join(seen.start.lines[1:-2])}; {_believed(seen)}"))
+            rows.append(("overlap", f"{seen.overlap:.0%} of the smaller image"))
+        else:
+            rows.append(("orientation", "as given; no start was searched"))
+        if self.cost:
+            many = f"{self.cost['workers']} worker{'s' * (self.cost['workers'] != 1)}"
+            sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
+            each = f"{format_bytes(self.cost['memory_per_worker_bytes'])} of memory a worker"
+            rows.append(("cost", f"about {roughly(self.cost['seconds'])} on {many}, {sizes}, {each} (predicted)"))
+        if seen.doubtful and self.preset is not None:
+            asks = f"the start is doubtful, though structure agrees: a run will ask for it ({_believed(seen)})"
+            rows.append(("warning", asks))
+        rows += [("warning", w) for w in seen.warnings]
+        return [*rows, ("looked", f"for {self.seconds:.0f} s")]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in what JSON knows. The keys are always the same."""
+        seen, start = self.measured, self.measured.start
+        return {
+            "preset": self.preset,
+            "settings": list(self.settings),
+            "sure": self.sure,
+            "candidates": list(self.candidates),
+            "why": self.why,
+            "similarity": self.similarity,
+            "contrast": self.contrast,
+            "structure": self.structure,
+            "start": {
+                "confidence": seen.confidence,
+                "doubtful": seen.doubtful,
+                "overlap": seen.overlap,
+                "turn_deg": None if start is None else start.turn_deg,
+                "shift_um": None if start is None else list(start.shift_um),
+                "mirrored": None if start is None else start.mirrored,
+                "matrix": None if start is None else start.matrix.tolist(),
+            },
+            "affine": dataclasses.asdict(seen.affine),
+            "bent": dataclasses.asdict(seen.bent),
+            "cost": self.cost,
+            "warnings": list(seen.warnings),
+            "seconds": self.seconds,
+        }
+
+
+def diagnose(seen: Measured) -> Diagnosis:
+    """The preset that fits what was seen."""
+    contrast, structure = contrast_of(seen.affine), structure_of(seen.bent)
+    if seen.doubtful and structure != "shared":  # structure that agrees speaks for a start
+        why = (
+            f"the start is doubtful (confidence {seen.confidence:.0%}): the images may have nothing in common, or lie "
+            "in a way that was not found; say how they lie (--fixed-orientation, --moving-orientation)"
+        )
+        return Diagnosis(None, (), (), "lncc", "unknown", "unknown", why, seen)
+    candidates, why = _fitting(seen, contrast, structure)
+    any_contrast = contrast == "other" and candidates[0] != ATLAS and "optimise" in seen.engines
+    keys = ("affine.similarity", "engine_options.optimise.similarity")
+    settings = tuple(f"{key}={ANY_CONTRAST}" for key in keys) if any_contrast else ()
+    similarity = ANY_CONTRAST if settings or candidates[0] == ATLAS else "lncc"
+    return Diagnosis(candidates[0], settings, candidates, similarity, contrast, structure, why, seen)
+
+
+def contrast_of(affine: Relation) -> str:
+    """same, other, unsure or unknown."""
+    if affine.sign is None:
+        return "unknown"
+    return "same" if affine.sign >= SAME else "other" if affine.sign < OTHER else "unsure"
+
+
+def structure_of(bent: Relation) -> str:
+    """shared, partly, unsure or unknown."""
+    unexplained = bent.unexplained
+    if unexplained is None:
+        return "unknown"
+    return "shared" if unexplained <= SHARED else "partly" if unexplained >= PARTLY else "unsure"
+
+
+def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, ...], str]:
+    """Presets, the likeliest first, and why."""
+    if "unknown" in (contrast, structure):
+        return (ROUNDS, INDIVIDUALS, ATLAS), "there is too little structure to tell"
+    left, bent = seen.affine.unexplained, seen.bent.unexplained
+    share = f"{bent:.0%} of the structure is left over once bent"
+    if contrast == "other" and structure == "shared":
+        return (ROUNDS,), f"another contrast of one specimen: {share}"
+    if contrast == "other":
+        if bent >= UNLIKE:
+            return (ATLAS,), f"another contrast and another individual: {share}"
+        return (ATLAS, ROUNDS), f"another contrast, and perhaps another individual: {share}"
+    if contrast == "unsure":
+        return (ATLAS, INDIVIDUALS), f"the contrast is neither clearly one nor two; {share}"
+    if structure == "partly":
+        order = (ATLAS, INDIVIDUALS) if seen.template else (INDIVIDUALS, ATLAS)
+        hint = "a file is named like an atlas; " if seen.template else ""
+        return order, f"one contrast, but structure agrees in part: {hint}{share}"
+    if structure == "unsure":
+        return (INDIVIDUALS,), f"one contrast, another individual: {share}"
+    rest = f"the affine alone leaves {left:.0%} of the structure, bending {bent:.0%}"
+    if left <= STILL:
+        return (ROUNDS,), f"one specimen, hardly bent: {rest}"
+    if left <= LIKELY_STILL:
+        return (ROUNDS, INDIVIDUALS), f"one contrast, little is bent: {rest}"
+    return (INDIVIDUALS, ROUNDS), f"one contrast, much is bent, as between individuals or in a soft specimen: {rest}"
+
+
+def _contrast(seen: Measured, contrast: str) -> str:
+    sign = seen.affine.sign
+    if sign is None:
+        return "too little structure to tell the contrast"
+    what = {
+        "same": "bright goes with bright within the tissue",
+        "unsure": "bright goes mostly with bright within the tissue",
+        "other": "bright goes with dark" if sign <= -OTHER else "bright goes with bright and with dark",
+    }[contrast]
+    return f"{what} (sign {sign:.2f}: one contrast from {SAME}, another below {OTHER})"
+
+
+def _believed(seen: Measured) -> str:
+    return f"confidence {seen.confidence:.0%}"

@@ -1,0 +1,39 @@
+"""`bigreg.doctor`: the short look of `choosing`, and what a registration of its preset would cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..config import load_config
+from .choosing.diagnosis import ROUNDS, Diagnosis
+from .choosing.look import look
+from .context.beginning import beginning
+from .planning.plan import make_plan
+from .planning.rates import known_rates
+from .store.inputs import as_volume
+
+
+def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
+    """Look at two images for some seconds, and say how they should be registered.
+
+    fixed, moving   images as `register` takes them
+    overrides       KEY=VALUE that the registration will be given too; they win over what is said here
+    cluster         who would work, as `load_config` takes it, for the cost
+
+    Raises what `register` raises before its work: InputError, ConfigError.
+    """
+    begun = time.perf_counter()
+    volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    seen = look(volumes, list(overrides), cluster)
+    found = seen.diagnosis
+    config = load_config(found.preset or ROUNDS, cluster=cluster, overrides=[*found.settings, *overrides])
+    config, given = beginning(config, volumes)
+    plan = make_plan(seen.frames, volumes, config, *known_rates(config), given)
+    cost = {
+        "seconds": plan.seconds, "workers": plan.workers, "disk_bytes": int(plan.disk * plan.rates.stored),
+        "memory_per_worker_bytes": plan.memory_per_worker,
+    }  # fmt: skip
+    return replace(found, cost=cost, seconds=time.perf_counter() - begun)
