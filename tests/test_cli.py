@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -92,11 +93,18 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(folder):
     planned = bigreg("plan", *images, "--preset", "rounds")
     assert dry.returncode == planned.returncode == 0
     assert dry.stdout == planned.stdout and "memory a worker" in dry.stdout
+    assert dry.stdout.startswith("fixed: ") and "\nmoving: " in dry.stdout
     assert not (folder / "dry.zarr").exists()
 
 
 def test_status_and_resume_of_a_finished_run(folder):
-    assert "finished" in bigreg("status", folder / "run.zarr").stdout
+    shown = bigreg("status", folder / "run.zarr").stdout
+    assert "finished" in shown
+    for which in ("fixed", "moving"):
+        line = open_volume(folder / f"{which}.ome.zarr").understood["line"]
+        assert f"{which}: {line}\n" in shown and "(coordinateTransformations)" in line
+    known = json.loads(bigreg("status", folder / "run.zarr", "--json").stdout)["images"]
+    assert known["moving"] == open_volume(folder / "moving.ome.zarr").understood
     assert bigreg("resume", folder / "run.zarr").returncode == 0
 
 

@@ -28,6 +28,7 @@ from .options import (
     Workers,
     images_of,
     overrides_of,
+    tell,
 )
 
 
@@ -51,4 +52,5 @@ def doctor(
     if as_json:
         out.print(json.dumps(found.to_json(), indent=1), soft_wrap=True)
         return
+    tell(images)
     out.print(pairs(found.rows()), soft_wrap=True)

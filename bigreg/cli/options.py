@@ -123,3 +123,11 @@ def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
         open_volume(path, name=which, **{n: given[f"{which}_{n}"] for n in names})
         for which, path in (("fixed", fixed), ("moving", moving))
     ]
+
+
+def tell(images: list[Any]) -> None:
+    """A line for each image: what was understood of it."""
+    from .app import out
+
+    for image in images:
+        out.print(f"{image.name}: {image.understood['line']}", soft_wrap=True, highlight=False)

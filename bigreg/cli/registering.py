@@ -43,6 +43,7 @@ from .options import (
     config_of,
     images_of,
     overrides_of,
+    tell,
 )
 
 
@@ -82,12 +83,14 @@ def convert(
         raise typer.BadParameter(f"--shard {shard} is no multiple of --chunk {chunk}")
     from ..display import bar
     from ..volumes import convert as run
+    from ..volumes import open_volume
 
+    known = dict(dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation)
+    tell([open_volume(source, **known)])
     progress, step = bar(out, "convert")
     with progress:
         written = run(
-            source, target, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin,
-            orientation=orientation, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
+            source, target, **known, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
         )  # fmt: skip
     out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
 
@@ -176,7 +179,9 @@ def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
             f"{used} is given together with FIXED '{given['fixed']}'; leave it out, or leave the images out"
             + (" (an image's own spacing is --fixed-spacing)" if own["spacing"] is not None else "")
         )
-    return images_of(given["fixed"], given["moving"], given)
+    images = images_of(given["fixed"], given["moving"], given)
+    tell(images)
+    return images
 
 
 def _show_plan(
@@ -224,6 +229,7 @@ def register(
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
     images = images_of(fixed, moving, locals())
+    tell(images)
     if start is not None:
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     if landmarks is not None:
@@ -312,6 +318,8 @@ def status(
     if as_json:
         out.print(json.dumps({"run": run, **state.to_json()}, indent=1), soft_wrap=True)
         return
+    for name, known in state.images.items():
+        out.print(f"{name}: {known['line']}", soft_wrap=True, highlight=False)
     if state.choice is not None:
         out.print(state.choice["line"], soft_wrap=True)
     out.print(status_table(state))

@@ -32,7 +32,7 @@ from .context.masks import given_masks
 from .context.starts import StartCandidate
 from .judging import verdict
 from .judging.judged import Judged
-from .judging.status import CHOICE, RunStatus, status_of
+from .judging.status import CHOICE, UNDERSTOOD, RunStatus, status_of
 from .looking.viewing import Viewed
 from .planning.plan import make_plan
 from .results.transform import Transform, checked
@@ -138,6 +138,7 @@ def begin(
                     "landmarks": steering.identity(pairs),
                     "orientations": {w: v.orientation for w, v in volumes.items()},
                     "engines": engines,
+                    UNDERSTOOD: {w: v.understood for w, v in volumes.items()},
                     CHOICE: None if choice is None else choice.to_json(),
                     "images": {w: v.spec.model_dump(mode="json") if v.spec else None for w, v in volumes.items()},
                     "versions": {name: version(name) for name in PACKAGES} | {"python": sys.version.split()[0]},

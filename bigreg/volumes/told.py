@@ -11,10 +11,10 @@ _UNITS = ((1e6, "m"), (1e3, "mm"), (1.0, "um"), (0.0, "nm"))  # from so many um 
 
 
 def understood(volume: Volume) -> dict[str, Any]:
-    """What was understood, as JSON: lengths in um, axes (z, y, x); channel and time count from 0."""
+    """What was understood, as JSON, and all of it in one `line`. Lengths in um, axes (z, y, x); counts from 0."""
     spacing = [float(s) for s in volume.grid().spacing]
     channel, time = volume.settings.channel or 0, volume.settings.time or 0
-    return {
+    known = {
         "shape": list(volume.shape),
         "spacing_um": spacing,
         "spacing_from": volume.spacing_from,
@@ -30,10 +30,11 @@ def understood(volume: Volume) -> dict[str, Any]:
         "levels": len(volume.levels),
         "compression": volume.compression,
     }
+    return {**known, "line": _line(known)}
 
 
-def line(known: dict[str, Any]) -> str:
-    """The same as words: 264 x 160 x 228 voxels of 50 x 50 x 50 um (coordinateTransformations), ..."""
+def _line(known: dict[str, Any]) -> str:
+    """264 x 160 x 228 voxels of 50 x 50 x 50 um (coordinateTransformations), ..."""
     came = known["spacing_from"]
     lies = f"orientation {known['orientation']} ({known['orientation_from']})"
     parts = [

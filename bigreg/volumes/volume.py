@@ -88,7 +88,7 @@ class Volume:
 
     @property
     def understood(self) -> dict[str, Any]:
-        """What was understood of the image, as JSON; `bigreg.volumes.told.line` makes a line of it."""
+        """What was understood of the image, as JSON, and all of it in one "line". Lengths in um, axes (z, y, x)."""
         return understood(self)
 
     @property

@@ -7,7 +7,11 @@ import tifffile
 
 from bigreg import open_volume
 from bigreg.volumes import convert
-from bigreg.volumes.told import line
+
+
+def line(known):
+    return known["line"]
+
 
 IMAGE = np.arange(8 * 10 * 12, dtype=np.uint16).reshape(8, 10, 12)
 
@@ -32,7 +36,9 @@ def test_channels_of_an_imagej_stack(tmp_path):
 
 
 def test_what_is_given_is_told_as_given(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(IMAGE.T.astype(np.int16), np.diag([0.002, 0.002, 0.003, 1.0])), tmp_path / "a.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(IMAGE.T.astype(np.int16), np.diag([0.002, 0.002, 0.003, 1.0])), tmp_path / "a.nii.gz"
+    )
     volume = open_volume(tmp_path / "a.nii.gz")
     assert "(its affine)" in line(volume.understood) and line(volume.understood).endswith("1 level, gzip")
     given = open_volume(tmp_path / "a.nii.gz", spacing=(4.0, 4.0, 4.0), orientation="asr")

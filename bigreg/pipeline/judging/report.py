@@ -60,11 +60,7 @@ def collect(context: Context) -> ReportData:
         tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions=context.attributes["versions"],
-        inputs=[
-            f"{w}: {_name(identities[w])}, {' x '.join(map(str, identities[w]['shape']))} voxels of "
-            f"{' x '.join(f'{s:g}' for s in identities[w]['spacing'])} um, {identities[w]['dtype']}"
-            for w in IMAGES
-        ],
+        inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in IMAGES],
         more=[*_choice(context), _start(context)]
         + [
             _corrected(context, w, display_levels(context)[w])

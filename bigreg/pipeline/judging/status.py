@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ... import storage
@@ -12,6 +12,8 @@ from ..store.store import RunStore, Status
 
 VERDICT = "verdict"
 """The attribute of a finished run that holds its verdict."""
+UNDERSTOOD = "understood"
+"""The attribute of a run that says what was understood of fixed and moving (see `Volume.understood`)."""
 CHOICE = "choice"
 """The attribute of a run that says how its preset was chosen (see `choosing.choice`); None where its user named one."""
 
@@ -36,6 +38,7 @@ class RunStatus:
     `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
     its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
     `start_doubtful`: the run does not go on before a person has accepted a start.
+    `images`: what was understood of fixed and moving (see `Volume.understood`); empty in runs of earlier versions.
     `choice`: how the preset was chosen, where its user named none: preset, settings, why, and more; all in one `line`.
     `verdict`: of a finished run; None before, and in a run that was finished before verdicts were kept (`Run.verdict`
     judges that one).
@@ -50,6 +53,7 @@ class RunStatus:
     start_doubtful: bool = False
     verdict: Verdict | None = None
     choice: dict[str, Any] | None = None
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -63,6 +67,7 @@ class RunStatus:
             "errors": list(self.errors),
             "start": list(self.start),
             "start_doubtful": self.start_doubtful,
+            "images": self.images,
             "choice": self.choice,
             "verdict": None if self.verdict is None else self.verdict.to_json(),
         }
@@ -108,7 +113,7 @@ def status_of(store: RunStore) -> RunStatus:
     lines, doubtful = (found.lines, found.doubtful) if found is not None else ((), False)
     return RunStatus(
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
-        attributes.get(CHOICE),
+        attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
     )  # fmt: skip
 
 
