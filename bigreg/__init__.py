@@ -8,6 +8,7 @@ if TYPE_CHECKING:  # what _WHERE imports on first use, for type checkers
     from .atlases.workflow import atlas
     from .config import Config, load_config
     from .pipeline.chains import chain
+    from .pipeline.doctor import doctor
     from .pipeline.planning.plan import plan
     from .pipeline.planning.rates import Rates
     from .pipeline.results.transform import Transform
@@ -48,6 +49,7 @@ __all__ = [
     "atlas",
     "chain",
     "convert",
+    "doctor",
     "is_run",
     "load_config",
     "local_atlas",
