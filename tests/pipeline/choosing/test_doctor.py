@@ -116,6 +116,7 @@ def measured(sign: float | None, left: float | None, bent: float | None, **more)
         (measured(1.0, 0.03, 0.02), ("rounds",)),
         (measured(1.0, 0.18, 0.13), ("rounds", "individuals")),
         (measured(0.99, 0.27, 0.1), ("individuals", "rounds")),
+        (measured(1.0, 0.53, 0.07), ("rounds", "individuals")),  # bent and noisy, and yet one specimen
         (measured(0.97, 0.46, 0.27), ("individuals",)),
         (measured(0.99, 0.5, 0.41), ("individuals", "brain-to-atlas")),
         (measured(0.99, 0.5, 0.41, template=True), ("brain-to-atlas", "individuals")),
@@ -125,7 +126,7 @@ def measured(sign: float | None, left: float | None, bent: float | None, **more)
         (measured(0.8, 0.6, 0.5), ("brain-to-atlas", "individuals")),
         (measured(None, None, None), ("rounds", "individuals", "brain-to-atlas")),
         (measured(1.0, 0.9, 0.9, confidence=0.1), ()),
-        (measured(1.0, 0.7, 0.05, confidence=0.1), ("individuals", "rounds")),
+        (measured(1.0, 0.7, 0.05, confidence=0.1), ("rounds", "individuals")),
     ],
 )
 def test_where_it_is_not_sure_every_candidate_is_named(seen, candidates):
