@@ -13,6 +13,10 @@ H is the Gauss-Newton matrix, written as C G C^T: C C^T is the lumped 3 x 3 curv
 overlap of cubic B-splines, so all of it happens on the lattice. Exchanging the images negates every force and leaves
 the gain as it is.
 
+Measured on images that do not move, chance forces have 0.93 to 1.03 of the power of the true ones with a squared
+difference, whatever the noise; with LNCC 0.9 where the images are alike, 0.6 at a local correlation of 0.5, and 0.5
+where they have nothing in common. There the gain is told too high, so a level is rather followed than left.
+
 It tells whether a stiffness does more good than harm, not which is best: noise that keeps together over a whole cell
 body is more than chance to it, and the stiffness that gains most by it did worse on known maps than a fixed one.
 """
