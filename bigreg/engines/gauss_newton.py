@@ -89,6 +89,12 @@ class MidSpacePair:
             matrix /= channels
         return Pull(loss / channels / weight if weight else float("nan"), weight, slope, matrix)
 
+    def pulled(self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces) -> torch.Tensor:
+        """(3, z, y, x) the slope that such forces on one channel (z, y, x) of the warped images have."""
+        slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
+        (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(fixed, moving, forces, slope, None)
+        return slope
+
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(fixed at x + v, moving at x - v, mask of both)."""
         if coefficients is None:

@@ -22,6 +22,7 @@ import torch
 from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .base import PatchPair, VelocityPatch
+from .evidence import chance, gain
 from .gauss_newton import MidSpacePair, solve3, texture_confidence
 
 
@@ -36,6 +37,9 @@ class Optimise:
     tolerance        stop where no control point moves further than this
     regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one
                      stiffness for any spacing, isotropic or not, and any cells
+    least_gain       on the finest level, a patch whose forces are expected to gain less than this (1: all that there
+                     is to gain; below 0 they do harm; see bigreg.engines.evidence) stays as it is; None: nothing is
+                     asked. `quality` then says the gain, and whether the patch was left (1 or 0)
     """
 
     antisymmetric: ClassVar[bool] = True
@@ -51,6 +55,7 @@ class Optimise:
         max_step: float = 1.0,
         tolerance: float = 0.02,
         regularisation: float = 0.32,
+        least_gain: float | None = None,
     ) -> None:
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
@@ -60,6 +65,7 @@ class Optimise:
         self.max_step = max_step
         self.tolerance = tolerance
         self.regularisation = regularisation
+        self.least_gain = least_gain
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
         """See bigreg.engines.base. The loss is the mean of the similarity over the channels."""
@@ -89,7 +95,7 @@ class Optimise:
             if there < before:
                 c, still = begin, False
         ahead, momentum = c, 0
-        matrix, steps = None, 0
+        matrix, steps, asked = None, 0, {}
         confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
         for steps in range(self.iterations + 1):
             refresh = steps % 5 == 0
@@ -99,11 +105,15 @@ class Optimise:
                 before = after if still else before
                 if not pull.weight:
                     break
+                if self.least_gain is not None and pair.level == 0:
+                    by_chance = chance(images, None if still else ahead)
+                    promised = gain(pull.slope, pull.matrix, by_chance, membrane, stiffness)
+                    asked = {"gain": promised, "left": float(promised < self.least_gain)}
             if refresh:
                 matrix = pull.matrix
                 confidence = texture_confidence(matrix, samples, self.regularisation)
                 matrix[:3] += total + 1e-6 * cell
-            if steps == self.iterations:
+            if steps == self.iterations or asked.get("left"):
                 break
             slope = pull.slope + membrane(ahead, stiffness)
             move = solve3(matrix, -slope)
@@ -119,7 +129,7 @@ class Optimise:
             if change < self.tolerance:
                 break
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
-        return VelocityPatch(c * voxel, confidence, quality)
+        return VelocityPatch(c * voxel, confidence, quality | asked)
 
 
 def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:

@@ -137,4 +137,10 @@ def figures(context: Context) -> list[Row]:
             failed += int((status == Status.FAILED).sum())
     for name, count in (("done", done), ("blank", blank), ("failed", failed)):
         rows.append(("blocks", name, float(count), "", "patches of all levels"))
+    finest = _metrics(context, "levels/0")
+    asked = np.isfinite(finest["gain"]) if "gain" in finest else np.zeros(0, bool)  # a run of before it was kept
+    if asked.any():
+        note = f"of {int(asked.sum())} of the finest level: what is left there is not more than chance; median gain "
+        note += f"{np.median(finest['gain'][asked]):.2f} of 1"
+        rows.append(("blocks", "left as coarser levels have them", float(np.nansum(finest["left"])), "", note))
     return rows

@@ -27,6 +27,8 @@ METRICS = (
     "similarity_after",
     "iterations",
     "parts",
+    "gain",
+    "left",
     "seconds",
     "overlap",
     "confidence",
