@@ -58,7 +58,7 @@ def register(
     moving: Any,
     *,
     out: str,
-    config: Config | dict | str | None = None,
+    config: Config | dict[str, Any] | str | None = None,
     client: Any = None,
     resume: bool = True,
     progress: Listener | None = None,
@@ -155,6 +155,7 @@ def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
             storage.remove(url)
             kept = convert(volume, url)
             settings = {"orientation": volume.orientation} if volume.orientation else {}
+            assert kept.spec is not None, "what was written has a place"
             images[which] = kept.spec.model_copy(update=settings).model_dump(mode="json")
             store.update(images=images)
 
@@ -231,7 +232,7 @@ class Run(Viewed, Transform):
         self,
         *,
         client: Any = None,
-        cluster: Cluster | dict | str | None = None,
+        cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Listener | None = None,
@@ -372,9 +373,10 @@ class Run(Viewed, Transform):
         from .judging.evaluate import evaluate
 
         require_fields(self.store)
-        images = None if labels is None else tuple(
-            as_volume(v, n) for v, n in zip(labels, ("fixed labels", "moving labels"), strict=True)
-        )  # fmt: skip
+        images = None
+        if labels is not None:
+            fixed, moving = labels
+            images = as_volume(fixed, "fixed labels"), as_volume(moving, "moving labels")
         regions = None if annotation is None else as_volume(annotation, "annotation")
         found = evaluate(self._context(), self.url, self.map(), landmarks=landmarks, labels=images, annotation=regions)
         found.write(self.store.path(EVALUATION) if out is None else str(out))
@@ -404,7 +406,9 @@ class Run(Viewed, Transform):
             known = {which: self._context().volumes[which].orientation for which in IMAGES}
         return known["fixed"], known["moving"]
 
-    def _cluster(self, cluster: Cluster | dict | str | None, workers: int | None, memory_limit: str | None) -> Cluster:
+    def _cluster(
+        self, cluster: Cluster | dict[str, Any] | str | None, workers: int | None, memory_limit: str | None
+    ) -> Cluster:
         stored = self.store.attributes.get("cluster", {})
         if cluster is None and stored.get("kind", "local") not in HERE:
             raise ConfigError(
