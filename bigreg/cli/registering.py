@@ -139,9 +139,9 @@ def plan(
 
     settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     numbers = planning.numbers_of_workers(simulate or [])
-    images = _plannedimages_of(locals())
-    known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
-    _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
+    first, second = _plannedimages_of(locals())
+    known = chosen_rates(settings, rates or [], calibrate, output, first, say=_say if calibrate else None)
+    _show_plan(first, second, settings, known, output=output, numbers=numbers, stages=stages)
     if save_rates is not None:
         known[0].save(save_rates)
 
@@ -183,8 +183,9 @@ def _show_plan(
 ) -> None:  # fmt: skip
     from ..display import pairs, simulation_table, stages_table
     from ..pipeline.planning import plan as planning
+    from ..pipeline.planning.rates import known_rates
 
-    rates, remark = known or planning.known_rates(config)
+    rates, remark = known or known_rates(config)
     made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
     out.print(stages_table(made, everything=stages))
     out.print(pairs([*made.rows(), *made.place_rows(output)]), soft_wrap=True)
@@ -230,7 +231,7 @@ def register(
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
     settings = config_of(preset, config, cluster, set_, workers, memory_limit)
     if dry_run:
-        _show_plan(*images, settings)
+        _show_plan(images[0], images[1], settings)
         return
     from ..display import Display
     from ..pipeline.run import register as begin
