@@ -73,7 +73,9 @@ def clipped(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int]) 
 @overload
 def clipped(shape: Sequence[int], chunks: Sequence[int], shards: None) -> tuple[Shape, None]: ...
 @overload
-def clipped(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None) -> tuple[Shape, Shape | None]: ...
+def clipped(
+    shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None
+) -> tuple[Shape, Shape | None]: ...
 def clipped(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None) -> tuple[Shape, Shape | None]:
     """Chunks and shards that are no larger than an array of this shape needs."""
     chunk = triple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True))
