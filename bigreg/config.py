@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from dask.utils import parse_bytes
@@ -14,6 +14,8 @@ from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
 
 Positive = Field(gt=0)
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -258,7 +260,9 @@ class IO(Section):
 
     @property
     def cache_bytes(self) -> int:
-        return _bytes(self.cache)
+        size = _bytes(self.cache)
+        assert size is not None, "checked when it was set"
+        return size
 
 
 def _bytes(text: str) -> int | None:
@@ -315,7 +319,7 @@ def _preset_folder() -> Any:
 
 
 def load_config(
-    source: Config | dict | str | Path | None = None,
+    source: Config | dict[str, Any] | str | Path | None = None,
     *,
     preset: str | None = None,
     cluster: str | Path | None = None,
@@ -358,7 +362,7 @@ def load_config(
 
 
 def load_cluster(
-    source: Cluster | dict | str | Path | None = None, *, overrides: dict[str, Any] | None = None
+    source: Cluster | dict[str, Any] | str | Path | None = None, *, overrides: dict[str, Any] | None = None
 ) -> Cluster:
     """Make the section `cluster` alone, from a name, a YAML file, a dict or nothing, then values that replace its own.
 
@@ -373,7 +377,7 @@ def load_cluster(
     return _validated(Cluster, {**data, **(overrides or {})}, "the cluster", ("cluster",))
 
 
-def _validated(model: type[BaseModel], data: dict, what: str, place: tuple[str, ...]) -> Any:
+def _validated(model: type[Model], data: dict[str, Any], what: str, place: tuple[str, ...]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -390,7 +394,7 @@ def _validated(model: type[BaseModel], data: dict, what: str, place: tuple[str, 
         raise ConfigError(f"{what} is not valid: " + "; ".join(lines)) from None
 
 
-def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict:
+def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict[str, Any]:
     path = _preset_folder() / folder / f"{source}.yaml" if str(source) in names else Path(source)
     try:
         text = path.read_text()
@@ -412,12 +416,12 @@ def parse_yaml(text: str, what: str) -> Any:
         raise ConfigError(f"{what} is not valid YAML: {error}") from error
 
 
-def _keep_options(section: dict, key: str, engines: Any) -> None:
+def _keep_options(section: dict[str, Any], key: str, engines: Any) -> None:
     if isinstance(section.get(key), dict):
         section[key] = {name: options for name, options in section[key].items() if name in (_listed(engines) or [])}
 
 
-def set_key(data: dict, keys: list[str], value: Any, item: str) -> None:
+def set_key(data: dict[str, Any], keys: list[str], value: Any, item: str) -> None:
     """Set data[keys[0]][keys[1]].. in place. Raises ConfigError that names the override `item`."""
     for key in keys[:-1]:
         child = data.get(key)

@@ -144,7 +144,7 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     seconds = plan.stage_seconds()
     figures = {w.title: (w.blocks, w.bytes_read, w.bytes_written, seconds[w.name]) for w in plan.stages}
     totals = [sum(column) for column in list(zip(*figures.values(), strict=True))[1:]]
-    rest = [0, 0, 0, 0.0]
+    rest: list[Any] = [0, 0, 0, 0.0]
     small = 0
     for title, row in figures.items():
         if everything or any(value > 0.01 * total for value, total in zip(row[1:], totals, strict=True)):

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from .geometry import Shape, Vector
+from .geometry import Numbers, Shape, Vector, triple
 from .quality.metrics import min_jacobian
 
 LEAST_JACOBIAN = 0.3  # the truth must be a map that a registration is asked to find: far from folding
@@ -53,7 +54,7 @@ def make_pair(
     light-sheet stripes and noise. Raises ValueError for a volume that is too small to show cells (any edge under 16
     voxels) and for a displacement that would take the map's Jacobian determinant under 0.3.
     """
-    shape = tuple(int(n) for n in shape)
+    shape = triple(int(n) for n in shape)
     spacing = tuple(float(s) for s in spacing_um)
     if len(shape) != 3 or min(shape) < 16 or len(spacing) != 3 or min(spacing) <= 0:
         raise ValueError(
@@ -125,7 +126,7 @@ class _Warp:
         rotation = Rotation.from_euler("zyx", angles, degrees=True).as_matrix()
         return cls(rotation, extent / 2, shift, knots, u * (amplitude / longest))
 
-    def on_grid(self, shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
+    def on_grid(self, shape: Sequence[int], spacing: Numbers) -> np.ndarray:
         """The places of the voxels of an axis-aligned grid, (3, z, y, x)."""
         axes = [np.arange(n) * s for n, s in zip(shape, spacing, strict=True)]
         out = _spline(self.coefficients, axes, self.knots)
@@ -188,7 +189,8 @@ class _Anatomy:
         waves = np.column_stack([rng.standard_normal((12, 3)) * 12 / extent.mean(), rng.uniform(0, 2 * np.pi, 12)])
         empty = np.zeros((0, 3)), np.zeros(0), np.zeros(0)
         bare = cls(extent, texture, grain, waves.astype(np.float32), *empty, *empty)
-        return replace(bare, **bare._place_cells(rng), **bare._grow_vessels(rng))
+        grown: dict[str, Any] = {**bare._place_cells(rng), **bare._grow_vessels(rng)}
+        return replace(bare, **grown)
 
     def _texture(self, points: np.ndarray) -> np.ndarray:
         """Fine-grained texture at points (3, N), about -1 to 1."""
@@ -315,7 +317,7 @@ def _draw(image, positions, spacing, to_index_frame, centres, sigmas, heights) -
 # ----------------------------------------------------------------------------------------------------- microscope
 
 
-def _positions(shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
+def _positions(shape: Sequence[int], spacing: Numbers) -> np.ndarray:
     """World places of the voxels of a grid from the origin, (3, z, y, x)."""
     return np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij"))
 

@@ -7,6 +7,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .structures import Structure, Structures
 
 BOX = 128  # voxels along an axis of what is counted at once
 Progress = Callable[[int, int, str], None]
-Row = dict[str, int | float | str]
+Row = dict[str, Any]
 
 
 class Counts:
@@ -73,6 +74,13 @@ class CellCounter:
     @property
     def target(self) -> Frame:
         return self.through.target
+
+    @property
+    def affine(self) -> np.ndarray:
+        return self.through.affine
+
+    def determinant(self, points: np.ndarray) -> np.ndarray:
+        return self.through.determinant(points)
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) um to (N, 3), as Map.points has it."""

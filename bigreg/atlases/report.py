@@ -44,9 +44,11 @@ def write_atlas_report(folder: str, run: Run, result: AtlasResult, atlas: Atlas,
     page = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     base = files("bigreg.quality").joinpath("report.html.j2").read_text(encoding="utf-8")
     brain = context.attributes["identities"]["moving"]["path"] or "array"
+    style = re.search(r"<style>(.*?)</style>", base, re.S)
+    assert style is not None, "the report's own template has one"
     text = environment.from_string(page).render(
         title=f"{brain.rstrip('/').rsplit('/', 1)[-1]} in {atlas.name}",
-        style=re.search(r"<style>(.*?)</style>", base, re.S).group(1),
+        style=style.group(1),
         verdict=run.verdict,
         sections=sections,
         rows=largest(result.regions, {row["id"]: row for row in result.cells} if cells else {}),

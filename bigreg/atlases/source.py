@@ -78,10 +78,12 @@ class Atlas:
         """
         if self.hemispheres is not None:
             return lookup(self.hemispheres, points)
-        axis = next(i for i, side in enumerate(self.template.orientation) if side in "lr")
+        orientation = self.template.orientation
+        assert orientation is not None, "an atlas without hemispheres has an orientation"
+        axis = next(i for i, side in enumerate(orientation) if side in "lr")
         low, high = self.template.grid().bounds(faces=True)
         beyond = points[:, axis] - (low + high)[axis] / 2
-        if self.template.orientation[axis] == "r":
+        if orientation[axis] == "r":
             beyond = -beyond
         found = np.where(beyond <= 1e-6 * (high - low)[axis], LEFT, RIGHT)
         return np.where(np.isfinite(points).all(1), found, 0).astype(np.uint8)
@@ -134,7 +136,7 @@ def chosen_atlas(
             raise ConfigError(f"atlas '{name}' brings its own files; leave out {', '.join(given)}, or --atlas")
         return name
     missing = [key for key, value in parts.items() if value is None]
-    if missing:
+    if structures is None or missing:
         raise ConfigError(f"the atlas is not said: {', '.join(missing)} is missing; give these files, or --atlas NAME")
     return local_atlas(template, annotation, structures, **files)
 

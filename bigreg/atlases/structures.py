@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,13 +47,15 @@ class Structures:
             raise InputError(f"{what} has no structures; give the table or ontology of the annotation")
         if len(known) < len(rows):
             seen: set[int] = set()
-            twice = next(r[0] for r in rows if r[0] in seen or seen.add(r[0]))
-            raise InputError(f"{what}: structure {twice} is there twice; each id is one row")
+            for id_, *_ in rows:
+                if id_ in seen:
+                    raise InputError(f"{what}: structure {id_} is there twice; each id is one row")
+                seen.add(id_)
         children: dict[int | None, list[int]] = {}
         for id_, _, _, parent in rows:
             children.setdefault(parent if parent in known and parent != id_ else None, []).append(id_)
         self._all: dict[int, Structure] = {}
-        pending = [(id_, None, 0) for id_ in reversed(children.get(None, []))]
+        pending: list[tuple[int, int | None, int]] = [(id_, None, 0) for id_ in reversed(children.get(None, []))]
         while pending:
             id_, parent, depth = pending.pop()
             self._all[id_] = Structure(id_, known[id_][1], known[id_][2], parent, depth)
@@ -62,7 +64,7 @@ class Structures:
             lost = next(r[0] for r in rows if r[0] not in self._all)
             raise InputError(f"{what}: structure {lost} is its own ancestor; mend its parent")
 
-    def __iter__(self) -> Iterable[Structure]:
+    def __iter__(self) -> Iterator[Structure]:
         return iter(self._all.values())
 
     def __len__(self) -> int:

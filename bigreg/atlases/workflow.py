@@ -31,12 +31,12 @@ def atlas(
     brain: Any,
     atlas: Atlas | str,
     *,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     spacing: Sequence[float] | float | None = None,
     cells: str | Path | None = None,
     columns: Sequence[str] | None = None,
     units: str = "um",
-    config: Config | dict | str | None = None,
+    config: Config | dict[str, Any] | str | None = None,
     client: Any = None,
     progress: Listener | None = None,
 ) -> AtlasResult:
@@ -164,7 +164,8 @@ class _Work:
 
     def done(self, name: str) -> dict[str, Any] | None:
         """What a step was done with; None where it was not."""
-        return self.state["done"].get(name)
+        known: dict[str, Any] | None = self.state["done"].get(name)
+        return known
 
     def step(self, name: str, make: Callable[[Any], Any], given: dict[str, Any] | None = None) -> None:
         """Do a step unless it was done with the same `given`; what `make` returns as a dict is kept beside it."""

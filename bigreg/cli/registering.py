@@ -85,7 +85,10 @@ def convert(
     from ..volumes import convert as run
     from ..volumes import open_volume
 
-    known = dict(dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation)
+    known: dict[str, Any] = {
+        "dataset": dataset, "channel": channel, "time": time, "spacing": spacing, "origin": origin,
+        "orientation": orientation,
+    }  # fmt: skip
     tell([open_volume(source, **known)])
     progress, step = bar(out, "convert")
     with progress:
@@ -146,7 +149,7 @@ def plan(
     overrides = overrides_of(set_, workers, memory_limit)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
     known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
-    _show_plan(*images, settings, known, output=output, numbers=numbers, stages=stages)
+    _show_plan(images[0], images[1], settings, known, output=output, numbers=numbers, stages=stages)
     if save_rates is not None:
         known[0].save(save_rates)
 
@@ -190,8 +193,9 @@ def _show_plan(
 ) -> None:  # fmt: skip
     from ..display import pairs, simulation_table, stages_table
     from ..pipeline.planning import plan as planning
+    from ..pipeline.planning.rates import known_rates
 
-    rates, remark = known or planning.known_rates(config)
+    rates, remark = known or known_rates(config)
     made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
     out.print(stages_table(made, everything=stages))
     out.print(pairs([*made.rows(), *made.place_rows(output)]), soft_wrap=True)
@@ -238,7 +242,7 @@ def register(
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
     settings, choice = config_of(images, preset, config, cluster, overrides_of(set_, workers, memory_limit), run)
     if dry_run:
-        _show_plan(*images, settings)
+        _show_plan(images[0], images[1], settings)
         return
     from ..display import Display
     from ..pipeline.run import register as begin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -100,7 +100,7 @@ def warp(
 def box_of(text: str) -> list[tuple[float | None, float | None]]:
     """Z0:Z1,Y0:Y1,X0:X1 as pairs; an end that is left out is None."""
     try:
-        pairs = [
+        pairs: list[Any] = [
             tuple(float(end) if end.strip() else None for end in (part.strip() or ":").split(":"))
             for part in text.split(",")
         ]

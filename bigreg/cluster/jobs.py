@@ -58,6 +58,7 @@ def jobs_client(settings: Cluster) -> Iterator[Client]:
 def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
     """The dask-jobqueue cluster, without jobs yet; its `job_script()` is what will be submitted."""
     kind = _kind(settings)
+    assert settings.memory_limit is not None, "settings of this kind have one"
     processes, seconds = settings.processes, _walltime(settings)
     arguments = ["--dashboard-address", "127.0.0.1:0"]
     if seconds is not None:
@@ -105,6 +106,7 @@ def _requests(settings: Cluster) -> tuple[list[str], dict[str, Any]]:
         case "lsf":
             return [f'-gpu "num={gpus}"'] if gpus else [], {"ncpus": cores, "project": account}
         case "pbs":
+            assert settings.memory_limit is not None, "settings of this kind have one"
             megabytes = -(-parse_bytes(settings.memory_limit) * settings.processes // 2**20)
             chunk = f"select=1:ncpus={cores}:mem={megabytes}MB" + (f":ngpus={gpus}" if gpus else "")
             # A site whose PBS speaks otherwise (nodes=1:ppn=8) says so in jobqueue.yaml.
@@ -166,11 +168,11 @@ class _Recorded:
 
     async def start(self) -> None:
         try:
-            await super().start()
+            await super().start()  # type: ignore[misc]  # of the job class that it is mixed into
         except (OSError, RuntimeError, ValueError) as error:
             self.refusal = str(error).rpartition("stderr:\n")[2].strip() or str(error)
             self.status = Status.running
 
     async def close(self) -> None:
-        await super().close()
+        await super().close()  # type: ignore[misc]  # of the job class that it is mixed into
         self.status = Status.closed

@@ -40,6 +40,7 @@ def kubernetes_client(settings: Cluster) -> Iterator[Client]:
 def cluster_spec(settings: Cluster) -> dict[str, Any]:
     """The operator's DaskCluster resource: one pod a worker, and GPUs for workers only."""
     operator = extra("dask_kubernetes.operator", "kubernetes", settings)
+    assert settings.memory_limit is not None, "settings of this kind have one"
     memory = parse_bytes(settings.memory_limit)
     command = ["dask", "worker", "--nthreads", str(settings.in_hand), "--memory-limit", str(memory)]
     if settings.has_gpus:

@@ -138,7 +138,7 @@ def register_affine(
     torch.set_num_threads(1)  # sums are added in one order, and transforms so small are slower on several
     try:
         with torch.no_grad():
-            affine = _Affine(*pair, kind, similarity, min_overlap, within_deg)
+            affine = _Affine(pair[0], pair[1], kind, similarity, min_overlap, within_deg)
             result = affine.found(starts, rotations_deg, allow_mirror, start)
     finally:
         torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ class MidSpacePair:
         self.points = tuple(n // s + 4 for n, s in zip(fixed.shape[1:], self.samples, strict=True))
         self.sweeps = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (fixed, moving))
         if self.sweeps:
-            self.images = tuple(t.contiguous() for t in self.images)
-            self.masks = tuple(t.to(torch.float32).contiguous() for t in self.masks)
+            self.images = fixed.contiguous(), moving.contiguous()
+            self.masks = fixed_mask.to(torch.float32).contiguous(), moving_mask.to(torch.float32).contiguous()
 
     def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
         """The pull on control points (3, z, y, x) in voxels; None is all zero."""
@@ -103,16 +104,19 @@ class MidSpacePair:
 
     def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         velocity = evaluate(coefficients, self.samples)
-        shape, like = self.images[0].shape[1:], {"dtype": velocity.dtype, "device": velocity.device}
+        shape = self.images[0].shape[1:]
+        like: dict[str, Any] = {"dtype": velocity.dtype, "device": velocity.device}
         index = identity(shape, **like)
         edge = torch.tensor([n - 1 for n in shape], **like).reshape(3, 1, 1, 1)
-        images, mask = [], None
+        images: list[torch.Tensor] = []
+        mask: torch.Tensor | None = None
         for image, own, place in zip(self.images, self.masks, (index + velocity, index - velocity), strict=True):
             inside = ((place >= 0) & (place <= edge)).all(0).to(image.dtype)
             images.append(sample(image, place))
             if not self.whole:
                 inside = inside * (sample(own[None].to(image.dtype), place)[0] > 0.99).to(image.dtype)
             mask = inside if mask is None else mask * inside
+        assert mask is not None
         return images[0], images[1], mask
 
     def _pull_by_tensors(
@@ -132,7 +136,8 @@ class MidSpacePair:
     def _warped_by_sweep(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         from .midspace_cpu import warp
 
-        out = *(torch.empty_like(i) for i in self.images), torch.empty_like(self.masks[0])
+        fixed, moving = self.images
+        out = torch.empty_like(fixed), torch.empty_like(moving), torch.empty_like(self.masks[0])
         images, masks = (tuple(t.numpy() for t in pair) for pair in (self.images, self.masks))
         warp(
             coefficients.contiguous().numpy(), *_taps(self.samples), *images, *masks, self.whole,

@@ -10,7 +10,7 @@ import torch
 from ..similarity import local_correlation
 from ..transforms.affine import polar_rotation
 from .placed import Placed, sampled
-from .structure import evened, structure, turned_channels
+from .structure import Kind, evened, structure, turned_channels
 
 SMALL = 48  # voxels along the longest axis of the copies
 RADIUS = 3  # voxels of a window of the local correlation
@@ -18,7 +18,7 @@ NOISE = 0.02  # SD of evened intensities that means nothing
 STRETCHED = 0.2  # SD of the logarithms of an affine's three scales at which a map is half as likely
 
 
-def evidence(correlation: np.ndarray, share: np.ndarray) -> np.ndarray:
+def evidence(correlation: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
     """How much a correlation over a share of the image says: Fisher's z times the root of the number of samples.
 
     Over a small share a high correlation arises by chance, so the share counts.
@@ -66,7 +66,7 @@ class Judge:
         self.signless = signless
         self.fixed, self.moving = (p.isotropic(self.spacing) for p in (fixed, moving))
         self.voxels = min(p.volume for p in (self.fixed, self.moving)) / self.spacing**3
-        kind = "directions" if signless else "band"
+        kind: Kind = "directions" if signless else "band"
         self._channels = [
             torch.stack([*structure(p, kind), torch.as_tensor(evened(p))]) for p in (self.fixed, self.moving)
         ]

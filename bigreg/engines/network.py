@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,7 @@ class NetworkEngine:
         """See bigreg.engines.base."""
         samples = pair.lattice.samples
         velocity = self.velocity(pair.fixed, pair.moving)
-        like = {"dtype": velocity.dtype, "device": velocity.device}
+        like: dict[str, Any] = {"dtype": velocity.dtype, "device": velocity.device}
         cell = torch.tensor(samples, **like).reshape(3, 1, 1, 1)
         c = calmed(soft_bound(fit(velocity, samples) / cell, BOUND_CELLS)) * cell
         confidence, quality = self.judged(pair, c)
@@ -101,14 +101,15 @@ class NetworkEngine:
         # of patches would make rounding visible, and a network makes it larger at every finer level.
         if float(pair.fixed.sum()) > float(pair.moving.sum()):
             pair, c = pair.swapped(), -c
-        images = [
+        fixed, moving = (
             torch.cat([self.similarity.features(channel, mask) for channel in image])
             for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
-        ]
+        )
         samples = pair.lattice.samples
-        images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
+        images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         before, after = images(None, curvature=False), images(c, curvature=True)
         quality = {"similarity_before": 1.0 - before.mean, "similarity_after": 1.0 - after.mean}
+        assert after.matrix is not None, "it was asked for"
         return texture_confidence(after.matrix, samples, STIFFNESS), quality
 
     def velocity(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:

@@ -75,11 +75,11 @@ class Optimise:
             dtype=pair.fixed.dtype, device=pair.fixed.device,
         ).reshape(3, 1, 1, 1)  # fmt: skip
         features = self.similarity.features
-        images = [
+        fixed, moving = (
             torch.cat([features(channel, mask) for channel in image])
             for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
-        ]
-        images = MidSpacePair(*images, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
+        )
+        images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         cell = float(torch.tensor(samples).prod())
         stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
         total = 4 * stiffness.sum(1).reshape(3, 1, 1, 1)
@@ -95,7 +95,9 @@ class Optimise:
             if there < before:
                 c, still = begin, False
         ahead, momentum = c, 0
-        matrix, steps, asked = None, 0, {}
+        matrix: torch.Tensor | None = None
+        steps = 0
+        asked: dict[str, float] = {}
         confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
         for steps in range(self.iterations + 1):
             refresh = steps % 5 == 0
@@ -105,17 +107,19 @@ class Optimise:
                 before = after if still else before
                 if not pull.weight:
                     break
-                if self.least_gain is not None and pair.level == 0:
+                if self.least_gain is not None and pair.level == 0 and pull.matrix is not None:
                     by_chance = chance(images, None if still else ahead)
                     promised = gain(pull.slope, pull.matrix, by_chance, membrane, stiffness)
                     asked = {"gain": promised, "left": float(promised < self.least_gain)}
             if refresh:
                 matrix = pull.matrix
+                assert matrix is not None, "it was asked for"
                 confidence = texture_confidence(matrix, samples, self.regularisation)
                 matrix[:3] += total + 1e-6 * cell
             if steps == self.iterations or asked.get("left"):
                 break
             slope = pull.slope + membrane(ahead, stiffness)
+            assert matrix is not None, "the first step makes it"
             move = solve3(matrix, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 
@@ -45,8 +46,8 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
     lattice = pair.lattice
     low = tuple(start if a == axis else 0 for a in range(3))
     high = tuple(stop if a == axis else n for a, n in enumerate(lattice.cells))
-    box = tuple(slice(a * s, b * s) for a, b, s in zip(low, high, lattice.samples, strict=True))
-    points = tuple(slice(a, b + 4) for a, b in zip(low, high, strict=True))
+    box: tuple[Any, ...] = tuple(slice(a * s, b * s) for a, b, s in zip(low, high, lattice.samples, strict=True))
+    points: tuple[Any, ...] = tuple(slice(a, b + 4) for a, b in zip(low, high, strict=True))
     return PatchPair(
         pair.fixed[(..., *box)],
         pair.moving[(..., *box)],
@@ -63,7 +64,7 @@ def joined(near: VelocityPatch, far: VelocityPatch, axis: int, start: int) -> Ve
     length = near.confidence.shape[axis]
     total = start + far.confidence.shape[axis]
     shared = length - start
-    like = {"dtype": near.confidence.dtype, "device": near.confidence.device}
+    like: dict[str, Any] = {"dtype": near.confidence.dtype, "device": near.confidence.device}
     place = torch.arange(total, **like)
     fade = ((place - start + 0.5) / shared).clamp(0, 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
@@ -47,7 +49,7 @@ class ShiftSearch:
             return found
 
         count = back(one_f * one_m).round()  # masks are 0 and 1
-        product = back(sum(f * m for f, m in zip(fixed, moving, strict=True)))
+        product = back(cast(torch.Tensor, sum(f * m for f, m in zip(fixed, moving, strict=True))))
         least_f, least_m = (LEAST_STRUCTURE * max(float(s[0, 0, 0].real), 1e-20) for s in (square_f, square_m))
         norm = (back(square_f * one_m).clamp_min(least_f) * back(one_f * square_m).clamp_min(least_m)).sqrt()
         correlation = torch.where(count >= self.least, (product / norm).clamp(-1.0, 1.0), -1.0)

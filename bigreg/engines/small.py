@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..geometry import Lattice
+from ..geometry import Lattice, triple
 from ..transforms.bspline import evaluate
 from .base import PatchPair
 from .optimise import Optimise
@@ -47,9 +47,9 @@ def _looked(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray, factor: in
     unit = CELL * factor
     padding = [(0, -n % unit) for n in fixed.shape]
     images = [_means(np.pad(i, padding, mode="edge"), factor) for i in (fixed, moving)]
-    mask = _means(np.pad(known.astype(np.float32), padding), factor) > 0.99
-    f, m, mask = (torch.from_numpy(np.ascontiguousarray(i, dtype=np.float32)) for i in (*images, mask))
-    lattice = Lattice(tuple(n // CELL for n in f.shape), (float(CELL),) * 3, (0.0,) * 3, (CELL,) * 3)
+    inside = _means(np.pad(known.astype(np.float32), padding), factor) > 0.99
+    f, m, mask = (torch.from_numpy(np.ascontiguousarray(i, dtype=np.float32)) for i in (*images, inside))
+    lattice = Lattice(triple(n // CELL for n in f.shape), (float(CELL),) * 3, (0.0,) * 3, (CELL,) * 3)
     velocity = engine.estimate(PatchPair(f[None], m[None], mask, mask, lattice)).coefficients
     # Fixed moves by exp(v) and moving by exp(-v): from fixed to moving it is exp(-2 v).
     move = -2 * evaluate(velocity, (CELL,) * 3).numpy() / 2**SQUARINGS

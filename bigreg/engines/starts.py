@@ -65,7 +65,7 @@ def find_starts(
 
 def _near_rotations(search: TurnedSearch, rotations_deg: float) -> list[tuple[str, np.ndarray]]:
     """Every shift under a ball of rotations, then under those half a step around the two best of them."""
-    tried: dict[tuple[float, float, float], list[tuple[float, np.ndarray]]] = {}
+    tried: dict[tuple[float, ...], list[tuple[float, np.ndarray]]] = {}
 
     def look(angles: tuple[float, ...]) -> None:
         angles = tuple(round(float(a), 3) for a in angles)

@@ -1,7 +1,7 @@
 """Grids and blocks: world and index arithmetic. No files, no torch."""
 
 from .blocks import Block, BlockGrid
-from .grid import Grid, Shape, Vector
+from .grid import Grid, Integers, Numbers, Shape, Vector, triple
 from .lattice import Lattice
 
-__all__ = ["Block", "BlockGrid", "Grid", "Lattice", "Shape", "Vector"]
+__all__ = ["Block", "BlockGrid", "Grid", "Integers", "Lattice", "Numbers", "Shape", "Vector", "triple"]

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from .grid import Shape
+from .grid import Integers, Shape, triple
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Block:
 
     @property
     def shape(self) -> Shape:
-        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        return triple(b - a for a, b in zip(self.start, self.stop, strict=True))
 
     @property
     def halo_shape(self) -> Shape:
-        return tuple(b - a for a, b in zip(self.halo_start, self.halo_stop, strict=True))
+        return triple(b - a for a, b in zip(self.halo_start, self.halo_stop, strict=True))
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class BlockGrid:
         """Blocks of at most `core` cells, as equal in size as whole cells allow (33 cells by 32 give 17 + 16)."""
         counts = [-(-n // c) for n, c in zip(cells, core, strict=True)]
         even = [-(-n // k) for n, k in zip(cells, counts, strict=True)]
-        return cls(tuple(cells), tuple(even), tuple(halo))
+        return cls(triple(cells), triple(even), triple(halo))
 
     @property
     def counts(self) -> Shape:
         """Number of blocks along each axis."""
-        return tuple(-(-n // c) for n, c in zip(self.cells, self.core, strict=True))
+        return triple(-(-n // c) for n, c in zip(self.cells, self.core, strict=True))
 
     def __len__(self) -> int:
         return int(np.prod(self.counts, dtype=np.int64))
@@ -69,26 +69,25 @@ class BlockGrid:
         if isinstance(index, (int, np.integer)):
             if not 0 <= index < len(self):
                 raise IndexError(f"block {index} of {len(self)}")
-            index = np.unravel_index(int(index), self.counts)
-        index = tuple(int(i) for i in index)
-        if any(not 0 <= i < n for i, n in zip(index, self.counts, strict=True)):
-            raise IndexError(f"block {index} of {self.counts}")
-        start = tuple(i * c for i, c in zip(index, self.core, strict=True))
-        stop = tuple(min(a + c, n) for a, c, n in zip(start, self.core, self.cells, strict=True))
+            place = triple(int(i) for i in np.unravel_index(int(index), self.counts))
+        else:
+            place = triple(int(i) for i in index)
+        if any(not 0 <= i < n for i, n in zip(place, self.counts, strict=True)):
+            raise IndexError(f"block {place} of {self.counts}")
+        start = triple(i * c for i, c in zip(place, self.core, strict=True))
+        stop = triple(min(a + c, n) for a, c, n in zip(start, self.core, self.cells, strict=True))
         return Block(
-            index,
+            place,
             start,
             stop,
-            tuple(max(a - h, 0) for a, h in zip(start, self.halo, strict=True)),
-            tuple(min(b + h, n) for b, h, n in zip(stop, self.halo, self.cells, strict=True)),
+            triple(max(a - h, 0) for a, h in zip(start, self.halo, strict=True)),
+            triple(min(b + h, n) for b, h, n in zip(stop, self.halo, self.cells, strict=True)),
         )
 
     def __iter__(self) -> Iterator[Block]:
         return (self[i] for i in range(len(self)))
 
-    def touching(
-        self, start: Sequence[int], stop: Sequence[int], *, halo: bool = False
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def touching(self, start: Integers, stop: Integers, *, halo: bool = False) -> tuple[Shape, Shape]:
         """The box (first, last + 1) of the blocks whose cores, or halo boxes, meet the cells `start` up to `stop`.
 
         Cells beyond the domain count as those at its border.
@@ -101,12 +100,12 @@ class BlockGrid:
             count = -(-n // core)
             first.append(max(0, -(-(a - reach + 1) // core) - 1))
             last.append(min(count - 1, (b + reach - 1) // core) + 1)
-        return tuple(first), tuple(last)
+        return triple(first), triple(last)
 
-    def overlapping(self, start: Sequence[int], stop: Sequence[int]) -> list[Shape]:
+    def overlapping(self, start: Integers, stop: Integers) -> list[Shape]:
         """Indices, in C order, of the blocks whose *halo box* meets the cells from `start` up to `stop`."""
         first, last = self.touching(start, stop, halo=True)
-        return list(product(*map(range, first, last)))
+        return [triple(index) for index in product(*map(range, first, last))]
 
     @property
     def redundancy(self) -> float:

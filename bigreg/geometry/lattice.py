@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .grid import Grid, Shape, Vector
+from .grid import Grid, Integers, Shape, Vector, triple
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Lattice:
     @property
     def points(self) -> Shape:
         """Number of control points along each axis."""
-        return tuple(n + 4 for n in self.cells)
+        return triple(n + 4 for n in self.cells)
 
     @property
     def grid(self) -> Grid:
@@ -43,14 +44,14 @@ class Lattice:
         step = np.divide(self.spacing, self.samples)
         return Grid.from_spacing(np.multiply(self.cells, self.samples), step, self.origin + step / 2)
 
-    def part(self, start: Shape, stop: Shape, samples: Shape | None = None) -> Lattice:
+    def part(self, start: Integers, stop: Integers, samples: Shape | None = None) -> Lattice:
         """The lattice of the cells from `start` up to `stop`; its control points are start .. stop + 3 of this one."""
         origin = np.asarray(self.origin) + np.multiply(start, self.spacing)
         return Lattice(tuple(np.subtract(stop, start)), self.spacing, tuple(origin), samples or self.samples)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return {name: list(getattr(self, name)) for name in ("cells", "spacing", "origin", "samples")}
 
     @classmethod
-    def from_json(cls, data: dict) -> Lattice:
+    def from_json(cls, data: dict[str, Any]) -> Lattice:
         return cls(**{name: tuple(value) for name, value in data.items()})

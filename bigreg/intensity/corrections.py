@@ -55,6 +55,7 @@ class Corrections:
         return out if self.curves is None else self._spread(out, places)
 
     def _spread(self, values: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
+        assert self.clip is not None, "curves are made between limits"
         low, high = self.clip
         out = np.empty_like(values)
         rows = max(1, SLAB // max(1, int(np.prod(values.shape[1:]))))
@@ -113,6 +114,7 @@ def corrections(
         limits = weighted_percentiles(centres, histograms, clip or (0.0, 100.0))
     curves = None
     if contrast_um is not None:
+        assert limits is not None, "made for it above"
         curves = curves_of(histograms, centres, limits, tiles, contrast_um, contrast_limit)
     return Corrections(tiles, background, bias, limits, curves)
 

@@ -25,9 +25,9 @@ def stripe_profile(
     size = [1, 1, 1]
     size[across] = width
     half = width // 2
-    inner = [slice(None)] * 3
-    inner[across] = slice(2 * half, values.shape[across] - 2 * half)
-    inner = tuple(inner)
+    kept = [slice(None)] * 3
+    kept[across] = slice(2 * half, values.shape[across] - 2 * half)
+    inner = tuple(kept)
     # The median does not see an edge of the tissue; smoothed, it does not follow the stripes either.
     nearby = ndimage.median_filter(logs, size=size, mode="nearest")
     off = (logs - ndimage.gaussian_filter1d(nearby, width / 4, across, mode="nearest", radius=half))[inner]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import Grid, Shape
+from ..geometry import Grid, Shape, triple
 
 BINS = 1024
 MOST = 24
@@ -62,11 +62,11 @@ class Tiles:
         """Tiles of about a length, but no more of them than MOST along the longest axis."""
         spacing = np.asarray(grid.spacing)
         length = max(length_um, float((spacing * grid.shape).max()) / MOST)
-        return cls(grid, tuple(int(n) for n in np.clip(np.rint(length / spacing), 1, grid.shape)))
+        return cls(grid, triple(int(n) for n in np.clip(np.rint(length / spacing), 1, grid.shape)))
 
     @property
     def counts(self) -> Shape:
-        return tuple(-(-n // s) for n, s in zip(self.grid.shape, self.size, strict=True))
+        return triple(-(-n // s) for n, s in zip(self.grid.shape, self.size, strict=True))
 
     @property
     def spacing(self) -> np.ndarray:
@@ -75,8 +75,8 @@ class Tiles:
 
     def box(self, index: Sequence[int]) -> tuple[Shape, Shape]:
         """Start and stop of a tile in voxels."""
-        start = tuple(i * s for i, s in zip(index, self.size, strict=True))
-        return start, tuple(min(a + s, n) for a, s, n in zip(start, self.size, self.grid.shape, strict=True))
+        start = triple(i * s for i, s in zip(index, self.size, strict=True))
+        return start, triple(min(a + s, n) for a, s, n in zip(start, self.size, self.grid.shape, strict=True))
 
     def places(self, grid: Grid, start: Shape, stop: Shape) -> list[np.ndarray]:
         """Where the voxels of a box of a grid over the same image lie between the tiles' centres, an array an axis.

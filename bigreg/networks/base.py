@@ -101,12 +101,14 @@ def awake(module: nn.Module) -> None:
             # Where the stride is the kernel, a voxel of a transposed convolution has one tap of each channel.
             taps = 1 if isinstance(layer, nn.ConvTranspose3d) else math.prod(layer.kernel_size)
             nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (layer.in_channels * taps)))
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
 
-def quiet(layer: nn.Module, deviation: float = 1e-5) -> nn.Module:
+def quiet(layer: nn.Conv3d, deviation: float = 1e-5) -> nn.Conv3d:
     """A last layer that says almost nothing at first: the untrained network is almost the identity."""
     nn.init.normal_(layer.weight, std=deviation)
+    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
 

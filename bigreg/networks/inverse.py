@@ -10,6 +10,8 @@ is one 3 x 3 system a voxel. Only u and v are kept. After SITReg (arXiv 2303.102
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -65,8 +67,12 @@ def solve3(m: list[list[torch.Tensor]], right: list[torch.Tensor]) -> torch.Tens
 
     columns = [[m[i][j] for i in range(3)] for j in range(3)]
     normals = [cross(columns[(j + 1) % 3], columns[(j + 2) % 3]) for j in range(3)]
-    determinant = sum(c * n for c, n in zip(columns[0], normals[0], strict=True))
-    found = [sum(r * n for r, n in zip(right, normal, strict=True)) / determinant for normal in normals]
+
+    def product(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+        return cast(torch.Tensor, sum(x * y for x, y in zip(a, b, strict=True)))
+
+    determinant = product(columns[0], normals[0])
+    found = [product(right, normal) / determinant for normal in normals]
     return torch.stack(found, 1)
 
 

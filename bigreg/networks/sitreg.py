@@ -80,19 +80,21 @@ class SITReg(Network):
         # Both images, and later both orders, are one batch: the first half is of fixed, the second of moving.
         images = local_contrast(torch.cat([fixed, moving]), 3)
         features = self.encoder(*channels_last(images))
-        there = back = None  # d and e: cat(d1, d2), cat(e1, e2)
+        there: torch.Tensor | None = None  # d: cat(d1, d2)
+        back: torch.Tensor | None = None  # e: cat(e1, e2)
         for level in range(len(features) - 1, self.finest - 1, -1):
             seen = features[level]
-            if there is not None:
+            if there is not None and back is not None:
                 there, back = finer(there), finer(back)
                 seen = warp(seen, there)
             spline = bounded(self.updates[str(level)](seen, seen.roll(count, 0)))
             inverse = invert(spline, tolerance=self.tolerance)
             delta = compose(spline, inverse.roll(count, 0))  # cat(delta, delta^-1)
-            if there is None:
+            if there is None or back is None:
                 there, back = delta, delta.roll(count, 0)
             else:
                 there, back = compose(there, delta), compose(delta.roll(count, 0), back)
+        assert there is not None and back is not None, "there is at least one level"
         for _ in range(self.finest):
             there, back = finer(there), finer(back)
         whole = compose(there.roll(count, 0), back)  # cat(d2 o e1, d1 o e2)

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from scipy import ndimage
 
 from .. import storage
 from ..cluster import local_client
-from ..config import Cluster, Config
+from ..cluster.settings import Cluster
+from ..config import Config
 from ..engines.base import PatchPair, estimate_antisymmetric
 from ..engines.chain import chained, load_engines
 from ..geometry import Lattice, Shape
@@ -72,7 +74,8 @@ def calibrate(
     if image is not None:
         say("image")
         found["source_mb_s"] = _reading(image)
-    rates = Rates(**found, **this_machine(), engine=engine_name(config), measured=time.time())
+    numbers: dict[str, Any] = {**found, **this_machine()}
+    rates = Rates(**numbers, engine=engine_name(config), measured=time.time())
     rates.save(cache_file(config))
     return rates
 
@@ -169,9 +172,9 @@ def _engine_seconds(config: Config, edge: int) -> float:
     cell = config.ladder.cell_voxels
     cells = -(-edge // cell)
     fixed = texture((cells * cell,) * 3, 1)
-    images = [torch.as_tensor(i.astype(np.float32) / 4000, device=device)[None] for i in (fixed, moved(fixed))]
+    still, gone = (torch.as_tensor(i.astype(np.float32) / 4000, device=device)[None] for i in (fixed, moved(fixed)))
     mask = torch.ones(fixed.shape, device=device)
-    pair = PatchPair(*images, mask, mask, Lattice((cells,) * 3, (float(cell),) * 3, (0.0,) * 3, (cell,) * 3))
+    pair = PatchPair(still, gone, mask, mask, Lattice((cells,) * 3, (float(cell),) * 3, (0.0,) * 3, (cell,) * 3))
 
     taken: dict[int, float] = {}
 
@@ -182,7 +185,7 @@ def _engine_seconds(config: Config, edge: int) -> float:
             torch.cuda.synchronize()
 
     look(1)  # compiles
-    short, long = (min(_timed(lambda n=n: look(n)) for _ in range(REPEATS)) for n in (1, 6))
+    short, long = (min(_timed(partial(look, n)) for _ in range(REPEATS)) for n in (1, 6))
     return max(long - short, 1e-6) / max(taken[6] - taken[1], 1) / (fixed.size * 1e-6)
 
 

@@ -30,7 +30,7 @@ class FileTransform(Transform):
     def __repr__(self) -> str:
         return f"FileTransform('{self.path}')"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return FileTransform, (self.path, *self._known)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
@@ -89,8 +89,9 @@ def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", 
         path, backwards = part
         before = given[0] if number == 0 else out[-1].map().target
         after = given[1] if number == last else Frame()
-        if number < last and isinstance(given_parts[number + 1], Transform):
-            after = given_parts[number + 1].map().source
+        following = given_parts[number + 1] if number < last else None
+        if isinstance(following, Transform):
+            after = following.map().source
         if axes_of(axes) == "xyz":
             before, after = Frame(before.grid), Frame(after.grid)
         sides = (after, before) if backwards else (before, after)

@@ -58,7 +58,7 @@ def register(
     moving: Any,
     *,
     out: str,
-    config: Config | dict | str | None = None,
+    config: Config | dict[str, Any] | str | None = None,
     client: Any = None,
     resume: bool = True,
     progress: Listener | None = None,
@@ -166,6 +166,7 @@ def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
             storage.remove(url)
             kept = convert(volume, url)
             settings = {"orientation": volume.orientation} if volume.orientation else {}
+            assert kept.spec is not None, "what was written has a place"
             images[which] = kept.spec.model_copy(update=settings).model_dump(mode="json")
             store.update(images=images)
 
@@ -247,7 +248,7 @@ class Run(Judged, Viewed, Transform):
         self,
         *,
         client: Any = None,
-        cluster: Cluster | dict | str | None = None,
+        cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Listener | None = None,
@@ -349,7 +350,9 @@ class Run(Judged, Viewed, Transform):
             known = {which: self._context().volumes[which].orientation for which in IMAGES}
         return known["fixed"], known["moving"]
 
-    def _cluster(self, cluster: Cluster | dict | str | None, workers: int | None, memory_limit: str | None) -> Cluster:
+    def _cluster(
+        self, cluster: Cluster | dict[str, Any] | str | None, workers: int | None, memory_limit: str | None
+    ) -> Cluster:
         stored = self.store.attributes.get("cluster", {})
         if cluster is None and stored.get("kind", "local") not in HERE:
             raise ConfigError(

@@ -106,7 +106,9 @@ class Stages:
         self._renew()
         for which in IMAGES:
             if self.context.compared_volumes[which] is not self.context.volumes[which]:
-                share = 100 * Impulses.read(self.store, which).share
+                impulses = Impulses.read(self.store, which)
+                assert impulses is not None, "they were looked for"
+                share = 100 * impulses.share
                 logger.info("%s: %.2g %% of the voxels are impulses; they are not compared", which, share)
 
     def _preprocess(self) -> None:
@@ -138,13 +140,15 @@ class Stages:
         """Go on from another start than the best, and remember that a person said so."""
         chosen = starts.require_acceptable(self.store, number)
         found = storage.read_attributes(self.store.path("affine"))["bigreg"]
-        frames = (
-            found["frames"] if number == 1 else starts.frames_from(chosen, Frames.from_json(found["frames"])).to_json()
-        )
+        frames = found["frames"]
+        if number != 1:
+            assert chosen is not None, "a start that may be accepted is one of the candidates"
+            frames = starts.frames_from(chosen, Frames.from_json(frames)).to_json()
         self.store.update(**{starts.ACCEPTED: number, "frames": frames})
 
     def _provisional(self) -> Frames:
-        return lying.provisional(*(self.context.volumes[w] for w in IMAGES), self.context.given)
+        volumes = self.context.volumes
+        return lying.provisional(volumes["fixed"], volumes["moving"], self.context.given)
 
     def _given_maps(self) -> None:
         """The half-way maps of the run, or of the spline, that this one starts from."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import ConfigError, InputError
 from ..geometry import Grid
 from ..transforms.affine import apply_affine
-from ..transforms.maps import Map
+from ..transforms.maps import Frame
 
 UNITS = ("um", "mm", "voxel")
 DECIMALS = {"um": 4, "mm": 7, "voxel": 4}
@@ -26,6 +27,23 @@ class Counts:
         return Counts(self.points + other.points, self.outside + other.outside)
 
 
+class PointMap(Protocol):
+    """What points are taken through: a Map, or what does the same for points."""
+
+    @property
+    def source(self) -> Frame: ...
+
+    @property
+    def target(self) -> Frame: ...
+
+    @property
+    def affine(self) -> np.ndarray: ...
+
+    def points(self, points: np.ndarray) -> np.ndarray: ...
+
+    def determinant(self, points: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Carrier:
     """A map between the numbers of two files, z y x.
@@ -34,7 +52,7 @@ class Carrier:
     decimals  with which text files are written
     """
 
-    map: Map
+    map: PointMap
     into: np.ndarray = field(default_factory=lambda: np.eye(4))
     out: np.ndarray = field(default_factory=lambda: np.eye(4))
     decimals: int = 4

@@ -11,8 +11,7 @@ from ..errors import ConfigError, InputError
 from ..geometry import Grid
 from ..storage import new_file
 from ..transforms.itk import MM, to_lps
-from ..transforms.maps import Map
-from .carrier import DECIMALS, Carrier, Counts, units_matrix
+from .carrier import DECIMALS, Carrier, Counts, PointMap, units_matrix
 from .elastix import kind_of, map_elastix
 
 FORMATS = {
@@ -27,7 +26,7 @@ FORMATS = {
 def map_points_file(
     source: str | Path,
     target: str | Path,
-    map_: Map,
+    map_: PointMap,
     *,
     columns: Sequence[str] | None = None,
     units: str | None = None,
@@ -92,7 +91,7 @@ def _format(path: Path) -> str:
     raise InputError(f"points '{path}' are of no known format; known are {known}")
 
 
-def _elastix(kind: str, to: str | None, map_: Map, before: Grid | None, after: Grid | None) -> tuple[Carrier, str]:
+def _elastix(kind: str, to: str | None, map_: PointMap, before: Grid | None, after: Grid | None) -> tuple[Carrier, str]:
     lps = [np.diag([1 / MM] * 3 + [1.0]) @ to_lps(end.orientation) for end in (map_.source, map_.target)]
     into = np.linalg.inv(lps[0]) if kind == "point" else units_matrix("voxel", before, "given")
     # elastix rounds an index to whole voxels, so what is mapped is written as points unless voxels are asked for.

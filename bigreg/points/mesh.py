@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def map_mesh(source: Path, target: Path, carrier: Carrier) -> Counts:
     except ImportError as error:
         raise InputError(f"'{source}' needs trimesh; pip install 'bigreg[mesh]'") from error
     try:
-        mesh = trimesh.load(str(source), process=False, maintain_order=True, force="mesh")
+        mesh: Any = trimesh.load(str(source), process=False, maintain_order=True, force="mesh")
     except (ValueError, IndexError, KeyError, OSError) as error:
         raise CorruptDataError(f"'{source}' cannot be read as a mesh: {error}; write it anew") from error
     if not len(mesh.vertices):

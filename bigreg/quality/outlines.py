@@ -47,4 +47,4 @@ def _paint(
     _, down, right = _VIEWS[axis]
     _image(ax, np.repeat(_plane(image, axis, index)[..., None], 3, axis=2), axis, spacing)
     lines = outline_segments(_plane(labels, axis, index)) * (spacing[right], spacing[down])
-    ax.add_collection(LineCollection(lines, colors=_LINE, linewidths=0.6, alpha=0.85, capstyle="projecting"))
+    ax.add_collection(LineCollection(list(lines), colors=_LINE, linewidths=0.6, alpha=0.85, capstyle="projecting"))

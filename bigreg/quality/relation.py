@@ -43,8 +43,8 @@ def relation(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray, levels: 
     share = float(where.sum() / max(inside.sum(), 1))
     if where.sum() < LEAST:
         where = inside
-    smooth = [ndimage.gaussian_filter(image, 0.7) for image in (fixed, moving)]
-    both, own, other = _moments(*smooth, inside)
+    a, b = (ndimage.gaussian_filter(image, 0.7) for image in (fixed, moving))
+    both, own, other = _moments(a, b, inside)
     structured = where & (own > (2 * NOISE) ** 2) & (other > NOISE**2)
     if structured.sum() < STRUCTURED:
         return Relation(None, None, None, share)

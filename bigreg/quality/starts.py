@@ -58,8 +58,8 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
         for (axis, name), wide in zip(_PLANES, widths, strict=True):
             high = round((depth if axis == 1 else height) * scale)
             ax = figure.add_axes((left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]))
-            place = f"{name} = {middle[axis] * spacing[axis] / 1000:.2f} mm"
-            _overlay(ax, fixed, moving, axis, middle[axis], place, spacing)
+            told = f"{name} = {middle[axis] * spacing[axis] / 1000:.2f} mm"
+            _overlay(ax, fixed, moving, axis, middle[axis], told, spacing)
             left += wide + _GAP
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})

@@ -225,10 +225,11 @@ def _agreement(a: Agreement, bad: list[str], look: list[str]) -> None:
             "The similarity after registration could not be measured: the images overlap too little, or show too "
             "little structure there."
         )
-    for since, words, where, grave in (
+    sinces: tuple[tuple[Literal["before", "affine"], str, int, list[str]], ...] = (
         ("before", "before registration", 0, bad),
         ("affine", "after the affine", 1, look),
-    ):
+    )
+    for since, words, where, grave in sinces:
         fell = a.fell(since)
         if any(fell):
             steps = [
@@ -309,8 +310,8 @@ def _sentence(o: Outcome) -> str:
         steps = [f"{e.mean:.2f}" for e in (o.error_before, o.error_affine, o.error_after) if e]
         parts.append(f"mean error {' → '.join(steps)} µm")
     for p in o.landmarks:
-        steps = " → ".join(f"{v:.3g}" for v in (p.before, p.affine, p.after))
-        parts.append(f"TRE of {p.pairs} {'steering ' if p.own else ''}pairs {steps} µm (median)")
+        shares = " → ".join(f"{v:.3g}" for v in (p.before, p.affine, p.after))
+        parts.append(f"TRE of {p.pairs} {'steering ' if p.own else ''}pairs {shares} µm (median)")
     if o.samples:
         parts.append(f"{o.folds:,} folds in {o.samples:,} samples")
     if math.isfinite(o.inverse_error):

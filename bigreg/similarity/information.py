@@ -83,7 +83,8 @@ class _Tensors:
             by_m += value * f.weights[i] * m.slopes[j]
         out = tuple(torch.zeros(self.keep.shape, dtype=by_f.dtype, device=by_f.device) for _ in range(4))
         scale = sign[f.first + 1, m.first + 1].to(by_f.dtype) / self.sds[1]
-        for image, values in zip(out, (by_f, by_m, 1.0 / self.sds[0], scale), strict=True):
+        found: tuple[torch.Tensor | float, ...] = (by_f, by_m, 1.0 / self.sds[0], scale)
+        for image, values in zip(out, found, strict=True):
             image[self.keep] = values
         return out
 
@@ -140,7 +141,8 @@ def _entropies(joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
     """Logarithms of the joint and marginal probabilities, and the three entropies in nats."""
     logs = [p.clamp_min(_TINY).log() for p in (joint, joint.sum(1), joint.sum(0))]
     parts = (joint, joint.sum(1), joint.sum(0))
-    return *logs, *(-float((p * log).sum()) for p, log in zip(parts, logs, strict=True))
+    both, f, m = (-float((p * log).sum()) for p, log in zip(parts, logs, strict=True))
+    return logs[0], logs[1], logs[2], both, f, m
 
 
 def mutual_information(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, *, bins: int = BINS) -> float:

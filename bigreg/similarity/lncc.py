@@ -26,7 +26,8 @@ def box_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
     for axis in (-3, -2, -1):
         # Doubling sums: log2(width) additions an axis instead of width.
         length = out.shape[axis] - width + 1
-        power, covered, total = out, 0, None
+        power, covered = out, 0
+        total: torch.Tensor | None = None
         span = 1
         while True:
             if width & span:
@@ -37,6 +38,7 @@ def box_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
                 break
             power = power.narrow(axis, 0, power.shape[axis] - span) + power.narrow(axis, span, power.shape[axis] - span)
             span *= 2
+        assert total is not None, "a width has at least one binary digit"
         out = total
     return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,18 +45,18 @@ class Array:
         self.shape: tuple[int, ...] = tuple(store.shape)
         self.shards: tuple[int, ...] | None = None
         if not isinstance(store, ts.TensorStore):
-            self.dimension_names = store.dimension_names
+            self.dimension_names: tuple[str, ...] | None = store.dimension_names
             self.dtype: np.dtype = store.dtype.newbyteorder("=")
             self.chunks: tuple[int, ...] = store.chunks
             return
         names = tuple(store.domain.labels)
-        self.dimension_names: tuple[str, ...] | None = names if all(names) else None
+        self.dimension_names = names if all(names) else None
         self.dtype = np.dtype(store.dtype.numpy_dtype)
         layout = store.chunk_layout
-        self.chunks = tuple(layout.read_chunk.shape)
-        self.shards = tuple(layout.write_chunk.shape) if "sharding_indexed" in self.codecs else None
+        self.chunks = _lengths(layout.read_chunk)
+        self.shards = _lengths(layout.write_chunk) if "sharding_indexed" in self.codecs else None
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.url, self._write, self._constant)
 
     def __repr__(self) -> str:
@@ -123,7 +124,8 @@ class Array:
         key = (*key, *[slice(None)] * (self.ndim - len(key)))
         if len(key) != self.ndim:
             raise IndexError(f"{len(key)} indices for an array of {self.ndim} axes")
-        boxes, drop = [], []
+        boxes: list[tuple[int, int]] = []
+        drop: list[slice | int] = []
         for part, n in zip(key, self.shape, strict=True):
             if isinstance(part, slice):
                 first, last, step = part.indices(n)
@@ -148,6 +150,7 @@ class Array:
         return start, stop
 
     def _slice(self, start: Sequence[int], stop: Sequence[int]) -> ts.TensorStore:
+        assert isinstance(self._store, ts.TensorStore), "a second reader writes nothing"
         return self._store[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
     def _load(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
@@ -162,13 +165,16 @@ class Array:
 
     def _drop(self, start: Sequence[int], stop: Sequence[int]) -> None:
         """Delete the files of a box of whole shards."""
+        assert isinstance(self._store, ts.TensorStore), "a second reader writes nothing"
+        files = self._store.kvstore
+        assert files is not None, "an array lies in a key-value store"
         names = self._store.spec().to_json()["metadata"].get("chunk_key_encoding", {"name": "default"})
         if names["name"] != "default" or names.get("configuration", {}).get("separator", "/") != "/":
             return
         for index in _tiles(start, stop, self.shards or self.chunks):
-            self._store.kvstore.write("/".join(["c", *map(str, index)]), None).result()
+            files.write("/".join(["c", *map(str, index)]), None).result()
 
-    def _chunk_boxes(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple]:
+    def _chunk_boxes(self, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         for index in _tiles(start, stop, self.chunks):
             low = tuple(i * c for i, c in zip(index, self.chunks, strict=True))
             high = tuple(min(a + c, n) for a, c, n in zip(low, self.chunks, self.shape, strict=True))
@@ -178,7 +184,7 @@ class Array:
         # The message of the whole read does not always say which chunk failed, so each is tried by itself.
         for index, low, high in self._chunk_boxes(start, stop):
             try:
-                patiently(self.url, lambda low=low, high=high: self._load(low, high))
+                patiently(self.url, partial(self._load, low, high))
             except (ValueError, OSError) as reason:
                 problem = read_error(self.url, reason)
                 if isinstance(problem, InputError):
@@ -192,6 +198,11 @@ class Array:
         return CorruptDataError(
             f"'{self.url}': box {tuple(start)} to {tuple(stop)} could not be read: {error_reason(error)}"
         )
+
+
+def _lengths(part: ts.ChunkLayout.Grid) -> tuple[int, ...]:
+    assert part.shape is not None, "an open array has its chunks"
+    return tuple(n for n in part.shape if n is not None)
 
 
 def _tiles(start: Sequence[int], stop: Sequence[int], unit: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -221,9 +232,10 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
         raise InputError(f"'{url}' is no array: {what}; check the path")
     driver = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5"}[node.format]
     spec = {"driver": driver, "kvstore": kvstore_spec(url), "recheck_cached_data": "open" if constant else True}
-    options = {"context": context(caching=constant), "open": True, "read": True, "write": write}
     try:
-        store = patiently(url, lambda: ts.open(spec, **options).result())
+        store = patiently(
+            url, lambda: ts.open(spec, context=context(caching=constant), open=True, read=True, write=write).result()
+        )
     except ValueError as error:
         if write or isinstance(read_error(url, error), InputError):
             raise _opening_error(url, error) from error
@@ -258,7 +270,7 @@ def create_array(
     shards: Sequence[int] | None = None,
     fill_value: float = 0,
     dimension_names: Sequence[str] | None = None,
-    attributes: dict | None = None,
+    attributes: dict[str, Any] | None = None,
     compression: bool = True,
     exist_ok: bool = False,
 ) -> Array:

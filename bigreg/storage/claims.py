@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .locations import error_code, join, open_kvstore, read_error, write_error
+from .locations import join, open_kvstore, read_error, write_error
+from .retry import error_code
 
 
 class Claim:
@@ -30,7 +31,8 @@ class Claim:
         if found.state != "value":
             return None
         try:
-            return json.loads(found.value)
+            content: dict[str, Any] | None = json.loads(found.value)
+            return content
         except ValueError:
             return {}
 

@@ -158,7 +158,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     try:
         options = _s3_options() if scheme(url) == "s3" else {}
-        return fsspec.core.url_to_fs(str(url), use_listings_cache=False, **options)
+        files, path = fsspec.core.url_to_fs(str(url), use_listings_cache=False, **options)
+        return files, path
     except ImportError as error:
         raise InputError(f"'{url}' needs more packages ({error}); pip install 'bigreg[s3]'") from error
 

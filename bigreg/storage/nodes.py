@@ -158,7 +158,7 @@ def remove(url: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def create_group(url: str, attributes: dict | None = None, *, exist_ok: bool = False) -> None:
+def create_group(url: str, attributes: dict[str, Any] | None = None, *, exist_ok: bool = False) -> None:
     """Write a Zarr v3 group. With `exist_ok` a group that is there stays as it is, unless attributes are given."""
     node = find_node(url)
     if node is not None and not (exist_ok and node.format == "zarr3" and not node.is_array):
@@ -176,7 +176,7 @@ def read_attributes(url: str) -> dict[str, Any]:
     return node.attributes
 
 
-def write_attributes(url: str, attributes: dict) -> None:
+def write_attributes(url: str, attributes: dict[str, Any]) -> None:
     """Replace all attributes of a Zarr v3 node in one step."""
     node = find_node(url)
     if node is None or node.format != "zarr3":

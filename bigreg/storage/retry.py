@@ -43,7 +43,7 @@ def patiently(what: str, action: Callable[[], T]) -> T:
             # Workers that failed together do not come back together.
             delay = min(FIRST_DELAY * 2 ** (tries - 1), LONGEST_DELAY) * random.uniform(0.75, 1.25)
             if not passing(error) or tries == TRIES or time.monotonic() - begin + delay > SECONDS:
-                error.tries = tries
+                error.tries = tries  # type: ignore[union-attr]  # what a reader of the error asks for
                 raise
             logger.warning("'%s': %s; try %d of %d follows in %.1f s", what, error, tries + 1, TRIES, delay)
         time.sleep(delay)

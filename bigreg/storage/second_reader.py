@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
@@ -34,7 +34,7 @@ class SecondReader:
     """
 
     def __init__(self, url: str, node: Node) -> None:
-        version = 3 if node.format == "zarr3" else 2
+        version: Literal[2, 3] = 3 if node.format == "zarr3" else 2
         try:
             self._array = zarr.open_array(_KeyValues(url), mode="r", zarr_format=version)
             self.dtype = np.dtype(self._array.dtype)
@@ -97,7 +97,7 @@ def _known_v3(name: str) -> bool:
     return True
 
 
-def _known_dtype(kind: Any, version: int) -> bool:
+def _known_dtype(kind: Any, version: Literal[2, 3]) -> bool:
     from zarr.dtype import parse_dtype
 
     try:
@@ -142,7 +142,7 @@ class _KeyValues(Store):
         return (await self._store.read(key, byte_range=slice(0, 1))).state == "value"
 
     async def list(self) -> AsyncIterator[str]:
-        for key in ():
+        for key in tuple[str, ...]():
             yield key
 
     list_prefix = list_dir = lambda self, prefix: self.list()

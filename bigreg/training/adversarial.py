@@ -6,6 +6,7 @@ They answer with logits and are judged by binary cross-entropy with logits. Two 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Judges(nn.Module):
     @property
     def factor(self) -> int:
         """Patch sizes must be multiples of this."""
-        return max(judge.factor for judge in self.judges)
+        return max(cast(int, judge.factor) for judge in self.judges)
 
     def logits(self, examples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One tensor of logits a direction of examples (N, C, z, y, x)."""

@@ -28,7 +28,7 @@ def turned(patch: Patch, settings: Augment, rng: np.random.Generator) -> Patch:
 
     def turn(values: np.ndarray) -> np.ndarray:
         out = values.transpose(0, *(order + 1))
-        return np.ascontiguousarray(np.flip(out, [a + 1 for a in flips]))
+        return np.ascontiguousarray(np.flip(out, tuple(a + 1 for a in flips)))
 
     points = patch.points[..., order].copy()
     for axis in flips:

@@ -89,10 +89,10 @@ def make_batch(
         known.append(float(patch.synthetic))
         labels.append(None if classes is None else torch.stack(classes))
         points.append(as_tensor(patch.points, device))
-    both, seen, truth = torch.stack(images), torch.stack(masks), torch.stack(truths)
+    both, inside, maps = torch.stack(images), torch.stack(masks), torch.stack(truths)
     batch = Batch(
-        both[:, :1], both[:, 1:], seen[:, :1], seen[:, 1:], torch.stack(spacing),
-        Prediction(**{name: truth[:, i] for i, name in enumerate(MAPS)}),
+        both[:, :1], both[:, 1:], inside[:, :1], inside[:, 1:], torch.stack(spacing),
+        Prediction(**{name: maps[:, i] for i, name in enumerate(MAPS)}),
         torch.tensor(known, device=device), labels, points,
     )  # fmt: skip
     return batch.in_both_orders() if augment is not None and augment.both_orders else batch

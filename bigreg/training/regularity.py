@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from typing import cast
 
 import torch
 
@@ -15,14 +16,14 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
 
 def diffusion(field: torch.Tensor) -> torch.Tensor:
     """Mean square of the gradient: summed over components and axes, (N,)."""
-    return sum(3.0 * _mean(field.diff(dim=axis).square()) for axis in (2, 3, 4))
+    return cast(torch.Tensor, sum(3.0 * _mean(field.diff(dim=axis).square()) for axis in (2, 3, 4)))
 
 
 def bending(field: torch.Tensor) -> torch.Tensor:
     """Mean square of the second differences, mixed ones twice: summed over components, (N,)."""
     straight = sum(3.0 * _mean(field.diff(n=2, dim=axis).square()) for axis in (2, 3, 4))
     mixed = sum(3.0 * _mean(field.diff(dim=a).diff(dim=b).square()) for a, b in combinations((2, 3, 4), 2))
-    return straight + 2.0 * mixed
+    return cast(torch.Tensor, straight + 2.0 * mixed)
 
 
 def determinants(field: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from ..config import Intensity
 from ..errors import ConfigError, InputError
-from ..geometry import Grid, Shape
+from ..geometry import Grid, Shape, triple
 from ..pipeline.context.context import compressed, field_reader
 from ..pipeline.context.frames import Frames
 from ..pipeline.context.images import stored_level
@@ -38,10 +38,10 @@ class Pooled:
         self.level, self.rest = 0, factors
         # The coarsest level of the image's own pyramid that these means can be made of; means of labels are not labels.
         for level in () if labels else volume.levels:
-            own = tuple(round(f) for f in level.factors)
+            own = triple(round(f) for f in level.factors)
             index = stored_level(volume, own) if not any(f % o for f, o in zip(factors, own, strict=True)) else None
             if index is not None:
-                self.level, self.rest = index, tuple(f // o for f, o in zip(factors, own, strict=True))
+                self.level, self.rest = index, triple(f // o for f, o in zip(factors, own, strict=True))
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:
         """Voxels (z, y, x). Raises InputError at a voxel that is not a finite number."""
@@ -119,7 +119,8 @@ class Opened:
                     raise ConfigError(
                         f"run '{self.source.run}' has no level {self.source.after}; it has {sorted(context.levels)}"
                     )
-                self.maps = {w: context.half_map(self.source.after, w) for w in ("fixed", "moving")}
+                found = ((w, context.half_map(self.source.after, w)) for w in ("fixed", "moving"))
+                self.maps = {w: half for w, half in found if half is not None}
             return context.frames
         canonical = canonical_frame(fixed, moving)
         whole = np.eye(4) if self.source.affine is None else np.asarray(self.source.affine, dtype=float)
@@ -139,6 +140,7 @@ class Opened:
                 )
 
     def _landmarks(self) -> np.ndarray:
+        assert self.source.landmarks is not None, "asked for only where there are some"
         path = Path(self.source.landmarks)
         try:
             with path.open(newline="") as file:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import ConfigError, DivergedError, OutputError
 from ..networks import build
+from ..networks.base import Network
 from . import checkpoint
 from .adversarial import Judges, examples, made
 from .batch import Batch, make_batch
@@ -60,7 +61,7 @@ class Learner:
             self.network = build(config.network.name, **config.network.settings).to(self.device)
             self.adversarial = _adversarial(config)
             self.judges = Judges(self.adversarial).to(self.device) if self.adversarial else None
-        factors = {config.network.name: self.network.factor}
+        factors: dict[str, int] = {config.network.name: self.network.factor}
         if self.judges is not None:
             factors["its discriminators"] = self.judges.factor
         for what, factor in factors.items():
@@ -76,13 +77,13 @@ class Learner:
         self.shared_judges = processes.shared(self.judges) if self.judges is not None else None
 
     def _judges_optimiser(self) -> torch.optim.Optimizer | None:
-        if self.judges is None:
+        if self.judges is None or self.adversarial is None:
             return None
         kind = torch.optim.Adam if self.adversarial.optimiser == "adam" else torch.optim.SGD
         return kind(self.judges.parameters(), lr=self.adversarial.rate)
 
     @property
-    def best(self) -> nn.Module:
+    def best(self) -> Network:
         """The network to validate and to keep: the average where there is one."""
         return self.network if self.average is None else self.average
 
@@ -103,7 +104,7 @@ class Learner:
             prediction = self.shared(batch.fixed, batch.moving)
         scene = Scene(batch, _float(prediction))
         loss, figures = evaluate(self.config.losses, scene)
-        if self.judges is not None:
+        if self.judges is not None and self.adversarial is not None:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 pull = self.judges.pull(made(scene, self.adversarial))
             loss = loss + self.adversarial.weight * pull
@@ -125,6 +126,7 @@ class Learner:
         return {"loss": loss.detach(), **figures, "gradient": gradient.detach()}
 
     def _teach(self, scene: Scene, streams: list[np.random.Generator]) -> torch.Tensor:
+        assert self.adversarial is not None and self.shared_judges is not None and self.judges_optimiser is not None
         good, bad = examples(scene, self.adversarial, self.config.deformation, streams)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             loss = self.shared_judges(good, bad)
@@ -136,9 +138,10 @@ class Learner:
     @torch.no_grad()
     def _follow(self, number: int) -> None:
         """The running average of the weights; short at first, so that it forgets the random start."""
-        if self.average is None:
+        share = self.config.schedule.ema
+        if self.average is None or share is None:
             return
-        decay = min(self.config.schedule.ema, (1 + number) / (10 + number))
+        decay = min(share, (1 + number) / (10 + number))
         for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1.0 - decay)

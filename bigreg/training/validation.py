@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..geometry import triple
 from ..networks.maps import compose
 from ..quality.metrics import seam_ratio
 from ..similarity import by_name
@@ -64,7 +66,7 @@ class Validation:
     def _item(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         maps = network(batch.fixed, batch.moving)
         edge = self.config.validation.border
-        inner = (..., *[slice(edge, n - edge) for n in batch.fixed.shape[2:]])
+        inner: tuple[Any, ...] = (..., *[slice(edge, n - edge) for n in batch.fixed.shape[2:]])
         out: dict[str, float] = {}
         if bool(batch.known[0]):
             step = batch.spacing[0].reshape(3, 1, 1, 1)
@@ -112,4 +114,4 @@ class Validation:
 def doubled(shape: tuple[int, int, int], extent: np.ndarray) -> tuple[int, int, int]:
     """The shape twice as long along the axis along which the volume has most room."""
     axis = int(np.argmax(extent))
-    return tuple(n * (2 if a == axis else 1) for a, n in enumerate(shape))
+    return triple(n * (2 if a == axis else 1) for a, n in enumerate(shape))

@@ -10,7 +10,8 @@ from scipy.linalg import expm, logm, sqrtm
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(..., 3) points through a 4 x 4 affine."""
-    return np.asarray(points, dtype=float) @ matrix[:3, :3].T + matrix[:3, 3]
+    moved: np.ndarray = np.asarray(points, dtype=float) @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
 
 
 def translation(offset: np.ndarray) -> np.ndarray:
@@ -49,7 +50,8 @@ def principal_sqrt(matrix: np.ndarray) -> np.ndarray:
 def polar_rotation(matrix: np.ndarray) -> np.ndarray:
     """(3, 3) orthogonal: the one that is nearest to an affine's linear part (3 x 3 or 4 x 4), its polar factor."""
     u, _, vt = np.linalg.svd(np.asarray(matrix, dtype=float)[:3, :3])
-    return u @ vt
+    rotation: np.ndarray = u @ vt
+    return rotation
 
 
 def angle_deg(rotation: np.ndarray) -> float:
@@ -86,7 +88,8 @@ def log_affine(matrix: np.ndarray) -> np.ndarray:
 
 def exp_affine(generator: np.ndarray) -> np.ndarray:
     """exp of a 4 x 4 generator (last row zero): an affine, and exp(-g) is its inverse."""
-    return expm(generator)
+    matrix: np.ndarray = expm(generator)
+    return matrix
 
 
 def signed_permutation(moving: str, fixed: str, centre: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..geometry import triple
+
 BOUND_CELLS = 0.8
 """Largest coefficient of one level, in lattice cells. Larger motion is what coarser and repeated levels are for."""
 
@@ -109,7 +111,7 @@ def contraction_bound(samples: tuple[int, int, int]) -> float:
     Lipschitz constant in the maximum norm of the linearly interpolated samples per unit of coefficient. Source: SITReg
     (arXiv 2303.10211), stated here for any sampling per axis.
     """
-    samples = tuple(int(s) for s in samples)
+    samples = triple(int(s) for s in samples)
     points = np.arange(-3, 5, dtype=float)
     value, slope = [], []
     for s in samples:

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..geometry import Numbers
+
 Mode = str  # "linear" | "nearest" | "cubic"
 
 
-def identity(shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | None = None):
+def identity(
+    shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> torch.Tensor:
     """(3, z, y, x) index positions of a grid of that shape."""
     axes = [torch.arange(n, dtype=dtype, device=device) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -74,23 +78,23 @@ def _sample_cubic(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return out.reshape(values.shape[0], *index.shape[1:])
 
 
-def _column(spacing: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+def _column(spacing: Numbers, like: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(np.asarray(spacing, dtype=float), dtype=like.dtype, device=like.device).reshape(3, 1, 1, 1)
 
 
-def sample_field(field: torch.Tensor, displacement: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+def sample_field(field: torch.Tensor, displacement: torch.Tensor, spacing: Numbers) -> torch.Tensor:
     """`field` at x + displacement(x) for every sample x of the shared grid."""
     index = identity(field.shape[1:], dtype=field.dtype, device=field.device)
     index += displacement / _column(spacing, field)
     return sample(field, index)
 
 
-def compose(outer: torch.Tensor, inner: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+def compose(outer: torch.Tensor, inner: torch.Tensor, spacing: Numbers) -> torch.Tensor:
     """The displacement of (id + outer) after (id + inner)."""
     return inner + sample_field(outer, inner, spacing)
 
 
-def exponential(velocity: torch.Tensor, spacing: Sequence[float], squarings: int) -> torch.Tensor:
+def exponential(velocity: torch.Tensor, spacing: Numbers, squarings: int) -> torch.Tensor:
     """exp(v) - id by scaling and squaring: (id + v / 2^N)^(2^N). `velocity` (3, z, y, x) um."""
     field = velocity * (0.5**squarings)
     for _ in range(squarings):
@@ -100,7 +104,7 @@ def exponential(velocity: torch.Tensor, spacing: Sequence[float], squarings: int
 
 def invert(
     field: torch.Tensor,
-    spacing: Sequence[float],
+    spacing: Numbers,
     *,
     initial: torch.Tensor | None = None,
     tolerance: float = 1e-3,
@@ -125,7 +129,7 @@ def invert(
     return inverse
 
 
-def min_determinant(field: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+def min_determinant(field: torch.Tensor, spacing: Numbers) -> torch.Tensor:
     """Smallest signed determinant of I + grad(field) over the eight one-sided difference stencils, (z-1, y-1, x-1).
 
     Element (i, j, k) belongs to the cell between samples (i, j, k) and (i+1, j+1, k+1): its eight corners, each with
@@ -144,7 +148,7 @@ def min_determinant(field: torch.Tensor, spacing: Sequence[float]) -> torch.Tens
         d = torch.diff(field, dim=axis + 1) / step[axis]
         d[axis] += 1.0
         edges.append(d)
-    smallest = None
+    smallest: torch.Tensor | None = None
     for corner in range(8):
         place = [(corner >> 2) & 1, (corner >> 1) & 1, corner & 1]
         rows = []
@@ -159,4 +163,5 @@ def min_determinant(field: torch.Tensor, spacing: Sequence[float]) -> torch.Tens
             a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
         )
         smallest = det if smallest is None else torch.minimum(smallest, det)
+    assert smallest is not None
     return smallest

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..jit import compiled
 
 
 @compiled
-def _corner(place, length):
+def _corner(place: Any, length: int) -> tuple[Any, Any]:
     """(lower neighbour, fraction) of a coordinate clamped to 0 .. length - 1; NaN counts as 0."""
     zero = np.float32(0.0)
     end = np.float32(length - 1)
     place = place if place > zero else zero
     place = place if place < end else end
-    lower = min(np.int64(place), max(length - 2, 0))
+    lower: Any = min(np.int64(place), max(length - 2, 0))
     return lower, place - np.float32(lower)
 
 
 @compiled
-def sample_linear(values, index, out):
+def sample_linear(values: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     """out[c, i] = values (C, z, y, x) at index (3, i), in index positions, clamped to the border."""
     _, depth, height, width = values.shape
     up_z, up_y, up_x = min(1, depth - 1), min(1, height - 1), min(1, width - 1)
@@ -44,12 +46,12 @@ def sample_linear(values, index, out):
 
 
 @compiled
-def _determinant(a, b, c):
+def _determinant(a: Any, b: Any, c: Any) -> Any:
     return a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
 
 
 @compiled
-def _edge(field, z, y, x, axis, scale):
+def _edge(field: np.ndarray, z: int, y: int, x: int, axis: int, scale: Any) -> tuple[Any, Any, Any]:
     """Derivative of x + d(x) along one axis, from the sample (z, y, x) to the next."""
     z1, y1, x1 = z + (axis == 0), y + (axis == 1), x + (axis == 2)
     one = np.float32(1.0)
@@ -61,7 +63,7 @@ def _edge(field, z, y, x, axis, scale):
 
 
 @compiled
-def smallest_determinant(field, scale, out):
+def smallest_determinant(field: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
     """out (z-1, y-1, x-1): smallest determinant over the corners of each cell; scale (3,) = 1 / spacing."""
     for z in range(out.shape[0]):
         for y in range(out.shape[1]):

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import storage
 from ..errors import ConfigError, InputError
+from ..geometry import Grid
 from . import landmarks, ngff
 from .itk import MM, from_lps, read_transforms
 from .itk_fields import SUFFIXES as FIELDS
@@ -93,6 +94,6 @@ def scene_maps(scene: ngff.Scene, fixed: str | None = None, moving: str | None =
     return there, back
 
 
-def _field(url: str, frame) -> Field:
+def _field(url: str, frame: Grid | None) -> Field:
     reader = ngff.FieldReader(url)
     return stored_field(reader.read, reader.grids[0], frame)

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.io
 
 from ..errors import CorruptDataError, InputError
-from ..geometry import Grid
+from ..geometry import Grid, Integers, Shape, triple
 from .maps import Affine, Field, Map, Step
 
 MM = 1000.0
@@ -62,14 +62,14 @@ def from_lps(steps: Sequence[Step], map_ends: Map) -> Map:
 
 def itk_matrix(matrix: np.ndarray, unit: float) -> np.ndarray:
     """A 4 x 4 of the LPS world (z, y, x, um) as ITK has it (x, y, z, its unit)."""
-    out = _FLIP @ matrix @ _FLIP
+    out: np.ndarray = _FLIP @ matrix @ _FLIP
     out[:3, 3] /= unit
     return out
 
 
 def lps_matrix(matrix: np.ndarray, unit: float) -> np.ndarray:
     """The reverse of `itk_matrix`."""
-    out = _FLIP @ matrix @ _FLIP
+    out: np.ndarray = _FLIP @ matrix @ _FLIP
     out[:3, 3] *= unit
     return out
 
@@ -81,10 +81,10 @@ def itk_grid(grid: Grid, unit: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return np.array(grid.shape[::-1]), affine[:3, 3] / unit, spacing / unit, affine[:3, :3] / spacing
 
 
-def lps_grid(size: Sequence[int], affine: np.ndarray, unit: float) -> Grid:
+def lps_grid(size: Integers, affine: np.ndarray, unit: float) -> Grid:
     """The grid of the LPS world from ITK's size (x, y, z) and index-to-point 4 x 4."""
     scale = np.diag([unit, unit, unit, 1.0])
-    return Grid(tuple(int(n) for n in size)[::-1], (_FLIP @ scale @ affine @ _FLIP)[:3])
+    return Grid(triple(int(n) for n in size)[::-1], tuple(map(tuple, (_FLIP @ scale @ affine @ _FLIP)[:3])))
 
 
 def index_to_point(origin: np.ndarray, spacing: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -108,16 +108,22 @@ def displacements(step: Field | Map, grid: Grid, unit: float) -> Values:
     """What ITK is to be given of a field of the LPS world, or of a whole map that is sampled on `grid`."""
     from .positions import Positions
 
-    def of_field(start: tuple, stop: tuple) -> np.ndarray:
-        return np.moveaxis(step.read(start, stop)[::-1], 0, -1) / np.float32(unit)
+    if isinstance(step, Field):
+        read_field = step.read
 
-    def of_map(start: tuple, stop: tuple) -> np.ndarray:
+        def of_field(start: Shape, stop: Shape) -> np.ndarray:
+            return np.moveaxis(read_field(start, stop)[::-1], 0, -1) / np.float32(unit)
+
+        return of_field
+
+    def of_map(start: Shape, stop: Shape) -> np.ndarray:
         here = Positions.of_grid(grid.cropped(start, stop))
         moved = step.follow(here)[0].points() - here.points()
         shape = tuple(b - a for a, b in zip(start, stop, strict=True))
-        return (moved[:, ::-1] / unit).astype(np.float32).reshape(*shape, 3)
+        values: np.ndarray = (moved[:, ::-1] / unit).astype(np.float32).reshape(*shape, 3)
+        return values
 
-    return of_field if isinstance(step, Field) else of_map
+    return of_map
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -152,6 +158,7 @@ def write_composite(path: Path, map_: Map, unit: float) -> None:
             if isinstance(step, Affine):
                 _dataset(file, number, "AffineTransform_double_3_3", np.zeros(3), _parameters(step.matrix, unit))
                 continue
+            assert isinstance(step, Field), "a map is made of affines and fields"
             size, origin, spacing, direction = itk_grid(step.grid, unit)
             fixed = np.concatenate([size, origin, spacing, direction.ravel()]).astype(float)
             samples = 3 * step.grid.voxels
@@ -250,14 +257,17 @@ def _read_text(path: Path) -> list[_Stored]:
     lines = path.read_text().splitlines()
     if not lines or not lines[0].startswith("#Insight Transform File"):
         raise ValueError("it does not begin with '#Insight Transform File'")
-    out, words = [], {}
+    out: list[_Stored] = []
+    words: dict[str, str] = {}
     for line in (*lines, "Transform: end"):
         key, mark, value = line.partition(":")
         if line.startswith("#") or not mark:
             continue
         if key == "Transform" and "Transform" in words:
-            numbers = (np.array(words.get(k, "").split(), float) for k in ("FixedParameters", "Parameters"))
-            out.append(_Stored(words["Transform"], *numbers))
+            fixed, parameters = (
+                np.array(words.get(k, "").split(), np.float64) for k in ("FixedParameters", "Parameters")
+            )
+            out.append(_Stored(words["Transform"], fixed, parameters))
             words = {}
         words[key.strip()] = value.strip()
     return out
@@ -289,7 +299,7 @@ def _field(stored: _Stored, unit: float) -> Field:
     if data.shape != (3 * grid.voxels,):
         raise ValueError(f"a field of {size} samples has {data.shape} parameters")
 
-    def read(start: tuple, stop: tuple) -> np.ndarray:
+    def read(start: Shape, stop: Shape) -> np.ndarray:
         rows = stop[1] - start[1]
         out = np.empty((3, stop[0] - start[0], rows, stop[2] - start[2]), np.float32)
         for z in range(start[0], stop[0]):
@@ -326,7 +336,7 @@ def _general(p: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return p[:9].reshape(3, 3), p[9:12]
 
 
-_MATRICES = {
+_MATRICES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
     "AffineTransform": _general,
     "MatrixOffsetTransformBase": _general,
     "Rigid3DTransform": _general,

@@ -15,7 +15,7 @@ import nrrd
 import numpy as np
 
 from ..errors import CorruptDataError, InputError
-from ..geometry import Grid
+from ..geometry import Grid, Shape
 from .itk import Values, itk_grid, lps_grid, pieces
 from .maps import Field
 
@@ -92,6 +92,7 @@ def read_field(path: str | Path, unit: float) -> Field:
 
 def _read_nifti(path: Path, unit: float) -> Field:
     image = nibabel.load(path)
+    assert isinstance(image, nibabel.Nifti1Image)
     shape, intent = image.shape, int(image.header["intent_code"])
     if len(shape) != 5 or shape[3:] != (1, 3) or intent not in (0, _VECTOR, _DISPLACEMENT):
         raise InputError(
@@ -99,7 +100,7 @@ def _read_nifti(path: Path, unit: float) -> Field:
             f"intent {_VECTOR}"
         )
     # Displacements by their own intent are RAS, as NIfTI has it; ITK turns them on reading.
-    signs = np.float32([-1, -1, 1]) if intent == _DISPLACEMENT else np.ones(3, np.float32)
+    signs = np.array([-1, -1, 1], np.float32) if intent == _DISPLACEMENT else np.ones(3, np.float32)
     factor = (signs[::-1] * np.float32(unit)).reshape(3, 1, 1, 1)
     grid = lps_grid(shape[:3], _RAS @ image.affine, unit)
     whole = path.name.lower().endswith(".gz")
@@ -108,7 +109,7 @@ def _read_nifti(path: Path, unit: float) -> Field:
     def data() -> np.ndarray:
         return np.asanyarray(image.dataobj)
 
-    def read(start: tuple, stop: tuple) -> np.ndarray:
+    def read(start: Shape, stop: Shape) -> np.ndarray:
         box = tuple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
         values = data()[box] if whole else image.dataobj[(*box, slice(None), slice(None))]
         return np.ascontiguousarray(values[:, :, :, 0].T[::-1], np.float32) * factor
@@ -138,9 +139,10 @@ def _read_nrrd(path: Path, unit: float) -> Field:
     def data() -> np.ndarray:
         if mapped:
             return np.memmap(path, order, "r", offset, tuple(sizes[::-1]))
-        return nrrd.read(str(path), index_order="C")[0]
+        values: np.ndarray = nrrd.read(str(path), index_order="C")[0]
+        return values
 
-    def read(start: tuple, stop: tuple) -> np.ndarray:
+    def read(start: Shape, stop: Shape) -> np.ndarray:
         box = data()[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
         return np.ascontiguousarray(np.moveaxis(box[..., ::-1], -1, 0), np.float32) * np.float32(unit)
 

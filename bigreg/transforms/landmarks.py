@@ -49,7 +49,8 @@ class Landmarks:
     @property
     def used(self) -> np.ndarray:
         """(N,) bool: active, and both points are set."""
-        return self.active & np.isfinite(self.fixed).all(1) & np.isfinite(self.moving).all(1)
+        used: np.ndarray = self.active & np.isfinite(self.fixed).all(1) & np.isfinite(self.moving).all(1)
+        return used
 
 
 def landmarks(
@@ -137,7 +138,8 @@ def spans_volume(points: np.ndarray) -> bool:
 def _flatness(points: np.ndarray) -> np.ndarray:
     """(3,) extents of points about their middle, largest first, as parts of the largest."""
     extent = np.linalg.svd(points - points.mean(0), compute_uv=False)
-    return extent / max(extent[0], 1e-300)
+    parts: np.ndarray = extent / max(extent[0], 1e-300)
+    return parts
 
 
 def fit(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..geometry import Grid
+from ..geometry import Grid, Shape
 from .affine import apply_affine
 from .positions import Positions, Read
 
@@ -86,7 +86,7 @@ class Field:
         linear = back[:3, :3].astype(np.float32)
         inner = self.read
 
-        def read(start: tuple, stop: tuple) -> np.ndarray:
+        def read(start: Shape, stop: Shape) -> np.ndarray:
             values = inner(start, stop)
             return (linear @ values.reshape(3, -1)).reshape(values.shape)
 
@@ -126,7 +126,11 @@ class Map:
         """The 4 x 4 affine that this map is; None where it has a field."""
         if self.fields:
             return None
-        return self.steps[0].matrix if self.steps else np.eye(4)
+        if not self.steps:
+            return np.eye(4)
+        (step,) = self.steps
+        assert isinstance(step, Affine), "affines side by side are one, and there is no field"
+        return step.matrix
 
     @property
     def affine(self) -> np.ndarray:
@@ -195,6 +199,6 @@ def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(s for s in out if not (isinstance(s, Affine) and np.array_equal(s.matrix, np.eye(4))))
 
 
-def stored_field(read: Callable, grid: Grid, frame: Grid | None = None) -> Field:
+def stored_field(read: Callable[[int, Shape, Shape], np.ndarray], grid: Grid, frame: Grid | None = None) -> Field:
     """A field of which `read(level, start, stop)` gives the samples, as an ngff.FieldReader does."""
     return Field(lambda start, stop: read(0, start, stop), grid, frame)

@@ -25,7 +25,7 @@ import numpy as np
 
 from .. import storage
 from ..errors import InputError, OutputError
-from ..geometry import Grid
+from ..geometry import Grid, Numbers
 
 VERSION = "0.6"
 READABLE = ("0.6",)  # what a version may begin with: 0.6 and its release candidates
@@ -33,7 +33,7 @@ AXES = ("z", "y", "x")
 UNIT = "micrometer"
 UNITS_UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 SPACE_AXES = [{"name": name, "type": "space", "unit": UNIT} for name in AXES]
-VECTOR_AXIS = {"name": "c", "type": "displacement", "discrete": True}
+VECTOR_AXIS: dict[str, Any] = {"name": "c", "type": "displacement", "discrete": True}
 FRAMES = "bigreg"  # our own key beside "ome": the images' grids, which a scene has no words for
 
 
@@ -53,7 +53,7 @@ def level_url(url: str, level: int) -> str:
     return storage.join(url, str(level))
 
 
-def field_grid(frame: Grid, spacing: Sequence[float]) -> Grid:
+def field_grid(frame: Grid, spacing: Numbers) -> Grid:
     """The grid, along the world axes, of a field of about `spacing` um (z, y, x) over the whole of an image's grid."""
     low, high = frame.bounds(faces=True)
     # A hair less than the quotient, so that an extent which is a whole number of voxels stays one after rounding.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..geometry import Grid
+from ..geometry import Grid, triple
 from .field import sample
 
 Read = Callable[[tuple[int, int, int], tuple[int, int, int]], np.ndarray]
@@ -47,7 +47,8 @@ class Positions:
 
     def points(self) -> np.ndarray:
         """(N, 3) float64 world points."""
-        return self.offset.reshape(3, -1).T.double().cpu().numpy() + self.anchor
+        points: np.ndarray = self.offset.reshape(3, -1).T.double().cpu().numpy() + self.anchor
+        return points
 
     def through(self, matrix: np.ndarray) -> Positions:
         """The points after a 4 x 4 affine."""
@@ -91,7 +92,7 @@ class Positions:
         last = np.asarray(grid.shape) - 1
         start = np.clip(np.floor(low).astype(np.int64) - (reach - 1), 0, last)
         stop = np.clip(np.ceil(high).astype(np.int64) + (reach - 1), start, last) + 1
-        data = read(tuple(int(v) for v in start), tuple(int(v) for v in stop))
+        data = read(triple(int(v) for v in start), triple(int(v) for v in stop))
         values = torch.as_tensor(np.ascontiguousarray(data, dtype=np.float32), device=self.offset.device)
         if values.ndim == 3:
             values = values[None]

@@ -45,7 +45,8 @@ def open_bdv(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
     time = at[spec.time or 0]
     factors = np.asarray(file[setup]["resolutions"], dtype=float)
     size = bdv_size(spec.path, int(setup[1:]))
-    levels, dtype = [], None
+    levels: list[StoredLevel] = []
+    dtype: np.dtype | None = None
     for number in range(start, len(factors)):
         data = data_of(file, f"{time}/{setup}/{number}/cells", spec, name)
         check_readable(data, spec, name)
@@ -55,7 +56,7 @@ def open_bdv(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
         affine = None if zyx is None else scaling(size.spacing or (1, 1, 1)) @ block_means(zyx)
         read = BoxReader(read_as(data, stored), "zyx")
         levels.append(StoredLevel(data.shape, affine, data.chunks or data.shape, read))
-    if not levels:
+    if not levels or dtype is None:
         raise InputError(f"{label(name, spec)} does not exist; {setup} has {len(factors)} levels")
     return StoredImage(
         levels=tuple(levels),

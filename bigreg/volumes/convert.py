@@ -9,13 +9,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutputError
-from ..geometry import Shape
+from ..geometry import Shape, triple
 from ..storage import check_replaceable, exists, local_path, remove
 from .multiscale import CHUNKS, SHARDS, ImageWriter, create_image
 from .pyramid import downsample, pyramid_factors
@@ -28,7 +29,7 @@ READ_BYTES = 512 << 20
 
 def convert(
     source: Any,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     *,
     dataset: str | None = None,
     channel: int | None = None,
@@ -140,27 +141,27 @@ def _fill(
             _all(jobs, pool)
             # A level is made from the one before it, so levels are finished one after the other.
             for level in range(1, len(factors)):
-                step = tuple(b // a for a, b in zip(factors[level - 1], factors[level], strict=True))
+                step = triple(b // a for a, b in zip(factors[level - 1], factors[level], strict=True))
                 jobs = [
-                    pool.submit(_coarsen, writer, level, channel, start, stop, step, labels, lambda k=level: report(k))
+                    pool.submit(_coarsen, writer, level, channel, start, stop, step, labels, partial(report, level))
                     for start, stop in boxes(writer.array(level).shape[-3:], writer.unit(level))
                 ]
                 _all(jobs, pool)
 
 
-def _all(jobs: list, pool: ThreadPoolExecutor) -> None:
+def _all(jobs: list[Any], pool: ThreadPoolExecutor) -> None:
     """Wait for all; on the first failure drop what has not started and raise it."""
     done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
     failed = next((job for job in done if job.exception() is not None), None)
     if failed is not None:
         pool.shutdown(cancel_futures=True)
-        raise failed.exception()
+        failed.result()
 
 
 def boxes(shape: Sequence[int], unit: Sequence[int]) -> Iterator[tuple[Shape, Shape]]:
     """Start and stop of the boxes of size `unit` that tile `shape`, the last ones clipped."""
     for start in itertools.product(*(range(0, n, u) for n, u in zip(shape, unit, strict=True))):
-        yield start, tuple(min(a + u, n) for a, u, n in zip(start, unit, shape, strict=True))
+        yield triple(start), triple(min(a + u, n) for a, u, n in zip(start, unit, shape, strict=True))
 
 
 def _reading_box(source: Volume, unit: Shape) -> Shape:
@@ -170,7 +171,7 @@ def _reading_box(source: Volume, unit: Shape) -> Shape:
         wanted = min(source.chunks[axis], source.shape[axis])
         while box[axis] < wanted and 2 * int(np.prod(box)) * source.dtype.itemsize <= READ_BYTES:
             box[axis] *= 2
-    return tuple(box)
+    return triple(box)
 
 
 def _copy(

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, Shape, Vector
+from ..geometry import Grid, Shape, Vector, triple
 from .multiscale import CHUNKS
 from .pyramid import pyramid_factors
 from .volume import Level, Volume
@@ -72,7 +72,7 @@ class VolumeDescription:
     def levels(self) -> tuple[Level, ...]:
         base = Grid.from_spacing(self.shape, self.spacing, self.origin)
         factors = pyramid_factors(base) if self.pyramid else [(1, 1, 1)]
-        return tuple(Level(base.downsampled(f), tuple(map(float, f))) for f in factors)
+        return tuple(Level(base.downsampled(f), triple(map(float, f))) for f in factors)
 
     def grid(self, level: int = 0) -> Grid:
         return self.levels[level].grid

@@ -23,7 +23,8 @@ class Format:
     opener: str
 
     def open(self, spec: ImageSpec, name: str) -> StoredImage:
-        return getattr(import_module(f".{self.module}", __package__), self.opener)(spec, name)
+        image: StoredImage = getattr(import_module(f".{self.module}", __package__), self.opener)(spec, name)
+        return image
 
 
 ZIPPED = (".ozx", ".zarr.zip")
@@ -58,15 +59,15 @@ def find_format(spec: ImageSpec, name: str) -> Format:
     lower = (spec.path if local is not None else spec.path.partition("?")[0]).lower()
     by_suffix = next((f for f in FORMATS if lower.endswith(f.suffixes)), None)
     zipped = lower.endswith(ZIPPED)
-    folder = local is not None and local.is_dir()
-    if by_suffix is not None and by_suffix not in _CONTAINERS and not folder:
+    folder = local if local is not None and local.is_dir() else None
+    if by_suffix is not None and by_suffix not in _CONTAINERS and folder is None:
         return by_suffix
-    if local is None or folder or zipped:
+    if local is None or folder is not None or zipped:
         found = _container(spec, name, by_suffix, zipped)
         if found is not None:
             return found
-    if folder:
-        return _folder(spec, name, local)
+    if folder is not None:
+        return _folder(spec, name, folder)
     known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS)
     raise InputError(f"{label(name, spec)} is of no known format; known are {known}")
 
@@ -85,7 +86,8 @@ def _container(spec: ImageSpec, name: str, by_suffix: Format | None, zipped: boo
         return ZARR
     if inner is not None and inner.format.startswith("zarr"):
         raise no_image(join(spec.path, spec.dataset or ""), inner, spec, name)
-    if (inner or node) is not None and (inner or node).format == "n5":
+    either = inner or node
+    if either is not None and either.format == "n5":
         return N5
     if zipped and node is None:
         tops = [top for top in children(spec.path) if not top.startswith((".", "__MACOSX"))]

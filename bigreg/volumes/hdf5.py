@@ -62,7 +62,7 @@ def _word(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _axistags(attributes: Any) -> dict[str, dict]:
+def _axistags(attributes: Any) -> dict[str, dict[str, Any]]:
     """ilastik's and vigra's axes by their letters, in the order of the array; empty where there are none."""
     try:
         tags = json.loads(_word(attributes["axistags"]))["axes"]
@@ -71,7 +71,7 @@ def _axistags(attributes: Any) -> dict[str, dict]:
         return {}
 
 
-def _axes(data: h5py.Dataset, tags: dict[str, dict]) -> str | None:
+def _axes(data: h5py.Dataset, tags: dict[str, dict[str, Any]]) -> str | None:
     """The letters of axistags or of HDF5's own dimension labels, where they name every axis."""
     for letters in ("".join(tags), "".join(_word(data.dims[n].label).lower()[:1] for n in range(data.ndim))):
         if len(letters) == data.ndim == len(set(letters)) and set("zyx") <= set(letters) <= set("tczyx"):

@@ -47,7 +47,7 @@ def _missing_link(file: h5py.File, path: str) -> str | None:
         place = f"{place}/{part}"
         link = file.get(place, getlink=True)
         if isinstance(link, h5py.ExternalLink) and file.get(place) is None:
-            return link.filename
+            return str(link.filename)
         if link is None:
             return None
     return None

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from ..errors import CorruptDataError
+from ..geometry import triple
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, label, pick, scaling
 from .units import micrometres, number
@@ -39,24 +40,29 @@ def open_imaris(file: h5py.File, spec: ImageSpec, name: str) -> StoredImage:
     for index in range(len(file["DataSet"])):
         group = file.get(f"DataSet/ResolutionLevel {index}/{place}")
         sizes = [number(_text(group.attrs, f"ImageSize{axis}")) for axis in "ZYX"] if group is not None else [None]
-        if None in sizes or "Data" not in group:
+        lengths = [int(size) for size in sizes if size is not None]
+        if group is None or len(lengths) != 3 or "Data" not in group:
             raise CorruptDataError(f"{label(name, spec)} has no readable level {index} of {place}; restore it")
         # The stored array may be padded to whole chunks; the image is what the sizes say.
-        shape = tuple(int(size) for size in sizes)
+        shape = triple(lengths)
         if levels and shape == levels[-1].shape:
             continue
-        spacing = (high - low) / shape * factor if known else np.asarray(levels[0].shape if levels else shape) / shape
-        origin = low * factor + spacing / 2 if known else (spacing - 1) / 2
+        spacing = (
+            (high - low) / shape * factor
+            if known and factor
+            else np.asarray(levels[0].shape if levels else shape) / shape
+        )
+        origin = low * factor + spacing / 2 if known and factor else (spacing - 1) / 2
         data = group["Data"]
         levels.append(StoredLevel(shape, scaling(spacing, origin), data.chunks or shape, BoxReader(data, "zyx")))
     return StoredImage(
         levels=tuple(levels),
         dtype=file[f"DataSet/ResolutionLevel 0/{place}/Data"].dtype,
+        compression=str(file[f"DataSet/ResolutionLevel 0/{place}/Data"].compression or "not compressed"),
         metadata={"info": {key: str(value) for key, value in info.items()}, "shapes": [v.shape for v in levels]},
         channels=channels,
         times=times,
         spacing_known=known,
         spacing_from="Imaris extents",
-        compression=str(levels[0].read.array.compression or "not compressed"),
         unstated=why,
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..geometry import Shape
+from ..geometry import Numbers, Shape, triple
 from .stored import StoredLevel, scaling
 from .units import figures
 
@@ -18,10 +18,11 @@ from .units import figures
 def checked_levels(levels: tuple[StoredLevel, ...]) -> tuple[tuple[StoredLevel, ...], list[str]]:
     """The levels that can be used, finest first, each with its affine; and what is to be told about the others."""
     levels = tuple(sorted(levels, key=lambda level: -int(np.prod(level.shape))))
-    base, kept, notes = levels[0], [levels[0]], []
-    if base.affine is None:
-        base = replace(base, affine=_from_coarser(base, levels[1:]))
-        kept = [base]
+    base = levels[0]
+    notes: list[str] = []
+    place = _from_coarser(base, levels[1:]) if base.affine is None else base.affine
+    base = replace(base, affine=place)
+    kept = [base]
     for level in levels[1:]:
         stated = None if level.affine is None else _relative(base, level)
         if level.affine is not None and (stated is None or _fits(base.shape, level.shape, *stated)):
@@ -37,11 +38,11 @@ def checked_levels(levels: tuple[StoredLevel, ...]) -> tuple[tuple[StoredLevel, 
             notes.append(f"{found}; it is left out")
             continue
         notes.append(f"{found}; by its shape they are {figures(factors)}, which is used")
-        kept.append(replace(level, affine=base.affine @ block_means(factors)))
+        kept.append(replace(level, affine=place @ block_means(factors)))
     return tuple(kept), notes
 
 
-def block_means(factors: Sequence[float]) -> np.ndarray:
+def block_means(factors: Numbers) -> np.ndarray:
     """Index of a level that holds means of blocks of `factors` (z, y, x) voxels to that of the finest."""
     step = np.asarray(factors, dtype=float)
     return scaling(step, (step - 1) / 2)
@@ -51,7 +52,8 @@ def _from_coarser(base: StoredLevel, coarser: Sequence[StoredLevel]) -> np.ndarr
     for level in coarser:
         factors = factors_by_shape(base.shape, level.shape)
         if level.affine is not None and factors is not None:
-            return level.affine @ np.linalg.inv(block_means(factors))
+            affine: np.ndarray = level.affine @ np.linalg.inv(block_means(factors))
+            return affine
     return np.eye(4)
 
 
@@ -68,11 +70,12 @@ def factors_by_shape(finest: Shape, shape: Shape) -> Shape | None:
         if size < 1 or not candidates:
             return None
         found.append(min(candidates, key=lambda f: (f * size != full, f & (f - 1) != 0, abs(f - about))))
-    return tuple(found)
+    return triple(found)
 
 
 def _relative(base: StoredLevel, level: StoredLevel) -> tuple[np.ndarray, np.ndarray] | None:
     """Factors and shift of a level in voxels of the finest; None where it does not run along its axes."""
+    assert base.affine is not None and level.affine is not None
     affine = np.linalg.inv(base.affine) @ level.affine
     factors = np.diag(affine)[:3]
     along = np.allclose(affine[:3, :3], np.diag(factors), atol=1e-6 * max(1.0, np.abs(factors).max()))

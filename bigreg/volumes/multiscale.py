@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from ..geometry import Grid, Shape
+from ..geometry import Grid, Shape, triple
 from ..storage import Array, create_array, create_group, join, open_array, read_attributes, write_attributes
 from .ome_metadata import UNFINISHED
 from .units import implausible
@@ -68,14 +68,22 @@ def create_image(
     return ImageWriter(url)
 
 
+@overload
+def clipped(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int]) -> tuple[Shape, Shape]: ...
+@overload
+def clipped(shape: Sequence[int], chunks: Sequence[int], shards: None) -> tuple[Shape, None]: ...
+@overload
+def clipped(
+    shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None
+) -> tuple[Shape, Shape | None]: ...
 def clipped(shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None) -> tuple[Shape, Shape | None]:
     """Chunks and shards that are no larger than an array of this shape needs."""
-    chunk = tuple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True))
+    chunk = triple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True))
     if shards is None:
         return chunk, None
     if any(s % c for s, c in zip(shards, chunks, strict=True)):
         raise ValueError(f"shards {tuple(shards)} must be a multiple of chunks {tuple(chunks)}")
-    shard = tuple(
+    shard = triple(
         min(int(s) // int(k), -(-int(n) // c)) * c for s, k, n, c in zip(shards, chunks, shape, chunk, strict=True)
     )
     return chunk, shard
@@ -88,7 +96,7 @@ class ImageWriter:
         self.url = str(url)
         self._arrays: dict[int, Array] = {}
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return ImageWriter, (self.url,)
 
     def array(self, level: int) -> Array:
@@ -99,7 +107,7 @@ class ImageWriter:
     def unit(self, level: int) -> Shape:
         """The box (z, y, x) that one writer must own: a shard, or a chunk where there are none."""
         array = self.array(level)
-        return (array.shards or array.chunks)[-3:]
+        return triple((array.shards or array.chunks)[-3:])
 
     def write(self, level: int, start: Sequence[int], data: np.ndarray, *, channel: int = 0) -> None:
         """Store (z, y, x) data from index `start` on; it must cover whole shards (ValueError otherwise).
@@ -137,7 +145,7 @@ def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool, display
         if not np.allclose(affine[:3, :3], np.diag(scale), atol=1e-9 * scale.max()) or (scale <= 0).any():
             raise ValueError(f"level {number} does not run along the axes of level 0")
         if grids[0].is_axis_aligned:  # without the rounding of the product
-            scale, shift = grid.spacing, grid.origin
+            scale, shift = np.asarray(grid.spacing), np.asarray(grid.origin)
         else:
             shift = affine[:3, 3]
         transformations = [

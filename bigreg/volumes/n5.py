@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import triple
 from ..storage import Array, Node, children, find_node, join, open_array
 from .bdv import bdv_size
 from .levels import block_means, factors_by_shape
@@ -91,7 +93,7 @@ class _Placed:
     likely: tuple[float, ...] | None = None
 
 
-def _cosem(found: Mapping[str, Node], places: Mapping[str, str], around: list[dict]) -> _Placed | None:
+def _cosem(found: Mapping[str, Node], places: Mapping[str, str], around: list[dict[str, Any]]) -> _Placed | None:
     """COSEM: each dataset says itself where it lies, or its group says it for all."""
     affines, known = {}, True
     for path, place in places.items():
@@ -112,7 +114,7 @@ def _sized(
     found: Mapping[str, Node],
     arrays: Mapping[str, Array],
     places: Mapping[str, str],
-    around: list[dict],
+    around: list[dict[str, Any]],
 ) -> _Placed:
     """All others: the voxel size of full resolution, and factors of each dataset."""
     bdv = re.search(r"(?:^|/)setup(\d+)/timepoint\d+(?:/|$)", next(iter(places.values()))[len(container) :])
@@ -126,22 +128,21 @@ def _sized(
     for path, place in places.items():
         own = found[path].attributes
         stated = None if bdv else stated_size(own)
-        shared = stated is None or full is None or stated.size == full.size
+        other = None if stated is None or full is None or stated.size == full.size else (stated.size, full.size)
         if stated is None and full is None and not bdv:
             stated = next((s for s in map(stated_size, around) if s is not None), None)
-        factors[path] = _factors(own, place, around if shared else [], arrays[path])
-        if factors[path] is None and not shared:
-            factors[path] = [r / f for r, f in zip(stated.size, full.size, strict=True)]
+        factors[path] = _factors(own, place, [] if other else around, arrays[path])
+        if factors[path] is None and other is not None:
+            factors[path] = [r / f for r, f in zip(*other, strict=True)]
         full = full or stated
     if full is not None and not full.known:
         unstated, likely = describe(full)
-    size, shift = (np.ones(3), np.zeros(3)) if full is None else (full.size[::-1], full.offset[::-1])
-    base = scaling(size, shift)
+    base = np.eye(4) if full is None else scaling(full.size[::-1], full.offset[::-1])
     affines = {path: None if f is None else base @ block_means(f[::-1]) for path, f in factors.items()}
     return _Placed(affines, full is not None and full.known, full.by if full else "", unstated, likely)
 
 
-def _factors(own: Mapping, place: str, around: list[dict], array: Array) -> list[float] | None:
+def _factors(own: Mapping[str, Any], place: str, around: list[dict[str, Any]], array: Array) -> list[float] | None:
     """Downsampling factors of a dataset, x first: its own, its group's list, or by the shape of the s0 beside it."""
     stated = numbers((own.get("downsamplingFactors") or [])[:3], 3, positive=True)
     number = _scale_number(place)
@@ -157,7 +158,7 @@ def _factors(own: Mapping, place: str, around: list[dict], array: Array) -> list
     dimensions = node.metadata.get("dimensions") if node is not None else None
     if "pixelResolution" in own or not isinstance(dimensions, list) or len(dimensions) != array.ndim:
         return None
-    found = factors_by_shape(tuple(dimensions[:3]), tuple(array.shape[::-1][:3]))
+    found = factors_by_shape(triple(dimensions[:3]), triple(array.shape[::-1][:3]))
     return None if found is None else [float(f) for f in found]
 
 
@@ -179,7 +180,7 @@ def find_datasets(top: str, prefix: str = "", depth: int = DEPTH) -> dict[str, N
     return {path: node for path, node in found.items() if node.format == "n5"}
 
 
-def _around(container: str, group: str) -> list[dict]:
+def _around(container: str, group: str) -> list[dict[str, Any]]:
     """Attributes of the group and of all above it, nearest first."""
     places = [join(container, group)] if group else []
     while "/" in group:

@@ -28,7 +28,7 @@ class Stated:
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
-def stated_size(attributes: Mapping) -> Stated | None:
+def stated_size(attributes: Mapping[str, Any]) -> Stated | None:
     """The voxel size of full resolution that the attributes of one group or dataset state; None where they do not."""
     value = attributes.get("pixelResolution")
     if value is not None:
@@ -46,7 +46,7 @@ def stated_size(attributes: Mapping) -> Stated | None:
     offset = numbers(attributes.get("offset"), 3)
     if found is None or offset is None:
         return found
-    factor = micrometres(units[0]) if found.known else 1.0
+    factor = (micrometres(units[0]) if found.known else None) or 1.0
     return replace(found, offset=tuple(factor * v for v in offset))
 
 
@@ -56,7 +56,7 @@ def _stated(size: Any, unit: Any, by: str) -> Stated | None:
     return None if size is None else Stated([v * (factor or 1.0) for v in size], factor is not None, by)
 
 
-def cosem_affine(attributes: Mapping) -> tuple[np.ndarray, bool] | None:
+def cosem_affine(attributes: Mapping[str, Any]) -> tuple[np.ndarray, bool] | None:
     """The (z, y, x) affine of a COSEM `transform`, whether it is in um; None where there is none that can be read."""
     transform = attributes.get("transform")
     if not isinstance(transform, Mapping):
@@ -76,7 +76,7 @@ def cosem_affine(attributes: Mapping) -> tuple[np.ndarray, bool] | None:
     return affine, known
 
 
-def cosem_of(path: str, group: Mapping) -> Mapping:
+def cosem_of(path: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
     """The attributes that a group's multiscales keep for one of its datasets, by the last part of its path."""
     listed = group.get("multiscales")
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], Mapping) else {}
@@ -86,7 +86,7 @@ def cosem_of(path: str, group: Mapping) -> Mapping:
     return {}
 
 
-def named_axes(attributes: Mapping, shape: Sequence[int]) -> str | None:
+def named_axes(attributes: Mapping[str, Any], shape: Sequence[int]) -> str | None:
     """One letter an axis of the array as numpy has it, where the attributes name them."""
     transform = attributes.get("transform")
     listed = transform.get("axes") if isinstance(transform, Mapping) else attributes.get("axes")
@@ -95,8 +95,8 @@ def named_axes(attributes: Mapping, shape: Sequence[int]) -> str | None:
         letters = letters[::-1] if letters.startswith("x") else letters
         if letters.endswith("yx") and len(set(letters)) == len(letters) and set(letters) <= set("tczyx"):
             return letters
-    counts = [(letter, attributes.get(key)) for letter, key in IMAGEJ_COUNTS]
-    if all(isinstance(count, int) for _, count in counts):
+    counts = [(letter, count) for letter, key in IMAGEJ_COUNTS if isinstance(count := attributes.get(key), int)]
+    if len(counts) == len(IMAGEJ_COUNTS):
         more = [(axis, count) for axis, count in counts if count > 1]
         if [count for _, count in more] == list(reversed(shape))[2:]:
             return "".join(axis for axis, _ in reversed(more)) + "yx"

@@ -8,6 +8,7 @@ once a process.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,8 @@ def _stated_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, boo
 
     None where no voxel size can be read. The second value is whether the file states how the axes lie.
     """
-    for read in (header.get_sform, header.get_qform):
+    reads: tuple[Callable[..., Any], ...] = (header.get_sform, header.get_qform)
+    for read in reads:
         try:
             affine, code = read(coded=True)
         except (ValueError, nibabel.spatialimages.HeaderDataError):
@@ -94,7 +96,9 @@ def _unit(header: nibabel.Nifti1Header) -> float:
 def _load(path: str) -> nibabel.Nifti1Image:
     local = local_path(path)
     if local is not None:
-        return nibabel.load(local)
+        image = nibabel.load(local)
+        assert isinstance(image, nibabel.Nifti1Image)
+        return image
     with open_binary(path) as file:
         data = file.read()
     if path.endswith(".gz"):
@@ -115,7 +119,7 @@ class _Proxy:
 
     proxy: Any
 
-    def __getitem__(self, key: tuple) -> np.ndarray:
+    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
         return np.asarray(self.proxy[key]).astype(_dtype(self.proxy), copy=False)
 
 

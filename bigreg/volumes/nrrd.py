@@ -61,7 +61,7 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
     read = BoxReader(_data(spec.path, header, offset, dtype), axes, pick(name, spec, axes, shape))
     affine, has_directions = _affine(header)
     unstated = f"{', '.join(unread)} cannot be read" if unread else ""
-    factor = 1.0
+    factor: float | None = 1.0
     if affine is not None:
         factor, unstated = _unit(header, affine)
         affine = np.diag([*[factor or 1.0] * 3, 1.0]) @ affine
@@ -80,12 +80,12 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
     )
 
 
-def read_header(file: BinaryIO) -> tuple[dict, list[str]]:
+def read_header(file: BinaryIO) -> tuple[dict[str, Any], list[str]]:
     """The header, its text in UTF-8 or Latin-1, and the fields about place that cannot be read.
 
     `file` is left at the first byte of the data. Raises what pynrrd raises, ValueError where it is no NRRD.
     """
-    lines = []
+    lines: list[str] = []
     while raw := file.readline():
         try:
             line = raw.decode("utf-8").rstrip()
@@ -109,14 +109,14 @@ def read_header(file: BinaryIO) -> tuple[dict, list[str]]:
     return nrrd.read_header(lines), unread
 
 
-def _dtype(header: Mapping) -> np.dtype:
+def _dtype(header: Mapping[str, Any]) -> np.dtype:
     code = next((code for code, names in _TYPES.items() if header["type"] in names), None)
     if code is None:
         raise ValueError(f"type '{header['type']}' is no number")
     return np.dtype(code).newbyteorder(">" if header.get("endian") == "big" else "<")
 
 
-def _vectors(header: Mapping) -> list[np.ndarray | None]:
+def _vectors(header: Mapping[str, Any]) -> list[np.ndarray | None]:
     """The step along each file axis; None along an axis that is not spatial."""
     rows = header.get("space directions")
     if rows is None:
@@ -124,7 +124,7 @@ def _vectors(header: Mapping) -> list[np.ndarray | None]:
     return [None if row is None or np.isnan(np.asarray(row, float)).any() else np.asarray(row, float) for row in rows]
 
 
-def _axes(header: Mapping) -> str:
+def _axes(header: Mapping[str, Any]) -> str:
     """One letter an array axis (reversed file axes); an axis of colours, vectors or a list is the channel."""
     kinds = header.get("kinds") or []
     vectors = _vectors(header)
@@ -136,7 +136,7 @@ def _axes(header: Mapping) -> str:
     return "".join(reversed(letters))
 
 
-def _affine(header: Mapping) -> tuple[np.ndarray | None, bool]:
+def _affine(header: Mapping[str, Any]) -> tuple[np.ndarray | None, bool]:
     """Index (z, y, x) to header world (z, y, x) in the file's unit, and whether the file gives directions."""
     vectors = [vector for vector in _vectors(header) if vector is not None]
     affine = np.eye(4)
@@ -155,7 +155,7 @@ def _affine(header: Mapping) -> tuple[np.ndarray | None, bool]:
     return affine, False
 
 
-def _unit(header: Mapping, affine: np.ndarray) -> tuple[float | None, str]:
+def _unit(header: Mapping[str, Any], affine: np.ndarray) -> tuple[float | None, str]:
     """How many um the file's lengths are, by the rule at the top of this module; None and why where it is unknown."""
     units = header.get("space units")
     if not units:
@@ -181,8 +181,8 @@ def _orientation(space: str | None) -> str | None:
     words = text.split("-")[:3]
     if len(text) in (3, 4) and "-" not in text:
         words = [_SPACE_LETTERS.get(letter, "") for letter in text[:3]]
-    letters = [_OPPOSITE.get(word) for word in words]
-    return "".join(reversed(letters)) if len(letters) == 3 and None not in letters else None
+    letters = [_OPPOSITE[word] for word in words if word in _OPPOSITE]
+    return "".join(reversed(letters)) if len(words) == len(letters) == 3 else None
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,11 @@ class _Load:
         local = local_path(self.path)
         with open_binary(self.path) as file:
             header, _ = read_header(file)
-            return nrrd.read_data(header, file, None if local is None else str(local), index_order="C")
+            values: np.ndarray = nrrd.read_data(header, file, None if local is None else str(local), index_order="C")
+            return values
 
 
-def _data(path: str, header: Mapping, offset: int, dtype: np.dtype) -> Any:
+def _data(path: str, header: Mapping[str, Any], offset: int, dtype: np.dtype) -> Any:
     local = local_path(path)
     detached = any(key in header for key in ("data file", "datafile"))
     if detached and local is not None:
@@ -208,7 +209,7 @@ def _data(path: str, header: Mapping, offset: int, dtype: np.dtype) -> Any:
     return LoadedOnce(path, _Load(path))
 
 
-def _check_data_files(path: str, header: Mapping) -> None:
+def _check_data_files(path: str, header: Mapping[str, Any]) -> None:
     named = str(header.get("data file", header.get("datafile")))
     if named.upper().startswith("LIST") or "%" in named:
         raise InputError(f"'{path}' keeps its data in several files ('{named}'), which is not supported; join them")

@@ -29,7 +29,7 @@ def is_image(node: Node | None) -> bool:
     return node is not None and not node.is_array and bool(ome_attributes(node).get("multiscales"))
 
 
-def first_multiscale(node: Node, spec: ImageSpec, name: str) -> tuple[dict, list[dict]]:
+def first_multiscale(node: Node, spec: ImageSpec, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The multiscale that is read and its datasets; InputError where it names none."""
     listed = ome_attributes(node)["multiscales"]
     multiscale = listed[0] if isinstance(listed, list) and isinstance(listed[0], dict) else {}
@@ -52,7 +52,9 @@ class Axes:
     time_unit: str | None = None
 
 
-def read_axes(multiscale: Mapping, dataset: Mapping, array: Array, spec: ImageSpec, name: str) -> Axes:
+def read_axes(
+    multiscale: Mapping[str, Any], dataset: Mapping[str, Any], array: Array, spec: ImageSpec, name: str
+) -> Axes:
     """The axes of an image; before 0.3 they are not stated and always t, c, z, y, x."""
     listed = multiscale.get("axes") or _system_axes(multiscale, dataset)
     axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in listed or []]
@@ -75,12 +77,12 @@ def read_axes(multiscale: Mapping, dataset: Mapping, array: Array, spec: ImageSp
         "".join(names),
         tuple(micrometres(unit) for unit in units),
         units,
-        None if None in starts else "".join(starts),
+        None if None in starts else "".join(start for start in starts if start is not None),
         by_name.get("t", {}).get("unit"),
     )
 
 
-def _system_axes(multiscale: Mapping, dataset: Mapping) -> list | None:
+def _system_axes(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[Any] | None:
     """0.6: the axes of the coordinate system that the levels are placed in."""
     systems = [s for s in multiscale.get("coordinateSystems") or [] if isinstance(s, Mapping)]
     steps = dataset.get("coordinateTransformations") or [{}]
@@ -126,7 +128,7 @@ def placement(steps: Any, axes: str) -> tuple[np.ndarray | None, str]:
     return affine, ""
 
 
-def _flat(steps: Sequence) -> list:
+def _flat(steps: Sequence[Any]) -> list[Any]:
     found = []
     for step in steps:
         inner = step.get("transformations") if isinstance(step, Mapping) and step.get("type") == "sequence" else None
@@ -149,10 +151,10 @@ def _matrix(kind: Any, step: Any, count: int) -> np.ndarray | None:
     rows = step.get(kind) if columns else None
     if not isinstance(rows, list):
         return None
-    values = [numbers(row, columns) for row in rows[:count]]
-    if len(values) != count or None in values:
+    lines = [line for row in rows[:count] if (line := numbers(row, columns)) is not None]
+    if len(lines) != count:
         return None
-    matrix[:count, :columns] = values
+    matrix[:count, :columns] = lines
     return matrix
 
 

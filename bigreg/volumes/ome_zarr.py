@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import CorruptDataError, InputError
 from ..storage import Array, Node, children, find_node, join, open_array
 from .ome_metadata import UNFINISHED, Axes, first_multiscale, is_image, ome_attributes, placement, read_axes
 from .spec import ImageSpec
@@ -25,7 +25,7 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
         first = spec.dataset
     elif not is_image(node) and node is not None and "bioformats2raw.layout" in ome_attributes(node):
         url, node = _only_series(url, spec, name)
-    if not is_image(node):
+    if node is None or not is_image(node):
         raise InputError(f"{label(name, spec)} is no OME-Zarr image; pass {option(name, 'dataset')}")
 
     multiscale, datasets = first_multiscale(node, spec, name)
@@ -50,11 +50,17 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
         placed[path] = placement(steps or None, axes.letters)
     known, unstated, likely = _spacing(axes, *placed[next(iter(arrays))])
     units = np.diag([*axes.factors, 1.0]) if known else np.eye(4)
-    affines = {path: None if placed[path][0] is None else units @ placed[path][0] for path in placed}
+    affines = {path: None if affine is None else units @ affine for path, (affine, _) in placed.items()}
     own = node.attributes.get("bigreg") or {}
     if "matrix" in own:
         # An affine that OME-Zarr 0.5 cannot say: it takes the place of level 0's scale and translation.
-        matrix = np.vstack([own["matrix"], [0, 0, 0, 1]]) @ np.linalg.inv(affines[paths[0]])
+        first_place = affines[paths[0]]
+        if first_place is None:
+            raise CorruptDataError(
+                f"{label(name, spec)} has the matrix of bigreg, but level '{paths[0]}' no scale that can be read; "
+                "restore its metadata"
+            )
+        matrix = np.vstack([own["matrix"], [0, 0, 0, 1]]) @ np.linalg.inv(first_place)
         affines = {path: None if affine is None else matrix @ affine for path, affine in affines.items()}
     levels = []
     for path, array in arrays.items():
@@ -121,7 +127,9 @@ def _spacing(axes: Axes, affine: np.ndarray | None, why: str) -> tuple[bool, str
     return False, f"scale {figures(scale)} (z, y, x) has no unit", None if scale == (1, 1, 1) else scale
 
 
-def _display(attributes: dict, multiscale: dict, dataset: dict, axes: Axes) -> dict[str, Any]:
+def _display(
+    attributes: dict[str, Any], multiscale: dict[str, Any], dataset: dict[str, Any], axes: Axes
+) -> dict[str, Any]:
     """What a copy of the image takes over: names and colours, and the step between time points."""
     found = {key: attributes[key] for key in ("omero", "image-label") if isinstance(attributes.get(key), dict)}
     if "t" in axes.letters:
@@ -135,7 +143,7 @@ def _display(attributes: dict, multiscale: dict, dataset: dict, axes: Axes) -> d
     return found
 
 
-def _only_series(url: str, spec: ImageSpec, name: str) -> tuple[str, Node]:
+def _only_series(url: str, spec: ImageSpec, name: str) -> tuple[str, Node | None]:
     inside = find_node(join(url, "OME"))
     listed = ome_attributes(inside).get("series") if inside is not None else None
     candidates = [str(path) for path in listed] if isinstance(listed, list) else children(url) or ["0", "1"]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..geometry import Grid, Shape
+from ..geometry import Grid, Shape, triple
 
 # Axes whose spacing is within this of the finest are halved together, so that voxels end up nearly isotropic.
 _TOGETHER = 2**0.5 * (1 + 1e-9)
@@ -27,7 +27,7 @@ def pyramid_factors(grid: Grid, smallest: int = 64) -> list[Shape]:
         step = spacing * factors
         double = can & (step <= step[can].min() * _TOGETHER)
         factors = np.where(double, 2 * factors, factors)
-        levels.append(tuple(int(f) for f in factors))
+        levels.append(triple(int(f) for f in factors))
     return levels
 
 
@@ -87,7 +87,8 @@ def block_mode(data: np.ndarray, factors: Sequence[int]) -> np.ndarray:
         run = np.where(vote == before, run + 1, 1)
         best = np.where(run > most, vote, best)
         most = np.maximum(most, run)
-    return best
+    found: np.ndarray = best
+    return found
 
 
 def downsample(data: np.ndarray, factors: Sequence[int], *, labels: bool = False) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .spec import ImageSpec
@@ -38,7 +39,7 @@ class _Name:
     numbers: tuple[str, ...]
 
 
-def natural(path: Path) -> list:
+def natural(path: Path) -> list[Any]:
     """slice_9 before slice_10."""
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
 
@@ -91,7 +92,10 @@ def _gaps(names: list[_Name], at: int) -> list[str]:
     run = sorted({round(float(each.numbers[at]) * 10**places) for each in names})
     step = math.gcd(*(b - a for a, b in pairwise(run)))
     jumps = [(a + step, b - step) for a, b in pairwise(run) if b - a > step]
-    show = lambda value: f"{value / 10**places:.{places}f}"  # noqa: E731
+
+    def show(value: int) -> str:
+        return f"{value / 10**places:.{places}f}"
+
     return [show(a) if a == b else f"{show(a)} to {show(b)}" for a, b in jumps]
 
 

@@ -37,7 +37,7 @@ class _Slices:
         box = (slice(start[1], stop[1]), slice(start[2], stop[2]))
         try:
             with tifffile.TiffFile(path) as tiff:
-                page = tiff.pages[0]
+                page = tiff.pages.first
                 if page.shape != self.shape:
                     raise InputError(f"slice '{path}' has shape {page.shape}, the first one {self.shape}")
                 mapped = page.is_memmappable
@@ -64,7 +64,7 @@ def open_slices(spec: ImageSpec, name: str, local: Path) -> StoredImage:
         raise InputError(f"{called}: its slices are of {shape[2]} colours and of {stack.channels} channels by name")
     picked = pick(name, spec, "zyxc" if colour else "zyx", (len(files), *shape)) if stack.channels == 1 else {}
     read = _Slices(files, shape, picked["c"] if colour else None)
-    level = StoredLevel((len(files), *shape[:2]), scaling((1, 1, 1)), (1, *chunks), read)
+    level = StoredLevel((len(files), shape[0], shape[1]), scaling((1, 1, 1)), (1, *chunks), read)
     return StoredImage(
         levels=(level,),
         dtype=dtype,
@@ -108,9 +108,9 @@ def _checked(paths: Sequence[str], called: str, version: int) -> tuple[tuple[int
 def _header(path: str) -> tuple[tuple[int, ...], np.dtype, int, tuple[int, int]]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             # Only one page is asked for beyond the first: counting the pages of a long stack takes long.
-            pages = 2 if tiff.pages[0].shape and _has_second(tiff) else 1
+            pages = 2 if page.shape and _has_second(tiff) else 1
             chunks = (
                 (page.tilelength, page.tilewidth)
                 if page.is_tiled

@@ -7,12 +7,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Shape
+from ..geometry import Numbers, Shape
 from ..storage import filesystem, local_path
 from .spec import ImageSpec
 
@@ -125,7 +125,12 @@ def pick(name: str, spec: ImageSpec, axes: str, shape: Sequence[int]) -> dict[st
     return picked | dict.fromkeys(extra, 0)
 
 
-def counts(axes: str, shape: Sequence[int]) -> dict[str, int]:
+class Counts(TypedDict):
+    channels: int
+    times: int
+
+
+def counts(axes: str, shape: Sequence[int]) -> Counts:
     """How many channels and time points an array with these axes has."""
     known = dict(zip(axes, shape, strict=True))
     return {"channels": int(known.get("c", 1)), "times": int(known.get("t", 1))}
@@ -145,7 +150,7 @@ def unnamed_axes(name: str, spec: ImageSpec, shape: Sequence[int]) -> str:
     return axes
 
 
-def scaling(spacing: Sequence[float], origin: Sequence[float] = (0, 0, 0)) -> np.ndarray:
+def scaling(spacing: Numbers, origin: Numbers = (0, 0, 0)) -> np.ndarray:
     """The 4 x 4 affine of an axis-aligned grid."""
     affine = np.diag([*map(float, spacing), 1.0])
     affine[:3, 3] = origin
@@ -158,10 +163,11 @@ def open_binary(path: str) -> BinaryIO:
     if local is not None:
         return open(local, "rb")
     files, place = filesystem(path)
-    return files.open(place, "rb")
+    file: BinaryIO = files.open(place, "rb")
+    return file
 
 
-_loaded: OrderedDict[tuple, np.ndarray] = OrderedDict()
+_loaded: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
 _loading = threading.Lock()
 KEPT = 4
 
@@ -183,4 +189,5 @@ class LoadedOnce:
                 while len(_loaded) > KEPT:
                     _loaded.popitem(last=False)
             _loaded.move_to_end(known)
-            return _loaded[known][key]
+            part: np.ndarray = _loaded[known][key]
+            return part

@@ -14,6 +14,7 @@ import tifffile
 import zarr
 
 from ..errors import BigregError, CorruptDataError, InputError
+from ..geometry import triple
 from ..storage import local_path
 from .levels import block_means, factors_by_shape
 from .slices import open_slices
@@ -69,7 +70,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         spacing_known=stated.spacing is not None,
         notes=tuple(notes),
         spacing_from=stated.by,
-        compression=series.keyframe.compression.name.lower().replace("none", "not compressed"),
+        compression=tifffile.COMPRESSION(series.keyframe.compression).name.lower().replace("none", "not compressed"),
         unstated=stated.unstated,
         likely=stated.likely,
     )
@@ -77,7 +78,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
 
 def _coarser(finest: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Where a sub-resolution lies in voxels of the finest: whole factors, else it covers the same area."""
-    factors = factors_by_shape(finest, shape) or np.asarray(finest) / shape
+    factors = factors_by_shape(triple(finest), triple(shape)) or np.asarray(finest) / shape
     return block_means(factors)
 
 
@@ -162,6 +163,7 @@ def _check_ends(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, called
         raise CorruptDataError(f"{broken}ImageJ states {images} planes, there are {len(tiff.pages)}{remedy}")
     if tiff.filehandle.is_file and series.kind in ("uniform", "generic", "shaped", "imagej", "ome"):
         slot = tiff.pages.next_page_offset
+        assert slot is not None, "all pages were counted"
         tiff.filehandle.seek(slot)
         content = tiff.filehandle.read(tiff.tiff.offsetsize)
         follows = int.from_bytes(content, "little" if tiff.byteorder == "<" else "big")

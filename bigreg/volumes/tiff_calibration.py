@@ -26,11 +26,8 @@ class Calibration:
 
 
 def calibration(tiff: tifffile.TiffFile, series: int) -> Calibration:
-    for read in (lambda: _ome(tiff, series), lambda: _imagej(tiff)):
-        found = read()
-        if found.spacing is not None or found.unstated:
-            return found
-    return Calibration()
+    found = _ome(tiff, series)
+    return found if found.spacing is not None or found.unstated else _imagej(tiff)
 
 
 def ome_images(tiff: tifffile.TiffFile) -> list[ElementTree.Element] | None:
@@ -62,8 +59,9 @@ def _ome(tiff: tifffile.TiffFile, series: int) -> Calibration:
         value, factor = number(text), micrometres(unit)
         sizes.append(abs(value) * factor if value and factor else None)
         stated[key] = "nothing" if text is None else f"'{text}'" + ("" if unit == "µm" else f" {unit}")
-    if None not in sizes:
-        return Calibration(tuple(sizes), "OME-XML")
+    known = tuple(size for size in sizes if size is not None)
+    if len(known) == len(sizes):
+        return Calibration(known, "OME-XML")
     if all(value == "nothing" for value in stated.values()):
         return Calibration()
     return Calibration(unstated="OME-XML states " + ", ".join(f"{key} {value}" for key, value in stated.items()))
@@ -80,10 +78,10 @@ def missing_ome_files(tiff: tifffile.TiffFile, series: int) -> tuple[list[str], 
     master = next((e.get("MetadataFile", "") for e in root.iter() if _tag(e) == "BinaryOnly"), "")
     images = [element for element in root.iter() if _tag(element) == "Image"]
     own, folder = root.get("UUID"), tiff.filehandle.dirname
-    named = {}
+    named: dict[str, None] = {}
     for element in images[series].iter() if series < len(images) else ():
-        if _tag(element) == "UUID" and element.get("FileName") and (element.text or "").strip() != own:
-            named[element.get("FileName")] = None
+        if _tag(element) == "UUID" and (file := element.get("FileName")) and (element.text or "").strip() != own:
+            named[file] = None
     # One file that was renamed names itself by its old name.
     names = [name for name in named if name.lower() != tiff.filename.lower()]
     lost = [name for name in names if not os.path.exists(os.path.join(folder, name))]
@@ -97,7 +95,7 @@ def _imagej(tiff: tifffile.TiffFile) -> Calibration:
     unit = metadata.get("unit")
     units = {"z": metadata.get("zunit", unit), "y": metadata.get("yunit", unit), "x": unit}
     depth = metadata.get("spacing", None if str(metadata.get("ImageJ")) == NOT_IMAGEJ else 1.0)
-    tags = tiff.pages[0].tags
+    tags = tiff.pages.first.tags
     steps: dict[str, Any] = {"z": number(depth)}
     for axis, tag in (("y", "YResolution"), ("x", "XResolution")):
         count, length = tags[tag].value if tag in tags else (0, 1)

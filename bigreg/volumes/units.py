@@ -78,8 +78,12 @@ def numbers(values: Any, count: int | None = None, *, positive: bool = False) ->
     """`count` finite numbers; None where there are fewer or more, or one is none (or not above 0, with `positive`)."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         return None
-    found = [number(value) for value in values]
-    if None in found or (count is not None and len(found) != count) or (positive and min(found, default=1) <= 0):
+    found = []
+    for value in values:
+        if (each := number(value)) is None:
+            return None
+        found.append(each)
+    if (count is not None and len(found) != count) or (positive and min(found, default=1) <= 0):
         return None
     return found
 

@@ -16,7 +16,7 @@ from dask.base import tokenize
 from pydantic import ValidationError
 
 from ..errors import BigregError, CorruptDataError, InputError
-from ..geometry import Grid, Shape, Vector
+from ..geometry import Grid, Shape, Vector, triple
 from ..storage import patiently
 from .arrays import open_in_memory
 from .formats import find_format
@@ -64,7 +64,7 @@ class Volume:
             _check_plausible(first, spec, name)
         self.spec = spec if array is None else None
         self.name = name
-        self.levels = tuple(Level(grid, tuple(float(f) for f in np.asarray(grid.spacing) / first)) for grid in grids)
+        self.levels = tuple(Level(grid, triple(float(f) for f in np.asarray(grid.spacing) / first)) for grid in grids)
         self.orientation = orientation
         self.channels = stored.channels
         self.times = stored.times
@@ -77,7 +77,7 @@ class Volume:
         self.spacing_known = stored.spacing_known
         self._stored, self._settings, self._array = stored, spec, array
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.spec, self.name, self._array, self._settings)
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class Volume:
     @property
     def chunks(self) -> Shape:
         """What is decoded at once at level 0 (z, y, x)."""
-        return tuple(int(c) for c in self._stored.levels[0].chunks)
+        return triple(int(c) for c in self._stored.levels[0].chunks)
 
     def read(self, start: Sequence[int], stop: Sequence[int], level: int = 0) -> np.ndarray:
         """The voxels from index `start` up to `stop` (z, y, x), native byte order.
@@ -111,7 +111,7 @@ class Volume:
         the place does not answer.
         """
         stored = self._stored.levels[level]
-        start, stop = tuple(int(v) for v in start), tuple(int(v) for v in stop)
+        start, stop = triple(int(v) for v in start), triple(int(v) for v in stop)
         if any(not 0 <= a <= b <= n for a, b, n in zip(start, stop, stored.shape, strict=True)):
             raise ValueError(f"{label(self.name, self._settings)}: box {start} to {stop} is outside {stored.shape}")
         try:
@@ -120,10 +120,8 @@ class Volume:
             raise
         except Exception as error:  # each codec library has errors of its own
             what = f"{label(self.name, self._settings)} level {level}: voxels {start} to {stop}"
-            if getattr(error, "tries", 1) > 1:
-                text = (
-                    f"{what} cannot be read: {error} (tried {error.tries} times); check disk, network and permissions"
-                )
+            if (tries := getattr(error, "tries", 1)) > 1:
+                text = f"{what} cannot be read: {error} (tried {tries} times); check disk, network and permissions"
                 raise InputError(text) from error
             raise CorruptDataError(f"{what} cannot be decoded: {error}; restore the file from its source") from error
         return np.ascontiguousarray(data, dtype=self.dtype)
@@ -274,6 +272,7 @@ def _check_plausible(spacing: np.ndarray, spec: ImageSpec, name: str) -> None:
 def _place(stored: StoredImage, spec: ImageSpec, name: str) -> tuple[list[Grid], str | None]:
     """Grids of all levels and the code of the world's axes, after what the spec overrules."""
     old = stored.levels[0].affine
+    assert old is not None, "the finest level of an image has its place"
     steps = np.linalg.norm(old[:3, :3], axis=0)
     new = old.copy()
     if spec.spacing is not None:
@@ -287,8 +286,11 @@ def _place(stored: StoredImage, spec: ImageSpec, name: str) -> tuple[list[Grid],
         new[:3, 3] = spec.origin
     relative = new @ np.linalg.inv(old)
     same = np.array_equal(new, old)
-    coarser = [level.affine if same else relative @ level.affine for level in stored.levels[1:]]
+    stated = [level.affine for level in stored.levels[1:] if level.affine is not None]
+    coarser = [affine if same else relative @ affine for affine in stated]
     # Level 0 is placed by `new` itself: through the product it would carry rounding.
     affines = [new, *coarser]
-    grids = [Grid(level.shape, affine[:3]) for level, affine in zip(stored.levels, affines, strict=True)]
+    grids = [
+        Grid(level.shape, tuple(map(tuple, affine[:3]))) for level, affine in zip(stored.levels, affines, strict=True)
+    ]
     return grids, spec.orientation or stored.orientation

@@ -41,7 +41,8 @@ class Coming(Panel):
 
     def _come(self, panel: type[QWidget]) -> None:
         while self._whole.count():
-            widget = self._whole.takeAt(0).widget()
+            item = self._whole.takeAt(0)
+            widget = None if item is None else item.widget()
             if widget is not None:
                 widget.deleteLater()
         self.panel = panel(self.viewer)

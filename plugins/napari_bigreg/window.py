@@ -33,7 +33,7 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
 
 def scale_bar_of(viewer: Any) -> Any:
     """The scale bar; napari 0.9 has moved it."""
-    canvas = getattr(viewer, "canvas", None)
+    canvas: Any = getattr(viewer, "canvas", None)
     return canvas.overlays.scale_bar if hasattr(canvas, "overlays") else viewer.scale_bar
 
 

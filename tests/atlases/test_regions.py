@@ -13,6 +13,7 @@ from bigreg.atlases.lookup import lookup
 from bigreg.atlases.regions import CellCounter, Counts, cell_rows, count_voxels, from_csv, region_rows, to_csv
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
+from bigreg.points.files import map_points_file
 from bigreg.quality.outlines import outline_segments
 from bigreg.transforms.maps import Affine, Frame, Map
 
@@ -105,6 +106,17 @@ def test_cells_are_counted_on_their_way_through_a_map(labels):
     assert rows["b"]["cells"] == rows["b"]["own_cells"] == rows["r"]["cells"] == len(index)
     assert rows["b"]["density_per_mm3"] == pytest.approx(len(index) / np.isin(labels, [7, 400000001]).sum())
     assert rows["b"]["density_right_per_mm3"] == "" and rows["a"]["cells"] == 0
+
+
+def test_the_nodes_of_a_neuron_are_counted_as_those_of_a_table(labels, tmp_path):
+    atlas = made(labels)
+    grid = atlas.annotation.grid()
+    counter = CellCounter(Map(source=Frame(grid), target=Frame(grid)), atlas)
+    places = grid.index_to_world(np.argwhere(labels == 7)[:5])
+    lines = [f"{i} 3 {x} {y} {z} 1.0 {i - 1 or -1}" for i, (z, y, x) in enumerate(places, start=1)]
+    (tmp_path / "in.swc").write_text("\n".join(lines) + "\n")
+    map_points_file(tmp_path / "in.swc", tmp_path / "out.swc", counter)
+    assert counter.cells == 5 and counter.outside == 0 and set(counter.counts.of) == {7}
 
 
 def test_a_table_reads_back_as_it_was_written():

@@ -154,9 +154,9 @@ def test_a_doubtful_start_is_told_shown_and_accepted(watch, until, run_copy):
     assert "the start: confidence" in panel.start.text() and "starts.png" in panel.start.text()
     assert panel.accept.isVisibleTo(panel) and not panel.resume.isEnabled()
     panel.starts.click()
-    until(lambda: panel.window is not None)
-    assert panel.window.findChildren(QLabel)[0].pixmap().width() > 300
-    panel.window.close()
+    until(lambda: panel.starts_window is not None)
+    assert panel.starts_window.findChildren(QLabel)[0].pixmap().width() > 300
+    panel.starts_window.close()
     panel.accept.setValue(1)
     assert panel.resume.isEnabled()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from bigreg.errors import InputError
+from bigreg.errors import CorruptDataError, InputError
 from bigreg.volumes import open_volume
 from bigreg.volumes.levels import factors_by_shape
 
@@ -62,6 +62,13 @@ def test_a_level_that_fits_no_whole_factors_is_left_out_and_told(tmp_path):
     zarr.open_group(path).create_array("1", shape=(11, 17, 21), chunks=(8, 8, 8), dtype="f4", overwrite=True)
     volume = open_volume(path)
     assert len(volume.levels) == 1 and "left out" in volume.notes[0]
+
+
+def test_a_matrix_beside_a_level_without_a_scale_is_refused_by_name(tmp_path):
+    path = write(tmp_path, [None, SPACING * 2])
+    zarr.open_group(path).attrs["bigreg"] = {"matrix": np.eye(4)[:3].tolist()}
+    with pytest.raises(CorruptDataError, match="level '0' no scale"):
+        open_volume(path)
 
 
 def test_levels_in_another_order_are_read_finest_first(tmp_path):

@@ -70,14 +70,15 @@ def choose(
     if out is not None and storage.exists(out) and is_run(out):
         return stored_choice(RunStore(out))
     config = load_config(DEFAULT, cluster=cluster, overrides=list(overrides))
-    if not all(isinstance(v, Volume) for v in images.values()):
+    volumes = {which: v for which, v in images.items() if isinstance(v, Volume)}
+    if len(volumes) < len(images):
         return Choice(DEFAULT, (), "images that need not exist cannot be looked at", False)
     frames = provisional(images["fixed"], images["moving"])
-    for which, volume in images.items():
+    for which, volume in volumes.items():
         problem = unreadable(volume, affine_factors(frames, which, config.affine.voxels))
         if problem is not None:
             return Choice(DEFAULT, (), problem, False)
-    seen = look(dict(images), overrides, cluster)
+    seen = look(volumes, overrides, cluster)
     found = seen.diagnosis
     return Choice(found.preset or DEFAULT, found.settings, found.why, True, found.candidates, seen.answers)
 

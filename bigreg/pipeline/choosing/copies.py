@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ...errors import InputError
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...volumes import Volume, downsample
 from ..context.images import grid_of, made_dtype, not_finite, own_level, preparation
 
@@ -31,10 +31,14 @@ def unreadable(volume: Volume, factors: Shape) -> str | None:
 def _chain(volume: Volume, factors: Shape) -> tuple[int, list[Shape]]:
     """The level of the file to begin with, and by what it is averaged, one time after the other."""
     steps = preparation(volume, [factors])
-    if not steps:
-        return own_level(volume, factors), []
-    ratios = [tuple(f // s for f, s in zip(step.factors, step.source, strict=True)) for step in steps]
-    return own_level(volume, steps[0].source), ratios
+    ratios, first = [], factors
+    for number, step in enumerate(steps):
+        assert step.source is not None, "without a mask a step has a source"
+        ratios.append(triple(f // s for f, s in zip(step.factors, step.source, strict=True)))
+        first = first if number else step.source
+    level = own_level(volume, first)
+    assert level is not None, "a chain begins with a level of the file"
+    return level, ratios
 
 
 def small_copy(volume: Volume, factors: Shape, *, finite: bool) -> tuple[np.ndarray, np.ndarray | None, Grid]:
@@ -58,7 +62,7 @@ def small_copy(volume: Volume, factors: Shape, *, finite: bool) -> tuple[np.ndar
         if good is not None and not good.all():
             if not finite:
                 bad = np.argwhere(~good)[0] + (first, 0, 0)
-                raise not_finite(volume.name, tuple(int(i) for i in bad), volume.grid(level))
+                raise not_finite(volume.name, triple(int(i) for i in bad), volume.grid(level))
             data = np.where(good, data, 0)
         for ratio in ratios:
             data = downsample(data.astype(made_dtype(volume), copy=False), ratio)

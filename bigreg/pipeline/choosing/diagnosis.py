@@ -177,6 +177,7 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
     if "unknown" in (contrast, structure):
         return (ROUNDS, INDIVIDUALS, ATLAS), "there is too little structure to tell"
     left, bent = seen.affine.unexplained, seen.bent.unexplained
+    assert left is not None and bent is not None, "what is not known is told above"
     share = f"{bent:.0%} of the structure is left over once bent"
     if contrast == "other" and structure == "shared":
         return (ROUNDS,), f"another contrast of one specimen: {share}"

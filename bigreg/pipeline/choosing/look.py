@@ -75,7 +75,7 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
     judged = diagnose(seen)
     config = load_config(judged.preset or ROUNDS, cluster=cluster, overrides=[*judged.settings, *overrides])
     config, given = beginning(config, volumes)
-    sides = of_sides(*volumes.values(), config.affine.similarity, given)
+    sides = of_sides(volumes["fixed"], volumes["moving"], config.affine.similarity, given)
     judged = replace(judged, measured=replace(seen, warnings=(*seen.warnings, *sides)))
     return Look(judged, found.frames, found.answers)
 
@@ -148,7 +148,9 @@ def _found(copies: _Copies) -> _Found:
     if settings.similarity not in SIGNLESS:
         other = load_config(ATLAS).affine
         tried.append(settings.model_copy(update={"similarity": ANY_CONTRAST, "knee": other.knee}))
-    best, refusal, answers = None, None, []
+    best: _Found | None = None
+    refusal: InputError | None = None
+    answers: list[tuple[str, AffineResult]] = []
     for each in tried:
         asked = copies.question(each)
         try:
@@ -159,11 +161,12 @@ def _found(copies: _Copies) -> _Found:
         answers.append((asked.digest, result))
         matrix = copies.frames.canonical @ result.matrix
         found = _Found(copies.frames_of(matrix), *_relations(copies, matrix), result)
-        if best is None or result.confidence > best.result.confidence:
+        if best is None or best.result is None or result.confidence > best.result.confidence:
             best = found
         if best.convinces:
             break
     if best is None:
+        assert refusal is not None, "each similarity was refused"
         raise refusal
     return replace(best, answers=tuple(answers))
 
@@ -174,7 +177,7 @@ def _relations(copies: _Copies, matrix: np.ndarray) -> tuple[Relation, Relation]
     placed = [Placed(*each) for each in zip(asked.images, asked.grids, asked.masks, strict=True)]
     spacing = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in placed) / SEEN
     fixed, moving = (p.isotropic(spacing) for p in placed)
-    levels = tuple(tissue_level(p.image.numpy(), p.weights.numpy()) for p in (fixed, moving))
+    f, m = (tissue_level(p.image.numpy(), p.weights.numpy()) for p in (fixed, moving))
     there, seen = moving.on(fixed.grid, np.linalg.solve(copies.frames.canonical, matrix))
     a, b = fixed.image.numpy(), there.numpy()
     inside = ((seen * fixed.weights) > 0).numpy()
@@ -182,7 +185,7 @@ def _relations(copies: _Copies, matrix: np.ndarray) -> tuple[Relation, Relation]
         return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0)
     move = bend(a, b, inside, similarity="lncc_squared", regularisation=STIFF)
     bent, known = seen_through(b, inside, move)
-    return relation(a, b, inside, levels), relation(a, bent, inside & known, levels)
+    return relation(a, b, inside, (f, m)), relation(a, bent, inside & known, (f, m))
 
 
 def _told(result: AffineResult, frames: Frames, found: Frames) -> starts.StartCandidate:

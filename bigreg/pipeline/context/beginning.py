@@ -33,6 +33,7 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
     path = config.affine.start if local is None else str(local)
     config = config.model_copy(update={"affine": config.affine.model_copy(update={"start": path})})
     given = given_start(config, volumes)
+    assert given is not None, "affine.start names one"
     _require_no_mirror(config, given, volumes)
     if given.run is None:
         return config, given
@@ -80,6 +81,7 @@ def given_start(config: Config, volumes: Mapping[str, Any]) -> GivenStart | None
     path = config.affine.start
     if path is None:
         return None
+    grids = volumes["fixed"].grid(), volumes["moving"].grid()
     ends = [Frame(volumes[w].grid(), volumes[w].orientation) for w in IMAGES]
     file, backwards = path.removesuffix(INVERSE), path.endswith(INVERSE)
     if is_run(file):
@@ -87,16 +89,17 @@ def given_start(config: Config, volumes: Mapping[str, Any]) -> GivenStart | None
             raise InputError(
                 f"start '{path}': a run is a start forwards only; exchange fixed and moving, or start from it"
             )
-        return _of_run(file, *(end.grid for end in ends))
+        return _of_run(file, *grids)
     if axes_of(config.affine.start_axes) == "xyz":
         ends = [Frame(end.grid) for end in ends]
-    found, _ = open_maps(file, *(ends[::-1] if backwards else ends), unit_um(config.affine.start_unit))
+    source, target = ends[::-1] if backwards else ends
+    found, _ = open_maps(file, source, target, unit_um(config.affine.start_unit))
     if found.matrix is None:
         raise InputError(
             f"start '{path}' holds displacements; start from its affine, or from the run that they come from"
         )
     start = GivenStart(path, np.linalg.inv(found.matrix) if backwards else found.matrix)
-    _require_overlap(start, *(end.grid for end in ends))
+    _require_overlap(start, *grids)
     return start
 
 

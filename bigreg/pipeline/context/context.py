@@ -62,8 +62,8 @@ class Context:
         found: dict[str, Volume | DespeckledVolume] = {}
         for which, volume in self.volumes.items():
             setting, impulses = getattr(self.config.preprocess, which).despeckle, Impulses.read(self.store, which)
-            out = impulses is not None and impulses.taken_out(setting)
-            found[which] = DespeckledVolume(volume, impulses.floor) if out else volume
+            out = impulses if impulses is not None and impulses.taken_out(setting) else None
+            found[which] = volume if out is None else DespeckledVolume(volume, out.floor)
         return found
 
     @cached_property
@@ -109,7 +109,7 @@ class Context:
         image, settings = self.compared_image(which, factors), getattr(self.config.preprocess, which)
         if not settings.any:
             return image
-        measured = self.compared_image(which, Measured.read(self.store, which).factors)
+        measured = self.compared_image(which, Measured.known(self.store, which).factors)
         return seen_image(self.store, which, settings, image, measured, tiles=tiles)
 
     def level_image(self, which: str, level: LevelPlan) -> LevelImage | SeenImage:

@@ -8,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from ... import storage
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...intensity.impulses import COMMON, without_impulses
 from ...volumes import Volume
+from ...volumes.described import VolumeDescription
+from ...volumes.volume import Level
 from ..store.store import RunStore
 
 METRICS = ("share", "floor")
@@ -41,12 +43,16 @@ class Impulses:
 class DespeckledVolume:
     """A volume's finest level without its impulses: coarser levels are made of it, not of those in the file."""
 
-    def __init__(self, volume: Volume, floor: float) -> None:
+    def __init__(self, volume: Volume | VolumeDescription, floor: float) -> None:
         self.volume, self.floor = volume, floor
-        self.name, self.dtype, self.chunks, self.shape = f"{volume.name}-despeckled", volume.dtype, *_size(volume)
+        self.name, self.dtype, self.chunks, self.shape = (
+            f"{volume.name}-despeckled",
+            np.dtype(volume.dtype),
+            *_size(volume),
+        )
 
     @cached_property
-    def levels(self) -> tuple:
+    def levels(self) -> tuple[Level, ...]:
         return tuple(self.volume.levels[:1])
 
     def grid(self, level: int = 0) -> Grid:
@@ -54,14 +60,21 @@ class DespeckledVolume:
 
     def read(self, start: Shape, stop: Shape, level: int = 0) -> np.ndarray:
         """See Volume.read; a voxel more is read on every side, so that a box is as in the whole."""
-        low = tuple(max(int(a) - 1, 0) for a in start)
-        high = tuple(min(int(b) + 1, n) for b, n in zip(stop, self.shape, strict=True))
+        low = triple(max(int(a) - 1, 0) for a in start)
+        high = triple(min(int(b) + 1, n) for b, n in zip(stop, self.shape, strict=True))
+        assert isinstance(self.volume, Volume), "what is only described has no voxels"
         values, _ = without_impulses(self.volume.read(low, high, level), self.floor)
         inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
         return np.ascontiguousarray(values[inner])
 
 
-def _size(volume: Volume) -> tuple[Shape, Shape]:
+Image = Volume | VolumeDescription
+"""What can be planned with."""
+Readable = Volume | DespeckledVolume
+Source = Volume | VolumeDescription | DespeckledVolume
+
+
+def _size(volume: Image) -> tuple[Shape, Shape]:
     return volume.chunks, volume.shape
 
 

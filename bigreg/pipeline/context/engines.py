@@ -35,7 +35,7 @@ def _choices(config: Config) -> dict[str, EngineChoice]:
     found = {"main": EngineChoice(tuple(config.engine), json.dumps(config.engine_options), "engine_options")}
     if config.coarse.engine is not None:
         coarse = config.coarse
-        found["coarse"] = EngineChoice(tuple(coarse.engine), json.dumps(coarse.options), "coarse.options")
+        found["coarse"] = EngineChoice(tuple(config.coarse.engine), json.dumps(coarse.options), "coarse.options")
     return found
 
 

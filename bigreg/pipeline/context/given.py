@@ -61,8 +61,8 @@ class GivenStart:
     def from_json(cls, data: dict[str, Any] | None) -> GivenStart | None:
         if data is None:
             return None
-        run = data.get("run")
-        if run is not None:
-            matrices = (np.asarray(run[name]) for name in ("canonical", "half"))
-            run = RunStart(run["url"], run["created"], *matrices, Lattice.from_json(run["lattice"]))
+        run, known = None, data.get("run")
+        if known is not None:
+            canonical, half = (np.asarray(known[name]) for name in ("canonical", "half"))
+            run = RunStart(known["url"], known["created"], canonical, half, Lattice.from_json(known["lattice"]))
         return cls(data["path"], np.asarray(data["matrix"]), run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,13 +11,17 @@ import torch.nn.functional as F
 
 from ... import storage
 from ...errors import InputError
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...transforms.positions import Positions
-from ...volumes import Volume, downsample, weighted_block_mean
+from ...volumes import downsample, weighted_block_mean
 from ..store.store import RunStore
 from . import weights
+from .despeckled import Readable, Source
 from .masks import SEEN, SourceMask
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from .seen import SeenImage
 
 BLOCK = 128  # voxels along an axis of a block of a prepared level
 BEYOND = 3  # voxels beyond a mask's edge to which what is inside is continued: as far as slopes inside may reach
@@ -33,7 +38,7 @@ class Step:
     source: Shape | None
 
 
-def stored_level(volume: Volume, factors: Shape) -> int | None:
+def stored_level(volume: Source, factors: Shape) -> int | None:
     """The level of the volume's own pyramid that is the block mean by `factors`, half-voxel shift included."""
     wanted = volume.grid().downsampled(factors)
     for index, level in enumerate(volume.levels):
@@ -43,20 +48,20 @@ def stored_level(volume: Volume, factors: Shape) -> int | None:
     return None
 
 
-def own_level(volume: Volume, factors: Shape, mask: SourceMask | None = None) -> int | None:
+def own_level(volume: Source, factors: Shape, mask: SourceMask | None = None) -> int | None:
     """The same where it may be compared: under a mask only up to the finest resolution, see `weights`."""
     if mask is not None and any(f > b for f, b in zip(factors, mask.base, strict=True)):
         return None
     return stored_level(volume, factors)
 
 
-def grid_of(volume: Volume, factors: Shape) -> Grid:
+def grid_of(volume: Source, factors: Shape) -> Grid:
     """The grid of an image at one resolution, whether it is stored there or not."""
     level = stored_level(volume, factors)
     return volume.grid().downsampled(factors) if level is None else volume.grid(level)
 
 
-def preparation(volume: Volume, needed: list[Shape], mask: SourceMask | None = None) -> list[Step]:
+def preparation(volume: Source, needed: list[Shape], mask: SourceMask | None = None) -> list[Step]:
     """The levels to make, in order, so that every one of `needed` can be read, and its weights under a mask."""
     steps: dict[Shape, Step] = {}
 
@@ -67,7 +72,7 @@ def preparation(volume: Volume, needed: list[Shape], mask: SourceMask | None = N
             if mask is not None:
                 steps[factors] = Step(factors, None)
             return
-        source = tuple(max(1, f // 2) for f in factors)
+        source = triple(max(1, f // 2) for f in factors)
         provide(source)
         steps[factors] = Step(factors, source)
 
@@ -88,7 +93,7 @@ class LevelImage:
     weights   of its voxels under a given mask; None: all are compared
     """
 
-    def __init__(self, store: RunStore, volume: Volume, factors: Shape, mask: SourceMask | None = None) -> None:
+    def __init__(self, store: RunStore, volume: Readable, factors: Shape, mask: SourceMask | None = None) -> None:
         self.volume = volume
         self._level = own_level(volume, factors, mask)
         self._array: storage.Array | None = None
@@ -102,13 +107,17 @@ class LevelImage:
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:
         """Voxels (z, y, x). What is not a finite number is 0 where a mask leaves it out; elsewhere InputError."""
-        data = self.volume.read(start, stop, self._level) if self._array is None else self._array.read(start, stop)
+        if self._array is not None:
+            data = self._array.read(start, stop)
+        else:
+            assert self._level is not None, "a level is the image's own or an array of the run"
+            data = self.volume.read(start, stop, self._level)
         if data.dtype.kind != "f" or (finite := np.isfinite(data)).all():
             return data
         name = self.volume.name
         left = ~finite if self.weights is None else ~finite & (self.weights.read(start, stop) > 0)
         if left.any():
-            bad = tuple(int(a + b) for a, b in zip(start, np.argwhere(left)[0], strict=True))
+            bad = triple(int(a + b) for a, b in zip(start, np.argwhere(left)[0], strict=True))
             kept = "" if self.weights is None else f" and {name}'s mask does not leave it out"
             raise not_finite(name, bad, self.grid, kept)
         return np.where(finite, data, data.dtype.type(0))
@@ -121,18 +130,19 @@ def not_finite(name: str, voxel: Shape, grid: Grid, kept: str = "") -> InputErro
     )
 
 
-def looked_up(image: LevelImage, positions: Positions) -> tuple[torch.Tensor, torch.Tensor | None]:
+def looked_up(image: LevelImage | SeenImage, positions: Positions) -> tuple[torch.Tensor, torch.Tensor | None]:
     """An image (LevelImage or SeenImage) at points: values (1, ...), and which of them its mask lets be compared.
 
     Without a mask None, and the values are plain linear interpolation. With one, the voxels around a point count by
     their weights and a point is compared where they sum to half; just beyond, the values go on as they are inside, so
     that no slope sees the edge, and further on they are the mean.
     """
-    if image.weights is None:
+    weights = image.weights
+    if weights is None:
         return positions.sample(image.read, image.grid), None
 
     def read(start: Shape, stop: Shape) -> np.ndarray:
-        share = image.weights.shares(start, stop)
+        share = weights.shares(start, stop)
         return np.stack([image.read(start, stop) * share, share])
 
     total, share = positions.sample(read, image.grid)
@@ -157,7 +167,7 @@ def place(name: str, factors: Shape) -> tuple[str, str, str]:
     return "images", name, "x".join(str(f) for f in factors)
 
 
-def create_level(store: RunStore, volume: Volume, step: Step, mask: SourceMask | None = None) -> Shape:
+def create_level(store: RunStore, volume: Readable, step: Step, mask: SourceMask | None = None) -> Shape:
     """Make the empty arrays of a prepared level; returns its numbers of blocks."""
     shape, chunks = extent_of(volume, step, mask)
     if mask is not None:
@@ -169,42 +179,47 @@ def create_level(store: RunStore, volume: Volume, step: Step, mask: SourceMask |
         storage.create_array(
             store.path(*place(volume.name, step.factors)), shape=shape, dtype=dtype, chunks=chunks, exist_ok=True
         )
-    return tuple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
+    return triple(-(-n // c) for n, c in zip(shape, chunks, strict=True))
 
 
-def made_dtype(volume: Volume) -> np.dtype:
+def made_dtype(volume: Source) -> np.dtype:
     """Of the levels that are made of an image."""
-    return volume.dtype if volume.dtype.kind in "uif" and volume.dtype.itemsize <= 4 else np.dtype("float32")
+    dtype = np.dtype(volume.dtype)
+    return dtype if dtype.kind in "uif" and dtype.itemsize <= 4 else np.dtype("float32")
 
 
-def extent_of(volume: Volume, step: Step, mask: SourceMask | None = None) -> tuple[Shape, Shape]:
+def extent_of(volume: Source, step: Step, mask: SourceMask | None = None) -> tuple[Shape, Shape]:
     """Shape and chunks of what a step makes."""
     if step.source is None:
-        shape, block = volume.grid(own_level(volume, step.factors, mask)).shape, weights.BLOCK
+        level = own_level(volume, step.factors, mask)
+        assert level is not None, "a step without a source is a level of the image's own"
+        shape, block = volume.grid(level).shape, weights.BLOCK
     else:
         shape, block = volume.grid().downsampled(step.factors).shape, BLOCK
-    return shape, tuple(min(block, n) for n in shape)
+    return shape, triple(min(block, n) for n in shape)
 
 
-def fill_level(store: RunStore, volume: Volume, step: Step, index: Shape, mask: SourceMask | None = None) -> None:
+def fill_level(store: RunStore, volume: Readable, step: Step, index: Shape, mask: SourceMask | None = None) -> None:
     """Compute one block of a prepared level."""
     shape, chunks = extent_of(volume, step, mask)
-    start = tuple(i * c for i, c in zip(index, chunks, strict=True))
-    stop = tuple(min(a + c, n) for a, c, n in zip(start, chunks, shape, strict=True))
+    start = triple(i * c for i, c in zip(index, chunks, strict=True))
+    stop = triple(min(a + c, n) for a, c, n in zip(start, chunks, shape, strict=True))
     kept = None if mask is None else store.array(*weights.place(volume.name, step.factors), write=True)
     if step.source is None:
-        kept.write(start, LevelImage(store, volume, step.factors, mask).weights.found(start, stop))
+        own = LevelImage(store, volume, step.factors, mask).weights
+        assert kept is not None and own is not None, "without a mask a step has a source"
+        kept.write(start, own.found(start, stop))
         return
     source = LevelImage(store, volume, step.source, mask)
     ratio = tuple(f // s for f, s in zip(step.factors, step.source, strict=True))
-    box = [tuple(a * r for a, r in zip(corner, ratio, strict=True)) for corner in (start, stop)]
+    low, high = (triple(a * r for a, r in zip(corner, ratio, strict=True)) for corner in (start, stop))
     array = store.array(*place(volume.name, step.factors), write=True)
-    data = source.read(*box)
+    data = source.read(low, high)
     if data.dtype != array.dtype:
         data = data.astype(array.dtype)
-    if mask is None:
+    if source.weights is None or kept is None:
         array.write(start, downsample(data, ratio))
         return
-    means, counted = weighted_block_mean(data, source.weights.read(*box), ratio)
+    means, counted = weighted_block_mean(data, source.weights.read(low, high), ratio)
     array.write(start, means)
     kept.write(start, counted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import Config
-from ...geometry import BlockGrid, Lattice, Shape
+from ...geometry import BlockGrid, Lattice, Shape, triple
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
@@ -43,7 +43,7 @@ def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
     along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
     ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
     factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
-    return tuple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
+    return triple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
 
 
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
@@ -60,7 +60,7 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
         ratio = (extent - 2 * margin).max() / (base.min() * COARSEST_VOXELS)
         coarsest = 2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9)))
     coarsest = max(coarsest, settings.finest)
-    steps = []
+    steps: list[tuple[int, int]] = []
     downsample = settings.finest
     while downsample <= coarsest:
         rank = len(dict.fromkeys(d for d, _ in steps))
@@ -72,8 +72,8 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
     for index, (downsample, iterations) in enumerate(steps):
         spacing = level_spacing(base, extent, downsample)
         cell = spacing * settings.cell_voxels
-        cells = tuple(int(n) for n in np.maximum(np.ceil(extent / cell - 1e-6), 1))
-        lattice = Lattice(cells, tuple(cell), tuple(low), (settings.samples,) * 3)
+        cells = triple(int(n) for n in np.maximum(np.ceil(extent / cell - 1e-6), 1))
+        lattice = Lattice(cells, triple(cell), triple(low), (settings.samples,) * 3)
         core = max(1, config.blocks.core // settings.cell_voxels)
         halo = -(-config.blocks.halo // settings.cell_voxels)
         blocks = BlockGrid.balanced(cells, (core,) * 3, (halo,) * 3)

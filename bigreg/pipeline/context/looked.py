@@ -36,7 +36,8 @@ class Question:
 
     def answer(self) -> AffineResult:
         return register_affine(
-            *self.images, *self.grids, fixed_mask=self.masks[0], moving_mask=self.masks[1], start=self.start,
+            self.images[0], self.images[1], self.grids[0], self.grids[1], fixed_mask=self.masks[0],
+            moving_mask=self.masks[1], start=self.start,
             **{**self.settings, "similarity": by_name(self.settings["similarity"])},
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from scipy import ndimage
 from ... import storage
 from ...config import Config
 from ...errors import InputError
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Numbers, Shape
 from ...transforms.positions import Positions, Read
 from ...volumes import ImageSpec, Volume, open_volume
 from ...volumes.convert import boxes
@@ -58,8 +58,9 @@ class GivenMask:
 
     def to_json(self, base: Shape) -> dict[str, Any]:
         """What the run keeps. base: the finest resolution that is compared (block means of the image, z y x)."""
+        spec = None if self.volume is None else self.volume.spec
         return {
-            "image": None if self.volume is None else self.volume.spec.model_dump(mode="json"),
+            "image": None if spec is None else spec.model_dump(mode="json"),
             "grid": None if self.grid is None else self.grid.to_json(),
             "identity": self.identity,
             "base": list(base),
@@ -109,7 +110,7 @@ def _spec(choice: str, image: Volume) -> ImageSpec:
     if n5:
         return spec.model_copy(update={"path": f"{container}.n5", "dataset": dataset.strip("/")})
     file = None if local is None or local.exists() else next((p for p in local.parents if p.is_file()), None)
-    if file is None:
+    if local is None or file is None:
         return spec
     return spec.model_copy(update={"path": str(file), "dataset": local.relative_to(file).as_posix()})
 
@@ -159,7 +160,7 @@ def _require_fit(choice: str, which: str, mask: Grid, image: Grid) -> None:
         raise InputError(f"{text}they differ by up to {_um(off)} um; {remedy}")
 
 
-def _um(values: np.ndarray) -> str:
+def _um(values: Numbers) -> str:
     return f"({', '.join(f'{v:.6g}' for v in values)})"
 
 

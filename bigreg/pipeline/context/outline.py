@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from ...config import Config
 from .frames import Frames
 from .ladder import LevelPlan, ladder
+
+
+class Outlined(Protocol):
+    """What an Outline and a Context have."""
+
+    @property
+    def frames(self) -> Frames: ...
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def levels(self) -> dict[int, LevelPlan]: ...
+
+    @property
+    def coarse_to_fine(self) -> list[LevelPlan]: ...
 
 
 @dataclass(frozen=True, eq=False)

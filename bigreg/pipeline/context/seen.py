@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import storage
 from ...config import Preprocess, Stripes
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...intensity import Bins, Corrections, Tiles, corrections
 from ...transforms.positions import Positions
 from ...volumes import block_mean
@@ -36,6 +36,13 @@ class Measured:
         known = storage.read_attributes(url).get("bigreg") if storage.exists(url) else None
         return known and cls(tuple(known["factors"]), Bins(known["low"], known["scale"]))
 
+    @classmethod
+    def known(cls, store: RunStore, which: str) -> Measured:
+        """The same where it is known to be there."""
+        found = cls.read(store, which)
+        assert found is not None, f"{which} is measured before it is corrected"
+        return found
+
 
 def tiles_of(settings: Preprocess, grid: Grid) -> Tiles:
     """Tiles fine enough for all that is wanted."""
@@ -46,7 +53,7 @@ def tiles_of(settings: Preprocess, grid: Grid) -> Tiles:
 def stripe_segment(settings: Stripes, grid: Grid) -> Shape:
     """Voxels of a segment of the stripes' profile along each axis."""
     length = settings.length_um
-    return tuple(
+    return triple(
         1 if axis not in settings.along else n if length is None else int(np.clip(round(length / s), 1, n))
         for axis, n, s in zip("zyx", grid.shape, grid.spacing, strict=True)
     )
@@ -61,7 +68,7 @@ class StripeGain:
         matrix[:3, 3] = grid.index_to_world((np.asarray(segment) - 1) / 2)
         matrix[:3, :3] = grid.affine[:3, :3] * segment
         self._array = store.array(PLACE, which, "stripes", constant=True)
-        self._grid = Grid(self._array.shape, matrix[:3])
+        self._grid = Grid(triple(self._array.shape), tuple(map(tuple, matrix[:3])))
         self._along = [axis in settings.along for axis in "zyx"]
         self._spacing = np.asarray(grid.spacing)
 
@@ -100,7 +107,7 @@ def seen_image(
 
     tiles   False: without what is estimated of tiles, as those estimates themselves see it
     """
-    known = Measured.read(store, which)
+    known = Measured.known(store, which)
     stripes = None if settings.stripes is None else StripeGain(store, which, settings.stripes, measured.grid)
     rest = None
     if tiles and settings.by_tiles:

@@ -13,8 +13,8 @@ import numpy as np
 
 from ... import storage
 from ...geometry import Grid, Shape
-from ...volumes import Volume
 from ..store.store import RunStore
+from .despeckled import Readable
 from .masks import SEEN, Mask, SourceMask
 
 WHOLE = 128
@@ -41,7 +41,7 @@ class Weights:
     """
 
     def __init__(
-        self, store: RunStore, volume: Volume, factors: Shape, grid: Grid, mask: SourceMask, level: int | None
+        self, store: RunStore, volume: Readable, factors: Shape, grid: Grid, mask: SourceMask, level: int | None
     ) -> None:
         self._store, self._place = store, place(volume.name, factors)
         self._volume, self._mask, self._level, self.grid = volume, mask, level, grid
@@ -59,6 +59,7 @@ class Weights:
     def found(self, start: Shape, stop: Shape) -> np.ndarray:
         """Those of a level of the image's own, from the mask itself."""
         if self._mask.finite:
+            assert self._level is not None, "what is not finite is left out of a level of the image's own"
             inside = np.isfinite(self._volume.read(start, stop, self._level))
         else:
             inside = self._mask.covers(self.grid.cropped(start, stop))

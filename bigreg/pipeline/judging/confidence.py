@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from ... import storage
-from ...geometry import BlockGrid, Grid, Shape, Vector
+from ...geometry import BlockGrid, Grid, Shape, Vector, triple
 from ...quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk, said
 from ...transforms.positions import Positions
 from ...volumes import create_image
 from ..context.context import Context
 from ..context.images import LevelImage, looked_up
+from ..context.seen import SeenImage
 from ..schedule.flow import Stage
 from ..store.store import Status
 from ..tasks.fields import follow
@@ -33,14 +34,14 @@ def tile_grid(image: Grid) -> Grid:
 
 
 def blocks_of(tiles: Grid) -> BlockGrid:
-    return BlockGrid(tiles.shape, tuple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
+    return BlockGrid(tiles.shape, triple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
 
 
 def stage(tiles: Grid) -> Stage:
     return Stage("stages/confidence", "confidence", blocks_of(tiles).counts, measure, metrics=METRICS)
 
 
-def images_of(context: Context) -> tuple[LevelImage, LevelImage]:
+def images_of(context: Context) -> tuple[LevelImage | SeenImage, LevelImage | SeenImage]:
     """Both images at the finest level's resolution."""
     finest = context.levels[0]
     return context.level_image("fixed", finest), context.level_image("moving", finest)
@@ -52,7 +53,7 @@ def tiles_of(context: Context) -> Grid:
 
 def threshold_um(context: Context) -> Vector:
     """The length (um) along z, y and x above which an error is large: LARGE voxels of the finest level."""
-    return tuple(LARGE * s / TILE for s in tiles_of(context).spacing)
+    return triple(LARGE * s / TILE for s in tiles_of(context).spacing)
 
 
 def create(context: Context) -> None:
@@ -83,8 +84,8 @@ def calibrated(context: Context) -> bool:
 def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
     """The features of the tiles of a box (halo included)."""
     fixed, moving = images_of(context)
-    first = tuple(a * TILE for a in start)
-    last = tuple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
+    first = triple(a * TILE for a in start)
+    last = triple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
     shape = tuple((b - a) * TILE for a, b in zip(start, stop, strict=True))
     values = {"fixed": np.zeros(shape, np.float32), "moving": np.zeros(shape, np.float32)}
     mask = np.zeros(shape, bool)

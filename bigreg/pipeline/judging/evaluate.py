@@ -147,7 +147,7 @@ def _images(context: Context, annotation: Volume | None) -> tuple[dict[str, Regi
             if state != "before":
                 local = local_correlation(f.numpy(), m.numpy(), mask, radius=MARGIN, texture_sd=TEXTURE_SD)
                 local = np.where(f.numpy() > TEXTURED, local, np.nan)[inner][own]
-                ssim = structural_similarity(f.numpy(), m.numpy(), mask)[inner][own]
+                ssim = np.asarray(structural_similarity(f.numpy(), m.numpy(), mask))[inner][own]
                 quantities |= {"local": local, "local_n": np.isfinite(local), "ssim": ssim, "ssim_n": np.isfinite(ssim)}
             for scope, ids in (("whole", np.zeros(a.shape, np.int64)), ("region", region)):
                 if ids is not None:
@@ -189,7 +189,7 @@ def _jacobians(context: Context, annotation: Volume) -> dict[str, RegionSums]:
         if not own.any():
             continue
         values = array.read((0, *low), (3, *high))
-        smallest, central = (j(values, grid.spacing)[inner][own] for j in (min_jacobian, central_jacobian))
+        smallest, central = (np.asarray(j(values, grid.spacing))[inner][own] for j in (min_jacobian, central_jacobian))
         log = np.log(np.maximum(central.astype(float), LOG_JACOBIAN_FLOOR))
         quantities = {"n": np.ones_like(log), "folds": smallest <= 0, "log": log, "squares": log**2}
         total += RegionSums.of(labels_at(here, annotation)[own], quantities, {"least": -smallest})

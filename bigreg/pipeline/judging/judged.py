@@ -85,9 +85,9 @@ class Judged:
         from .evaluate import evaluate
 
         require_fields(self.store)
-        images = None if labels is None else tuple(
-            as_volume(v, n) for v, n in zip(labels, ("fixed labels", "moving labels"), strict=True)
-        )  # fmt: skip
+        images = None
+        if labels is not None:
+            images = as_volume(labels[0], "fixed labels"), as_volume(labels[1], "moving labels")
         regions = None if annotation is None else as_volume(annotation, "annotation")
         found = evaluate(self._context(), self.url, self.map(), landmarks=landmarks, labels=images, annotation=regions)
         found.write(self.store.path(EVALUATION) if out is None else str(out))

@@ -15,13 +15,13 @@ import torch
 from scipy import ndimage
 
 from ... import storage
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...quality.metrics import CorrelationSummary, JointHistogram, local_correlation
 from ...quality.verdict import Agreement
 from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context
 from ..context.ladder import pooling
-from ..context.outline import Outline
+from ..context.outline import Outlined
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 from ..tasks.fields import follow
@@ -43,7 +43,7 @@ LEAST_SHARE = 0.5
 """Of the voxels known after registration, that must be known before it too; else before is not measured."""
 
 
-def display_levels(outline: Outline | Context) -> dict[str, Shape]:
+def display_levels(outline: Outlined) -> dict[str, Shape]:
     """Which block means of each image are measured and shown: the finest level of at most DISPLAY_VOXELS."""
     for index in sorted(outline.levels):
         factors = {w: pooling(outline.frames, w, np.asarray(outline.levels[index].spacing)) for w in IMAGES}
@@ -123,7 +123,7 @@ def agreement_of(shown: Views, *, signed: bool) -> Agreement:
     """See `Agreement`; `signed`: whether bright goes with bright."""
     both = shown.counts["affine"] & shown.counts["after"]
     known = both & shown.counts["before"]
-    states = STATES
+    states: tuple[str, ...] = STATES
     if known.sum() < LEAST_SHARE * both.sum() or not known.any():
         known, states = both, STATES[1:]
     if not known.any():
@@ -151,14 +151,14 @@ def agreement_of(shown: Views, *, signed: bool) -> Agreement:
             found["local"][state] = float(tiles[state].sum() / weight.sum())
     noise = [error_of_mean(tiles["after"] - tiles[s], weight) if s in tiles else nan for s in STATES[:2]]
     return Agreement(
-        **{name: tuple(values.values()) for name, values in found.items()}, noise=tuple(noise), signed=signed
+        **{name: triple(values.values()) for name, values in found.items()}, noise=(noise[0], noise[1]), signed=signed
     )
 
 
 def _local(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray, part: slice, texture: float) -> np.ndarray:
     """`local_correlation` of some planes."""
     around = slice(max(part.start - RADIUS, 0), part.stop + RADIUS)
-    values = local_correlation(fixed[around], moving[around], known[around], RADIUS, texture)
+    values = np.asarray(local_correlation(fixed[around], moving[around], known[around], RADIUS, texture))
     return values[part.start - around.start : part.stop - around.start]
 
 

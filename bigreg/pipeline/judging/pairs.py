@@ -115,9 +115,7 @@ def readings(context: Context, fixed: np.ndarray, moving: np.ndarray) -> Iterato
             continue
         ends = (moving, fixed) if exchanged else (fixed, moving)
         if reversed_:
-            ends = tuple(points[:, ::-1] for points in ends)
+            ends = ends[0][:, ::-1], ends[1][:, ::-1]
         if voxels:
-            ends = tuple(
-                grid.index_to_world(points) for grid, points in zip((frames.fixed, frames.moving), ends, strict=True)
-            )
+            ends = frames.fixed.index_to_world(ends[0]), frames.moving.index_to_world(ends[1])
         yield "read " + " and ".join(ways), *ends

@@ -86,6 +86,7 @@ def _start(context: Context) -> Section:
     pictures = []
     if found.picture is not None:
         png = storage.read_file(context.store.path(starts.PLACE), starts.PICTURE)
+        assert png is not None, "it is kept with the starts"
         best = "; ".join(c.text for c in found.candidates[: starts.SHOWN])
         pictures = [Picture("starts", f"The best starts. {best}", "Both images overlaid under the best starts", png)]
     return Section("The start", text, tuple(pictures))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from ... import storage
 from ...errors import InputError
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...quality.metrics import central_jacobian
 from ...transforms.field import min_determinant
 from ...transforms.positions import Positions
@@ -132,7 +133,7 @@ def _image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...
         raise InputError(f"'{context.store.url}' has no {name} yet; `bigreg resume` it first")
     volume = open_volume(url, name=place)
     return tuple(
-        Samples(volume.grid(n), volume.dtype, lambda a, b, n=n: volume.read(a, b, n)) for n in range(len(volume.levels))
+        Samples(volume.grid(n), volume.dtype, partial(volume.read, level=n)) for n in range(len(volume.levels))
     )
 
 
@@ -152,8 +153,8 @@ def _jacobian(displacement: Samples) -> Samples:
     grid = displacement.grid
 
     def read(start: Shape, stop: Shape) -> np.ndarray:
-        low = tuple(max(a - 1, 0) for a in start)
-        high = tuple(min(b + 1, n) for b, n in zip(stop, grid.shape, strict=True))
+        low = triple(max(a - 1, 0) for a in start)
+        high = triple(min(b + 1, n) for b, n in zip(stop, grid.shape, strict=True))
         if min(b - a for a, b in zip(low, high, strict=True)) < 2 or min(np.subtract(stop, start)) < 1:
             return np.ones(tuple(np.subtract(stop, start)), np.float32)
         values = torch.as_tensor(displacement.read(low, high).astype(np.float32))

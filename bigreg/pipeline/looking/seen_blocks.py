@@ -97,7 +97,7 @@ def _coarse(grid: Grid, own: BlockGrid) -> Grid:
     matrix = grid.affine.copy()
     matrix[:3, 3] = grid.index_to_world((np.asarray(own.core) - 1) / 2)
     matrix[:3, :3] = grid.affine[:3, :3] * np.asarray(own.core)
-    return Grid(own.counts, matrix)
+    return Grid(own.counts, tuple(map(tuple, matrix)))
 
 
 def _compared(context: Context) -> Grid:

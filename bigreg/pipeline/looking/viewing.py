@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...geometry import triple
 from ..context.context import Context
 from . import pyramids, seen_blocks
 from .pyramids import Samples
@@ -54,8 +55,8 @@ class Viewed:
 
     def block(self, stage: str, index: Sequence[int]) -> BlockReport:
         """What is known of one block: status, metrics, worker, error."""
-        return seen_blocks.block_report(self._view(), stage, tuple(int(i) for i in index))
+        return seen_blocks.block_report(self._view(), stage, triple(int(i) for i in index))
 
     def patches(self, stage: str, index: Sequence[int]) -> Patches:
         """Both images on a block of a stage, moving before and after the deformation as far as it is known."""
-        return seen_blocks.patches(self._view(), stage, tuple(int(i) for i in index))
+        return seen_blocks.patches(self._view(), stage, triple(int(i) for i in index))

@@ -6,6 +6,8 @@ as the run asks it; what it costs stands in `of_images`, `of_levels` and `of_fie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...config import Config
@@ -28,10 +30,10 @@ REPORT_FILES = 20
 
 
 def foresee(
-    frames: Frames, volumes: dict[str, Image], config: Config, start_from: GivenStart | None = None
+    frames: Frames, volumes: Mapping[str, Image], config: Config, start_from: GivenStart | None = None
 ) -> Workload:
     """All that a run would do, for frames that are known or provisional. Reads no voxel."""
-    plan = Foreseen(Outline(frames, config), volumes, start_from)
+    plan = Foreseen(Outline(frames, config), dict(volumes), start_from)
     for which in IMAGES:
         of_images.keep_arrays(plan, which)
     small = {w: start.affine_factors(frames, w, config.affine.voxels) for w in IMAGES}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ...config import Config
-from ...geometry import BlockGrid, Grid, Shape
-from ...volumes import Volume
-from ...volumes.described import VolumeDescription
+from ...geometry import BlockGrid, Grid, Shape, triple
 from ..context import images, masks
 from ..context.context import IMAGES
-from ..context.despeckled import DespeckledVolume
+from ..context.despeckled import DespeckledVolume, Source
 from ..context.engines import EngineChoice, engine_choice
 from ..context.frames import Frames
 from ..context.given import GivenStart
@@ -30,8 +30,6 @@ PATCH_ARRAYS = 40
 """float32 arrays of a patch's size that are alive at once at the worst moment of an estimate (measured)."""
 FEATURE_ARRAYS = 4
 """And for each further channel of what a similarity compares: of both images, as they lie and warped."""
-
-Source = Volume | VolumeDescription | DespeckledVolume
 
 
 @dataclass(eq=False)
@@ -99,11 +97,11 @@ class Foreseen:
         return self.level_of(self.images_of(which)[0 if compared else -1], factors, which)
 
     def level_of(self, volume: Source, factors: Shape, which: str) -> tuple[Grid, Shape, int, bool]:
-        level = images.own_level(volume, factors, self.masks[which])
+        level, itemsize = images.own_level(volume, factors, self.masks[which]), np.dtype(volume.dtype).itemsize
         if level is not None:
-            return volume.grid(level), volume.chunks, volume.dtype.itemsize, True
+            return volume.grid(level), volume.chunks, itemsize, True
         grid = volume.grid().downsampled(factors)
-        return grid, tuple(min(images.BLOCK, n) for n in grid.shape), min(volume.dtype.itemsize, 4), False
+        return grid, triple(min(images.BLOCK, n) for n in grid.shape), min(itemsize, 4), False
 
     def voxel_bytes(self, level: LevelPlan) -> float:
         """Bytes a voxel of a patch at the worst moment of an estimate; of several engines that need most."""
@@ -128,7 +126,7 @@ class Foreseen:
 
     def _mask(self, which: str) -> masks.SourceMask | None:
         """What matters of a given mask: the finest resolution that is compared."""
-        choice, floats = getattr(self.config.masks, which), self.volumes[which].dtype.kind == "f"
+        choice, floats = getattr(self.config.masks, which), np.dtype(self.volumes[which].dtype).kind == "f"
         if choice in (masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
             return None
         base = preprocess.level_of(self.frames, self.config, which)

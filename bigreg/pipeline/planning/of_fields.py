@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
 from ..context.context import IMAGES
@@ -30,7 +30,7 @@ def field(plan: Foreseen, direction: str) -> None:
     blocks = fields.field_blocks(grids[0], plan.config)
     finest = plan.levels[0]
     half = finest.lattice.grid
-    chunk = tuple(c * s for c, s in zip(finest.blocks.core, finest.lattice.samples, strict=True))
+    chunk = triple(c * s for c, s in zip(finest.blocks.core, finest.lattice.samples, strict=True))
     box = seen(grown(spans(blocks), 0, 1, grids[0].shape), grids[0], plan.frames.to_mid(frame), half, chunk)
     samples = Amount.of(MILLION, spans(blocks))
     plan.add(
@@ -76,7 +76,8 @@ def similarity(plan: Foreseen) -> None:
     voxels = float(found["fixed"][0].voxels)
     slab = voxels * min(1.0, likeness.SLAB / found["fixed"][0].shape[0])
     states = len(likeness.STATES)
-    source, reads = [], [Amount.same(12 * voxels, ONE)]
+    source: list[Amount] = []
+    reads = [Amount.same(12 * voxels, ONE)]
     for which, times in zip(IMAGES, (1, states), strict=True):
         grid, _, itemsize, own = found[which]
         (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, ONE))
@@ -96,7 +97,8 @@ def risks(plan: Foreseen) -> None:
     box = spans(blocks, halo=True, scale=(confidence.TILE,) * 3)
     box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
     there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (plan.config.output.chunk,) * 3
-    source, reads = [], [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
+    source: list[Amount] = []
+    reads = [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
     for which, matrix in zip(IMAGES, (np.eye(4), plan.frames.affine), strict=True):
         target, chunks, itemsize, own = found[which]
         (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
@@ -121,7 +123,7 @@ def warped(plan: Foreseen) -> None:
     fixed, fixed_chunks, fixed_itemsize, fixed_own = found["fixed"]
     target, moving_chunks, moving_itemsize, moving_own = found["moving"]
     blocks = warp.pyramid_blocks(grid, plan.config)
-    box, itemsize = spans(blocks[0]), plan.volumes["moving"].dtype.itemsize
+    box, itemsize = spans(blocks[0]), np.dtype(plan.volumes["moving"].dtype).itemsize
 
     def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
         return read_in_pieces(each, box, grid, matrix, target, chunks, warp.PIECE)
@@ -129,7 +131,8 @@ def warped(plan: Foreseen) -> None:
     there = fields.field_grids(plan.outline, "fixed_to_moving")[0]
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
-    source, reads = [], [read(12, np.eye(4), there, (output.chunk,) * 3)]
+    source: list[Amount] = []
+    reads = [read(12, np.eye(4), there, (output.chunk,) * 3)]
     # The moving image is read as it is, and by the affine alone.
     (source if moving_own else reads).append(read(2 * moving_itemsize, plan.frames.affine, target, moving_chunks))
     (source if fixed_own else reads).append(read(fixed_itemsize, np.eye(4), fixed, fixed_chunks))

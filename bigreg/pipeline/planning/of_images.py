@@ -31,7 +31,7 @@ def keep_arrays(plan: Foreseen, which: str) -> None:
     plan.volumes[which] = kept = VolumeDescription.as_kept(volume)
     for number, level in enumerate(kept.levels):
         _, shard = clipped(level.grid.shape, CHUNKS, SHARDS)
-        plan.keeps(f"inputs/{which}.ome.zarr/{number}", level.grid.shape, shard, kept.dtype.itemsize)
+        plan.keeps(f"inputs/{which}.ome.zarr/{number}", level.grid.shape, shard, np.dtype(kept.dtype).itemsize)
 
 
 def impulses(plan: Foreseen) -> None:
@@ -41,8 +41,9 @@ def impulses(plan: Foreseen) -> None:
         volume = plan.volumes[which]
         boxes = despeckle.boxes_of(volume.shape)
         voxels = sum(math.prod(np.subtract(stop, low).tolist()) for low, stop in boxes)
-        source = (Amount.same(voxels * volume.dtype.itemsize, ONE),)
-        plan.add(stage, source=source, memory=voxels * (2 * volume.dtype.itemsize + 8))
+        itemsize = np.dtype(volume.dtype).itemsize
+        source = (Amount.same(voxels * itemsize, ONE),)
+        plan.add(stage, source=source, memory=voxels * (2 * itemsize + 8))
         plan.phase += 1
 
 
@@ -105,7 +106,8 @@ def corrections(plan: Foreseen) -> None:
 
 def affine(plan: Foreseen, small: dict[str, Shape]) -> None:
     """`small`: by how much each image is downsampled for it."""
-    voxels, read = 0.0, {"source": [], "reads": []}
+    voxels = 0.0
+    read: dict[str, list[Amount]] = {"source": [], "reads": []}
     for which, factors in small.items():
         grid, _, itemsize, own = plan.source(which, factors)
         voxels += grid.voxels

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ...geometry import triple
 from ..context import given
 from ..context.context import IMAGES
 from ..context.ladder import LevelPlan, pooling
@@ -46,7 +47,9 @@ def level_stages(plan: Foreseen, level: LevelPlan) -> None:
 
 def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
     """Returns the bytes of a patch."""
-    blocks, reads, source = level.blocks, [], []
+    blocks = level.blocks
+    reads: list[Amount] = []
+    source: list[Amount] = []
     patch = spans(blocks, halo=True, scale=level.cell_voxels)
     voxels = Amount.of(MILLION, patch)
     points = estimate.patch_points(level)
@@ -74,7 +77,7 @@ def _stitch(plan: Foreseen, level: LevelPlan, steered: bool, patch_bytes: int) -
     owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
     blended = [overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
     plan.add(
-        stitch.stage(level, steered=steered), (("stitch", Amount(MILLION, tuple(blended))),),
+        stitch.stage(level, steered=steered), (("stitch", Amount(MILLION, triple(blended))),),
         reads=(Amount.of(patch_bytes, patches),), writes=(Amount.of(12, owned),),
     )  # fmt: skip
     plan.keeps(f"levels/{level.index}/velocity", (3, *level.lattice.points), (3, *blocks.core), 4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from dask.utils import format_bytes
 
@@ -15,6 +15,7 @@ from ... import storage
 from ...cluster import BASE_BYTES, worker_count, worker_memory
 from ...config import Config, load_config
 from ...errors import ConfigError, InputError
+from ...geometry import Shape, Vector
 from ...quality.verdict import roughly
 from ...volumes import Volume
 from ...volumes.described import VolumeDescription
@@ -192,7 +193,7 @@ def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
 
 def make_plan(
     frames: Frames,
-    volumes: dict[str, Image],
+    volumes: Mapping[str, Image],
     config: Config,
     rates: Rates | None = None,
     remark: str = "",
@@ -244,14 +245,15 @@ def plan(
     elif fixed is None or moving is None:
         raise InputError(f"only one image is given ({fixed if moving is None else moving}); give fixed and moving")
     elif any(v is not None for v in own.values()):
-        given = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
-        raise InputError(f"{given} is given together with images; give images or a shape, not both")
+        said = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
+        raise InputError(f"{said} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
     config = chosen_config(volumes)[0] if config is None else load_config(config)
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)
-    if all(isinstance(volume, Volume) for volume in volumes.values()):
-        config, _ = given_masks(config, volumes)
+    stored = {which: volume for which, volume in volumes.items() if isinstance(volume, Volume)}
+    if len(stored) == len(volumes):
+        config, _ = given_masks(config, stored)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     check_spacings(config, ladder(frames, config))
     if rates is None:
@@ -277,10 +279,12 @@ def described(
         raise InputError(
             f"no images, and {' and '.join(missing)} missing; give FIXED and MOVING, or --shape and --spacing"
         )
-    more = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
+    more: dict[str, Any] = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
     return [
-        VolumeDescription(shape, spacing, name="fixed", **more),
-        VolumeDescription(moving_shape or shape, moving_spacing or spacing, name="moving", **more),
+        VolumeDescription(cast(Shape, shape), cast(Vector, spacing), name="fixed", **more),
+        VolumeDescription(
+            cast(Shape, moving_shape or shape), cast(Vector, moving_spacing or spacing), name="moving", **more
+        ),
     ]
 
 

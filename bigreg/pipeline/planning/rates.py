@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 
@@ -130,7 +131,7 @@ class Rates:
             if key not in numbers():
                 raise ConfigError(f"rate {item!r}: there is no {key!r}; known are {', '.join(numbers())}")
             try:
-                rates = dataclasses.replace(rates, **{key: float(value)})
+                rates = dataclasses.replace(rates, **cast(dict[str, Any], {key: float(value)}))
             except ValueError as error:
                 raise ConfigError(f"rate {item!r} is no number; write for instance step=0.002") from error
         return rates

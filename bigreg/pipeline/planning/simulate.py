@@ -52,7 +52,7 @@ class Simulation:
         parts = {
             "compute": self.compute, "storage": self.storage, "scheduler": self.scheduler, "critical path": self.chain,
         }  # fmt: skip
-        return max(parts, key=parts.get)
+        return max(parts, key=lambda part: parts[part])
 
 
 def simulate(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...geometry import BlockGrid, Grid, Shape
+from ...geometry import BlockGrid, Grid, Shape, triple
 from ..schedule.flow import Need
 
 Span = tuple[np.ndarray, np.ndarray]
@@ -27,12 +27,12 @@ class Amount:
 
     @classmethod
     def of(cls, each: float, spans: Sequence[Span]) -> Amount:
-        return cls(each, tuple(np.asarray(b - a, dtype=float) for a, b in spans))
+        return cls(each, triple(np.asarray(b - a, dtype=float) for a, b in spans))
 
     @classmethod
     def same(cls, each: float, counts: Shape) -> Amount:
         """The same of every block."""
-        return cls(each, tuple(np.ones(n) for n in counts))
+        return cls(each, triple(np.ones(n) for n in counts))
 
     @property
     def total(self) -> float:
@@ -55,8 +55,9 @@ def box_spans(need: Need, counts: Shape) -> list[Span]:
     """The boxes of a Need (or of anything with a `box`) of all blocks, axis by axis."""
     spans = []
     for axis, count in enumerate(counts):
-        found = [need.box(tuple(i if a == axis else 0 for a in range(3))) for i in range(count)]
-        spans.append(tuple(np.array([box[end][axis] for box in found], dtype=np.int64) for end in (0, 1)))
+        found = [need.box(triple(i if a == axis else 0 for a in range(3))) for i in range(count)]
+        first, last = (np.array([box[end][axis] for box in found], dtype=np.int64) for end in (0, 1))
+        spans.append((first, last))
     return spans
 
 
@@ -238,7 +239,7 @@ def read_in_pieces(
     pieces, owners = zip(*(in_pieces(span, piece) for span in box), strict=True)
     found = seen(pieces, grid, matrix, target, chunks)
     lengths = (np.add.reduceat(b - a, own).astype(float) for (a, b), own in zip(found, owners, strict=True))
-    return Amount(each, tuple(lengths))
+    return Amount(each, triple(lengths))
 
 
 def in_pieces(span: Span, piece: int) -> tuple[Span, np.ndarray]:

@@ -25,7 +25,7 @@ from ...cluster import client as cluster_client
 from ...cluster.workers import BASE_BYTES
 from ...config import IO
 from ...errors import InputError, OutputError
-from ...geometry import BlockGrid, Grid, Shape
+from ...geometry import BlockGrid, Grid, Shape, triple
 from ...transforms.maps import Map
 from ...transforms.positions import Positions
 from ...volumes import ImageSpec, ImageWriter, Volume, create_image, open_volume
@@ -48,6 +48,8 @@ class Mapped(Protocol):
     """What an image is taken through: a run, a chain or a file's map, all of them small enough to travel."""
 
     def map(self, direction: str) -> Map: ...
+
+    def identity(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Opened:
         self.map = job.transform.map(job.direction)
         self.writer = ImageWriter(job.out)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._planes: dict[int, tuple[Volume, Averaged | Volume]] = {}
+        self._planes: dict[int, tuple[Volume, Averaged]] = {}
 
     @cached_property
     def _volume(self) -> Volume:
@@ -110,7 +112,7 @@ def opened(payload: bytes, url: str, stamp: str) -> Opened:
 
 def blocks_of(writer: ImageWriter, level: int) -> BlockGrid:
     """The shards of one plane of a level."""
-    return BlockGrid(writer.array(level).shape[-3:], writer.unit(level), (0, 0, 0))
+    return BlockGrid(triple(writer.array(level).shape[-3:]), writer.unit(level), (0, 0, 0))
 
 
 def resample(here: Opened, index: Shape) -> tuple[Status, dict[str, float]]:
@@ -260,7 +262,7 @@ def _here(job: Opened, work: Work, stages: Sequence[Stage], listener: _Counting 
         if listener is not None:
             listener.stage(stage.name, stage.title, stage.blocks, stage.blocks - len(left))
         try:
-            for index in (tuple(int(i) for i in row) for row in left):
+            for index in (triple(int(i) for i in row) for row in left):
                 status, metrics = stage.task(job, *stage.arguments, index)
                 progress.set(index, status, metrics)
                 if listener is not None:

@@ -84,7 +84,10 @@ class Transform(ABC):
         image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
         For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside.
         """
-        grids = tuple(None if i is None else as_volume(i, n).grid() for i, n in ((image, "image"), (onto, "onto")))
+        grids = (
+            None if image is None else as_volume(image, "image").grid(),
+            None if onto is None else as_volume(onto, "onto").grid(),
+        )
         through = self.map(checked(direction))
         return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids)
 
@@ -101,7 +104,7 @@ class Transform(ABC):
         box: Box | None = None,
         channels: Sequence[int] | None = None,
         client: Any = None,
-        cluster: Cluster | dict | str | None = None,
+        cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,

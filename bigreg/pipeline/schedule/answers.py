@@ -61,7 +61,8 @@ def execute(opener: Opener, url: str, stamp: str, task: Callable, arguments: tup
     try:
         with storage.computing():
             _begin(task)
-            return Answer(*task(opener(url, stamp), *arguments, index), worker=worker)
+            status, metrics = task(opener(url, stamp), *arguments, index)
+            return Answer(status, metrics, worker=worker)
     except BigregError as error:
         return Answer(Status.FAILED, {}, Failure(str(error), traceback.format_exc(), error), worker)
     except Exception as error:

@@ -94,7 +94,7 @@ class Driver:
         failed = sorted(failures.items(), key=lambda item: (order[item[0][0]], item[0][1]))
         self.store.update(state="incomplete", updated=time.time())
         (name, _), failure = next((f for f in failed if f[1].fatal), failed[0])
-        if failure.fatal:
+        if failure.fatal and failure.error is not None:
             raise failure.error
         stage = next(s for s in stages if s.name == name)
         blocks = ", ".join(str(index) for (_, index), _ in failed[:8])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...geometry import BlockGrid, Shape
+from ...geometry import BlockGrid, Shape, triple
 from ..store.store import Progress, Status
 
 ONE = (1, 1, 1)
@@ -36,7 +36,7 @@ class Need:
 
 def same_block(index: Shape) -> tuple[Shape, Shape]:
     """The box of the block itself, for a stage of the same blocks."""
-    return index, tuple(i + 1 for i in index)
+    return index, triple(i + 1 for i in index)
 
 
 def of_finer(fine: BlockGrid, blocks: BlockGrid) -> Callable[[Shape], tuple[Shape, Shape]]:
@@ -124,7 +124,7 @@ class Flow:
                     return index
             self._seen = progress
         while self._next < len(self.todo) and len(self._passed) < WINDOW:
-            index = tuple(int(i) for i in self.todo[self._next])
+            index = triple(int(i) for i in self.todo[self._next])
             self._next += 1
             if self.ready(index, flows):
                 return index

@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import storage
 from ...errors import CorruptDataError
-from ...geometry import Shape
+from ...geometry import Shape, triple
 from .store import RunStore, Status
 
 
@@ -29,27 +29,33 @@ def forget(store: RunStore, error: CorruptDataError) -> tuple[str, list[Shape]] 
         if len(parts) > depth and parts[-depth] == name:
             stage = "/".join(parts[:-depth])
             _blank(store, "/".join(parts), error)
-            return stage, _set_back(store, stage, list(product(*map(range, *error.box))))
+            return stage, _set_back(store, stage, [triple(index) for index in product(*map(range, *_box(error)))])
     found = _owner(store, parts, *_unit(error))
     return None if found is None else (found[0], _set_back(store, found[0], [found[1]]))
 
 
+def _box(error: CorruptDataError) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    assert error.box is not None, "damage in an array has the box of its chunk"
+    return error.box
+
+
 def _unit(error: CorruptDataError) -> tuple[np.ndarray, np.ndarray]:
     """First voxel of the damaged chunk, and the box that one block writes."""
+    assert error.url is not None, "forget() asks for damage in an array"
     array = storage.open_array(error.url)
-    return np.asarray(error.box[0]), np.asarray(array.shards or array.chunks)
+    return np.asarray(_box(error)[0]), np.asarray(array.shards or array.chunks)
 
 
 def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray) -> tuple[str, Shape] | None:
     """Stage and block that wrote the chunk from index `low` on."""
-    block = tuple(int(i) for i in low[-3:] // unit[-3:])
+    block = triple(int(i) for i in low[-3:] // unit[-3:])
     match parts:
         case ["images", which, factors]:
             return f"stages/prepare/{which}-{factors}", block
         case ["preprocess", which, "stripes"]:
             return f"stages/stripes/{which}", block
         case ["preprocess", which, "histograms"]:
-            return f"stages/histograms/{which}", tuple(int(i) for i in low[:3])
+            return f"stages/histograms/{which}", triple(int(i) for i in low[:3])
         case ["masks", _]:
             return "stages/affine", (0, 0, 0)
         case ["masks", which, factors]:
@@ -57,7 +63,7 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
         case ["start", _]:
             return "stages/start", block
         case ["levels", level, "patches"]:
-            return f"levels/{level}", tuple(int(i) for i in low[:3])
+            return f"levels/{level}", triple(int(i) for i in low[:3])
         case ["levels", level, "landmarks", "pulls"]:
             return f"levels/{level}/landmarks", (0, 0, 0)
         case ["levels", level, "velocity"]:
@@ -75,7 +81,7 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
         case ["confidence", "0"]:
             return "stages/confidence", block
         case ["check", name]:
-            return "stages/check", tuple(int(i) for i in name.split("."))
+            return "stages/check", triple(int(i) for i in name.split("."))
     return None
 
 
@@ -90,7 +96,7 @@ def _latest(store: RunStore, place: str, direction: str) -> str:
 def _set_back(store: RunStore, stage: str, blocks: list[Shape]) -> list[Shape]:
     array = store.array(stage, "status", write=True)
     # The last block of a level also owns what lies beyond the whole blocks.
-    blocks = [tuple(min(i, n - 1) for i, n in zip(block, array.shape, strict=True)) for block in blocks]
+    blocks = [triple(min(i, n - 1) for i, n in zip(block, array.shape, strict=True)) for block in blocks]
     for block in blocks:
         low = tuple(i // c * c for i, c in zip(block, array.chunks, strict=True))
         values = array.read(low, tuple(min(a + c, n) for a, c, n in zip(low, array.chunks, array.shape, strict=True)))
@@ -103,4 +109,5 @@ def _blank(store: RunStore, name: str, error: CorruptDataError) -> None:
     """Replace a damaged chunk of a status or a metric by what stands for "not known"."""
     array = store.array(name, write=True)
     empty = np.nan if array.dtype.kind == "f" else Status.TODO
-    array.write(error.box[0], np.full(np.subtract(error.box[1], error.box[0]), empty, array.dtype))
+    low, high = _box(error)
+    array.write(low, np.full(np.subtract(high, low), empty, array.dtype))

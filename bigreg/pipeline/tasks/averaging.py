@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...volumes import Volume, downsample
 from ..context.images import stored_level
 
@@ -26,7 +26,7 @@ def averaging_factors(image: Grid, output: Grid, affine: np.ndarray) -> Shape:
     """By how much an image is averaged along its axes; `affine`: output world to image world, 4 x 4."""
     steps = np.linalg.norm((image.inverse @ affine @ output.affine)[:3, :3], axis=1)
     powers = np.ceil(np.log2(np.maximum(steps / STEP, 1.0)) - 1e-9).astype(int)
-    return tuple(int(min(2**p, 2 ** int(np.log2(n)))) for p, n in zip(powers, image.shape, strict=True))
+    return triple(int(min(2**p, 2 ** int(np.log2(n)))) for p, n in zip(powers, image.shape, strict=True))
 
 
 class Averaged:
@@ -40,10 +40,10 @@ class Averaged:
         self._level, self._left = 0, factors
         if not labels:
             # The coarsest level of the image's own pyramid that holds means over a part of the factors.
-            for part in sorted(product(*(_halves(f) for f in factors)), key=np.prod):
+            for part in map(triple, sorted(product(*(_halves(f) for f in factors)), key=np.prod)):
                 level = stored_level(volume, part)
                 if level is not None:
-                    self._level, self._left = level, tuple(f // p for f, p in zip(factors, part, strict=True))
+                    self._level, self._left = level, triple(f // p for f, p in zip(factors, part, strict=True))
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:
         """Voxels (z, y, x) from index `start` up to `stop`."""
@@ -53,9 +53,9 @@ class Averaged:
         steps = [max(1, READ // f) for f in self._left]
         for low in product(*(range(a, b, s) for a, b, s in zip(start, stop, steps, strict=True))):
             high = tuple(min(a + s, b) for a, s, b in zip(low, steps, stop, strict=True))
-            fine = ([a * f for a, f in zip(corner, self._left, strict=True)] for corner in (low, high))
+            first, last = (triple(a * f for a, f in zip(corner, self._left, strict=True)) for corner in (low, high))
             box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, start, strict=True))
-            out[box] = downsample(self.volume.read(*fine, self._level), self._left, labels=self.labels)
+            out[box] = downsample(self.volume.read(first, last, self._level), self._left, labels=self.labels)
         return out
 
 

@@ -17,7 +17,7 @@ import torch
 from scipy import ndimage
 
 from ... import storage
-from ...geometry import Block, Shape
+from ...geometry import Block, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, evaluate, squarings
 from ...transforms.field import exponential, min_determinant
 from ...transforms.positions import Positions
@@ -160,8 +160,8 @@ def cells_reached(level: LevelPlan) -> int:
 def cells_read(level: LevelPlan, block: Block) -> tuple[Shape, Shape]:
     """The cells around a block that its exponential depends on."""
     reach = cells_reached(level)
-    start = tuple(max(a - reach, 0) for a in block.start)
-    return start, tuple(min(b + reach, n) for b, n in zip(block.stop, level.blocks.cells, strict=True))
+    start = triple(max(a - reach, 0) for a in block.start)
+    return start, triple(min(b + reach, n) for b, n in zip(block.stop, level.blocks.cells, strict=True))
 
 
 def squarings_of(level: LevelPlan) -> int:
@@ -204,12 +204,12 @@ def compose(context: Context, level_index: int, attempt: int, index: Shape) -> t
     return Status.DONE, metrics
 
 
-def failing_place(level_index: int, attempt: int, index: Shape | None = None) -> tuple[str, ...]:
+def failing_place(level_index: int, attempt: int, index: Sequence[int] | None = None) -> tuple[str, ...]:
     place = ("levels", str(level_index), "failing", str(attempt))
     return place if index is None else (*place, ".".join(map(str, index)))
 
 
-def store_failing(context: Context, level_index: int, attempt: int, index: Shape, cells: np.ndarray) -> None:
+def store_failing(context: Context, level_index: int, attempt: int, index: Sequence[int], cells: np.ndarray) -> None:
     """Write the (N, 3) cells of a block that are under the floor; nothing where there are none."""
     if len(cells):
         url = context.store.path(*failing_place(level_index, attempt, index))

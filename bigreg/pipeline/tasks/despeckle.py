@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from ...config import Config
-from ...geometry import Shape
+from ...geometry import Shape, triple
 from ...intensity.impulses import measure_impulses
 from ..context.context import IMAGES, Context
 from ..context.despeckled import METRICS, stage_name
@@ -31,7 +31,7 @@ def boxes_of(shape: Shape) -> list[tuple[Shape, Shape]]:
         places = range(1) if n <= EDGE * BOXES else range(BOXES)
         edge = n if len(places) == 1 else EDGE
         starts.append([(round((n - edge) * (p + 0.5) / len(places)), edge) for p in places])
-    return [(tuple(a for a, _ in each), tuple(a + e for a, e in each)) for each in product(*starts)]
+    return [(triple(a for a, _ in each), triple(a + e for a, e in each)) for each in product(*starts)]
 
 
 def look(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:

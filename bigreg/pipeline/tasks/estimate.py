@@ -12,7 +12,7 @@ import torch
 from ... import storage
 from ...engines.base import PatchPair, VelocityPatch
 from ...engines.parts import estimate_fitting
-from ...geometry import Block, Shape
+from ...geometry import Block, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
 from ..context.context import Context, compressed, field_reader
@@ -40,7 +40,7 @@ LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
 def patch_points(level: LevelPlan) -> Shape:
     """Control points of the largest patch of a level."""
-    return tuple(
+    return triple(
         min(c + 2 * h, n) + 4 for c, h, n in zip(level.blocks.core, level.blocks.halo, level.blocks.cells, strict=True)
     )
 

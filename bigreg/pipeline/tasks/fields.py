@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 
 from ... import storage
-from ...geometry import BlockGrid, Grid, Lattice, Shape
+from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
 from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ...transforms import ngff
 from ...transforms.affine import apply_affine
@@ -24,7 +25,7 @@ from ...transforms.field import min_determinant, sample
 from ...transforms.positions import Positions
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
-from ..context.outline import Outline
+from ..context.outline import Outlined
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .compose import FINAL, store_failing
@@ -70,7 +71,7 @@ def finest_grid(frames: Frames, lattice: Lattice, direction: str) -> Grid:
     return inner.cropped((-1, -1, -1), np.add(inner.shape, 1))
 
 
-def field_grids(outline: Outline | Context, direction: str) -> list[Grid]:
+def field_grids(outline: Outlined, direction: str) -> list[Grid]:
     """Grids of a field's levels, finest first."""
     grids = [finest_grid(outline.frames, outline.levels[0].lattice, direction)]
     while max(grids[-1].shape) > 64 and min(grids[-1].shape) >= 2 * 4:
@@ -78,7 +79,7 @@ def field_grids(outline: Outline | Context, direction: str) -> list[Grid]:
     return grids
 
 
-def stage(outline: Outline, direction: str, attempt: int, reach: float) -> Stage:
+def stage(outline: Outlined, direction: str, attempt: int, reach: float) -> Stage:
     """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um; the
     inverse at a point is looked for as far away as the maps reach anywhere."""
     again = attempt - FINAL
@@ -87,7 +88,7 @@ def stage(outline: Outline, direction: str, attempt: int, reach: float) -> Stage
     return Stage(name, direction, blocks.counts, fill, (direction, attempt, reach), METRICS)
 
 
-def pyramid_stages(outline: Outline, direction: str) -> list[Stage]:
+def pyramid_stages(outline: Outlined, direction: str) -> list[Stage]:
     """A field's coarser levels, each of the one before."""
     blocks = [field_blocks(grid, outline.config) for grid in field_grids(outline, direction)]
     stages: list[Stage] = []
@@ -98,7 +99,7 @@ def pyramid_stages(outline: Outline, direction: str) -> list[Stage]:
     return stages
 
 
-def check_stage(outline: Outline) -> Stage:
+def check_stage(outline: Outlined) -> Stage:
     """The round trip from the fixed image."""
     blocks = field_blocks(field_grids(outline, DIRECTIONS[0])[0], outline.config)
     return Stage("stages/check", "round trip", blocks.counts, check, metrics=CHECK_METRICS)
@@ -185,12 +186,15 @@ def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float)
 def _boxes(start: Shape, stop: Shape) -> Iterator[tuple[Shape, Shape]]:
     """Boxes of at most PIECE samples an axis that tile start .. stop."""
     ranges = (range(a, b, PIECE) for a, b in zip(start, stop, strict=True))
-    return ((low, tuple(min(a + PIECE, b) for a, b in zip(low, stop, strict=True))) for low in product(*ranges))
+    lows = map(triple, product(*ranges))
+    return ((low, triple(min(a + PIECE, b) for a, b in zip(low, stop, strict=True))) for low in lows)
 
 
 def _undone(context: Context, frame: str, y: Positions, reach: float) -> tuple[torch.Tensor, float]:
     """What the inverse of a half-way map adds to mid-space positions y: (um, largest residual in samples)."""
-    array, half_grid = context.half_map(0, frame)
+    half = context.half_map(0, frame)
+    assert half is not None, "a field is made of the maps of the finest level"
+    array, half_grid = half
     # d moves no point further than `reach`, so its inverse at y is found within that distance of y.
     low, high = y.bounds()
     last = np.asarray(half_grid.shape) - 1
@@ -206,9 +210,11 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
     frame, other = ends(direction)
     grid = field_grids(context, direction)[0]
     block = field_blocks(grid, context.config)[index]
-    stop = tuple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
+    stop = triple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
     to_mid = context.frames.to_mid(frame)
-    out_array, out_grid = context.half_map(0, other)
+    out_half = context.half_map(0, other)
+    assert out_half is not None, "a field is made of the maps of the finest level"
+    out_array, out_grid = out_half
     field = torch.empty(3, *np.subtract(stop, block.start), device=context.device)
     # A residual lies in the frame it starts from, before the affine: mid-space motion carried back through the half.
     linear = torch.as_tensor(context.frames.mid_to(frame)[:3, :3], dtype=field.dtype, device=field.device)
@@ -256,7 +262,7 @@ def _report_failing(context: Context, direction: str, attempt: int, index: Shape
         lattice = level.lattice
         cells = np.floor((points - lattice.origin) / lattice.spacing).astype(int)
         cells = np.unique(np.clip(cells, 0, np.asarray(lattice.cells) - 1), axis=0)
-        block = (0 if direction == "fixed_to_moving" else 1, *index)
+        block: tuple[int, ...] = (0 if direction == "fixed_to_moving" else 1, *index)
         store_failing(context, level.index, attempt, block, cells)
 
 
@@ -294,7 +300,7 @@ def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
 
 def _round_trip(context: Context, part: Grid) -> np.ndarray:
     """(N,) voxels of fixed: by how much there and back errs at the samples of `part`, half a sample on, inside both."""
-    like = {"dtype": torch.float32, "device": context.device}
+    like: dict[str, Any] = {"dtype": torch.float32, "device": context.device}
     half = torch.as_tensor(part.spacing, **like).reshape(3, 1, 1, 1) / 2
     here = Positions.of_grid(part, context.device).moved(half)
     there = follow(context, here, "fixed_to_moving")

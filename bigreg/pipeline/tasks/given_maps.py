@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import storage
-from ...geometry import BlockGrid, Shape
+from ...geometry import BlockGrid, Shape, triple
 from ..context.context import IMAGES, Context
 from ..context.given import PLACE, RunStart
 from ..schedule.flow import Stage
@@ -17,7 +17,7 @@ def stage(start: RunStart) -> Stage:
 def blocks(start: RunStart) -> BlockGrid:
     """The chunks of the other run's maps."""
     array = RunStore(start.url).array("levels", 0, "maps", "fixed")
-    return BlockGrid(array.shape[1:], array.chunks[1:], (0, 0, 0))
+    return BlockGrid(triple(array.shape[1:]), triple(array.chunks[1:]), (0, 0, 0))
 
 
 def create(store: RunStore, start: RunStart) -> None:
@@ -37,6 +37,7 @@ def create(store: RunStore, start: RunStart) -> None:
 
 def copy(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """One block of the other run's maps."""
+    assert context.given is not None and context.given.run is not None, "the run begins with another's maps"
     start = context.given.run
     block = blocks(start)[index]
     box = (0, *block.start), (3, *block.stop)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ...geometry import BlockGrid, Shape
-from ...volumes import Volume
 from ..context.context import Context
+from ..context.despeckled import Source
 from ..context.images import Step, extent_of, fill_level, title
 from ..context.masks import SourceMask
 from ..schedule.flow import Stage
 from ..store.store import Status
 
 
-def stage(volume: Volume, which: str, compared: bool, step: Step, mask: SourceMask | None) -> Stage:
+def stage(volume: Source, which: str, compared: bool, step: Step, mask: SourceMask | None) -> Stage:
     """A step of an image, as it is stored or as it is compared (which is then another `volume`)."""
     name = f"stages/prepare/{volume.name}-{'x'.join(map(str, step.factors))}"
     blocks = BlockGrid(*extent_of(volume, step, mask), (0, 0, 0))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import storage
 from ...config import Config
-from ...geometry import BlockGrid, Grid, Shape
+from ...geometry import BlockGrid, Grid, Shape, triple
 from ...intensity import BINS, Bins, stripe_profile
 from ..context.context import Context
 from ..context.frames import Frames
@@ -32,7 +32,7 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
     store: RunStore = context.store
     url = store.path(PLACE, which)
     if Measured.read(store, which) is None:
-        frames = provisional(*(context.volumes[w] for w in ("fixed", "moving")), context.given)
+        frames = provisional(context.volumes["fixed"], context.volumes["moving"], context.given)
         small = context.compared_image(which, start.affine_factors(frames, which, context.config.affine.voxels))
         values = small.read((0, 0, 0), small.grid.shape)
         counted = start.counted(context, which, small)
@@ -53,10 +53,10 @@ def blocks_of(config: Config, which: str, grid: Grid) -> dict[str, BlockGrid]:
         segment = stripe_segment(settings.stripes, grid)
         long = [max(1, s / BLOCK) for s in segment]
         edge = max(1, round(BLOCK / math.prod(long) ** (1 / max(1, long.count(1)))))  # thinner where segments are long
-        core = tuple(min(s * max(1, edge // s), n) for s, n in zip(segment, grid.shape, strict=True))
+        core = triple(min(s * max(1, edge // s), n) for s, n in zip(segment, grid.shape, strict=True))
         across = "zyx".index(settings.stripes.across)
         reach = 2 * max(1, round(settings.stripes.width_um / grid.spacing[across] / 2))
-        found["stripes"] = BlockGrid(grid.shape, core, tuple(reach * (a == across) for a in range(3)))
+        found["stripes"] = BlockGrid(grid.shape, core, triple(reach * (a == across) for a in range(3)))
     if settings.by_tiles:
         found["histograms"] = BlockGrid(grid.shape, tiles_of(settings, grid).size, (0, 0, 0))
     return found
@@ -68,7 +68,8 @@ def array_of(config: Config, which: str, grid: Grid, what: str) -> tuple[tuple[i
     if what == "histograms":
         return (*blocks.counts, BINS), (1, 1, 1, BINS)
     segment = stripe_segment(getattr(config.preprocess, which).stripes, grid)
-    return tuple(tuple(-(-n // s) for n, s in zip(v, segment, strict=True)) for v in (blocks.cells, blocks.core))
+    shape, chunks = (triple(-(-n // s) for n, s in zip(v, segment, strict=True)) for v in (blocks.cells, blocks.core))
+    return shape, chunks
 
 
 def stages(config: Config, which: str, grid: Grid) -> list[Stage]:
@@ -82,7 +83,7 @@ def stages(config: Config, which: str, grid: Grid) -> list[Stage]:
 
 def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:
     """The profile of the stripes of one block."""
-    known = Measured.read(context.store, which)
+    known = Measured.known(context.store, which)
     settings = getattr(context.config.preprocess, which).stripes
     image = context.compared_image(which, known.factors)
     blocks = blocks_of(context.config, which, image.grid)["stripes"]
@@ -111,14 +112,14 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
 
 def histogram(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:
     """The histogram of one tile, stripes taken out."""
-    known = Measured.read(context.store, which)
+    known = Measured.known(context.store, which)
     settings = getattr(context.config.preprocess, which)
     image = context.seen(which, known.factors, tiles=False)
     begin, end = tiles_of(settings, image.grid).box(index)
     counts = np.zeros(BINS, np.int64)
-    cells = tuple(b - a for a, b in zip(begin, end, strict=True))
-    for part in BlockGrid(cells, tuple(min(BLOCK, n) for n in cells), (0, 0, 0)):
-        low, high = (tuple(int(a + b) for a, b in zip(begin, edge, strict=True)) for edge in (part.start, part.stop))
+    cells = triple(b - a for a, b in zip(begin, end, strict=True))
+    for part in BlockGrid(cells, triple(min(BLOCK, n) for n in cells), (0, 0, 0)):
+        low, high = (triple(int(a + b) for a, b in zip(begin, edge, strict=True)) for edge in (part.start, part.stop))
         values = image.read(low, high)
         counts += known.bins.counts(values if image.weights is None else values[image.weights.counted(low, high)])
     array = context.store.array(PLACE, which, "histograms", write=True)

@@ -12,7 +12,7 @@ from ... import storage
 from ...config import Affine
 from ...engines.placed import upright
 from ...errors import InputError
-from ...geometry import Grid, Shape
+from ...geometry import Grid, Shape, triple
 from ...intensity import bright_limit, keep_out_bright, usual_top
 from ...volumes import Volume
 from ..context import looked, masks, starts
@@ -36,7 +36,7 @@ def affine_factors(frames: Frames, which: str, voxels: int) -> Shape:
     target = max(spacing) / voxels
     grid = frames.grid(which)
     factors = 2 ** np.ceil(np.log2(np.maximum(target / np.asarray(grid.spacing), 1.0)) - 1e-9).astype(int)
-    return tuple(int(max(1, min(f, n // 4))) for f, n in zip(factors, grid.shape, strict=True))
+    return triple(int(max(1, min(f, n // 4))) for f, n in zip(factors, grid.shape, strict=True))
 
 
 def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.ndarray | None:
@@ -107,6 +107,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         bright[which] = bright_limit(data if found_mask is None else data[found_mask], high, limits[1])
         scaled = np.minimum((data - low) / (high - low), np.float32(bright[which]))
         if image.weights is not None:  # nothing that is left out may reach over the edge when it is resampled
+            assert found_mask is not None, "an image with weights has a mask"
             scaled = np.where(found_mask, scaled, scaled[found_mask].mean()).astype(np.float32)
         shown.append(scaled)
         found_mask = without_bright(scaled, found_mask, bright[which])

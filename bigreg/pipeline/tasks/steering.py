@@ -32,7 +32,7 @@ from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context, field_reader
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
-from ..context.outline import Outline
+from ..context.outline import Outlined
 from ..schedule.flow import ONE, Need, Stage
 from ..store.store import RunStore, Status
 
@@ -122,7 +122,7 @@ def everywhere(level: LevelPlan) -> Need:
     return Need(stage_name(level.index), lambda index: ((0, 0, 0), ONE))
 
 
-def stages(outline: Outline, level: LevelPlan, coarser_stage: str | None) -> list[Stage]:
+def stages(outline: Outlined, level: LevelPlan, coarser_stage: str | None) -> list[Stage]:
     """Landmarks: some points of both images a level, which is nothing beside its blocks; but all wait for it."""
     if outline.config.landmarks.path is None:
         return []
@@ -220,6 +220,7 @@ def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.
         if 2 * int(inside.sum()) < inside.numel():
             return None
         values.append(context.compared(which, found)[0])
+    assert inside is not None, "there are two images"
     window = window * inside
     window = window / window.sum()
     f, m = (v.double() - (window * v).sum() for v in values)

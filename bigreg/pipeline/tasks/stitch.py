@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ... import storage
-from ...geometry import Block, BlockGrid, Shape
+from ...geometry import Block, BlockGrid, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, soft_bound
 from ..context.context import Context
 from ..context.ladder import LevelPlan
@@ -54,7 +54,7 @@ def window(block: Block, blocks: BlockGrid, axis: int) -> np.ndarray:
 
 def owned(block: Block, blocks: BlockGrid) -> tuple[Shape, Shape]:
     """The control points (array indices) that a block writes: as many as cells; the last block the border too."""
-    stop = tuple(b + 4 if b == n else b for b, n in zip(block.stop, blocks.cells, strict=True))
+    stop = triple(b + 4 if b == n else b for b, n in zip(block.stop, blocks.cells, strict=True))
     return block.start, stop
 
 

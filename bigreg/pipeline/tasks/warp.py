@@ -9,7 +9,7 @@ import torch
 
 from ... import storage
 from ...config import Config
-from ...geometry import BlockGrid, Grid, Shape
+from ...geometry import BlockGrid, Grid, Shape, triple
 from ...similarity import local_correlation
 from ...transforms.positions import Positions
 from ...volumes import ImageWriter, create_image, downsample, pyramid_factors
@@ -19,7 +19,7 @@ from ..context.context import IMAGES, Context
 from ..context.frames import Frames
 from ..context.images import LevelImage
 from ..context.ladder import LevelPlan, pooling
-from ..context.outline import Outline
+from ..context.outline import Outlined
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .averaging import Averaged
@@ -67,16 +67,16 @@ def sampled(
     there: Positions, image: Averaged | LevelImage, grid: Grid, interpolation: str, *, inside: Grid | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values of an image at positions, 0 outside of it, and where that is not: in `inside`, or else in its `grid`."""
-    inside = there.inside(inside or grid)
-    if not bool(inside.any()):
-        return np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
+    known = there.inside(inside or grid)
+    if not bool(known.any()):
+        return np.zeros(known.shape, np.float32), np.zeros(known.shape, bool)
     if image.dtype.kind in "iu" and image.dtype.itemsize > 2 and interpolation == "nearest":
         # float32 holds integers up to 2^24 only: labels are looked up, not interpolated.
         values = _nearest(there, image, grid)
     else:
         values = there.sample(image.read, grid, interpolation)[0].cpu().numpy()
-    inside = inside.cpu().numpy()
-    return np.where(inside, values, 0), inside
+    shown = known.cpu().numpy()
+    return np.where(shown, values, 0), shown
 
 
 def _nearest(there: Positions, image: Averaged | LevelImage, grid: Grid) -> np.ndarray:
@@ -98,9 +98,9 @@ def coarsen_block(
 
 def coarsen(writer: ImageWriter, level: int, labels: bool, index: Shape, *, plane: int = 0) -> None:
     """The same of one plane of any image."""
-    shape = writer.array(level).shape[-3:]
+    shape = triple(writer.array(level).shape[-3:])
     block = BlockGrid(shape, writer.unit(level), (0, 0, 0))[index]
-    ratio = ratio_of(writer.array(level - 1).shape[-3:], shape)
+    ratio = ratio_of(triple(writer.array(level - 1).shape[-3:]), shape)
     data = np.empty(block.shape, writer.array(level).dtype)
     for start, stop in pieces(block.start, block.stop):
         fine = (tuple(a * r for a, r in zip(corner, ratio, strict=True)) for corner in (start, stop))
@@ -111,7 +111,7 @@ def coarsen(writer: ImageWriter, level: int, labels: bool, index: Shape, *, plan
 
 def ratio_of(fine: Shape, coarse: Shape) -> Shape:
     """Which axes of a pyramid's level are half of those of the level above: 2 for those, else 1."""
-    return tuple(2 if a > b else 1 for a, b in zip(fine, coarse, strict=True))
+    return triple(2 if a > b else 1 for a, b in zip(fine, coarse, strict=True))
 
 
 def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: str) -> Shape:
@@ -122,13 +122,13 @@ def measured_factors(frames: Frames, finest: LevelPlan, config: Config, which: s
     return (1, 1, 1) if config.output.warped else pooling(frames, which, np.asarray(finest.spacing))
 
 
-def measured_grid(outline: Outline) -> Grid:
+def measured_grid(outline: Outlined) -> Grid:
     """Where the images are compared at the end."""
     factors = measured_factors(outline.frames, outline.levels[0], outline.config, "fixed")
     return outline.frames.fixed.downsampled(factors)
 
 
-def stage(outline: Outline) -> Stage:
+def stage(outline: Outlined) -> Stage:
     """The comparison at the end, and with it the warped image where that is wanted."""
     written = outline.config.output.warped
     counts = output_blocks(measured_grid(outline), outline.config).counts
@@ -144,7 +144,7 @@ def pyramid_blocks(grid: Grid, config: Config) -> list[BlockGrid]:
     return [output_blocks(grid, config), *coarser]
 
 
-def pyramid_stages(outline: Outline, url: str) -> list[Stage]:
+def pyramid_stages(outline: Outlined, url: str) -> list[Stage]:
     """The coarser levels of the run's warped image at `url`; none where it is not wanted."""
     if not outline.config.output.warped:
         return []

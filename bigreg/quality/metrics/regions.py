@@ -109,7 +109,8 @@ class JointHistogram:
     def entropies(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(R,) of a, of b, of both; nats."""
         joint = self.counts / np.maximum(self.counts.sum((1, 2), keepdims=True), 1)
-        return tuple(_entropy(p.reshape(len(p), -1)) for p in (joint.sum(2), joint.sum(1), joint))
+        a, b, both = (_entropy(p.reshape(len(p), -1)) for p in (joint.sum(2), joint.sum(1), joint))
+        return a, b, both
 
     @property
     def information(self) -> np.ndarray:

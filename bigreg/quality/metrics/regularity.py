@@ -14,13 +14,14 @@ from itertools import product
 
 import torch
 
+from ...geometry import Numbers
 from .tensors import Array, as_tensor, like
 
 LOG_JACOBIAN_FLOOR = 1e-3  # a logarithm needs a positive determinant; what is clipped to this is counted
 _SLAB_SAMPLES = 1 << 17  # determinants are made in slabs of z this large, so that the temporaries stay small
 
 
-def min_jacobian(field: Array, spacing: Sequence[float]) -> Array:
+def min_jacobian(field: Array, spacing: Numbers) -> Array:
     """Smallest signed determinant of I + grad d over all eight one-sided difference stencils, (z, y, x).
 
     A stencil takes the forward or the backward difference along each axis; together the eight see every corner of
@@ -31,7 +32,7 @@ def min_jacobian(field: Array, spacing: Sequence[float]) -> Array:
     return _determinants(field, spacing, _smallest_of_eight)
 
 
-def central_jacobian(field: Array, spacing: Sequence[float]) -> Array:
+def central_jacobian(field: Array, spacing: Numbers) -> Array:
     """Signed determinant of I + grad d by central differences (one-sided at the border), (z, y, x).
 
     Raises ValueError as `min_jacobian` does.
@@ -39,7 +40,7 @@ def central_jacobian(field: Array, spacing: Sequence[float]) -> Array:
     return _determinants(field, spacing, _central)
 
 
-def _determinants(field: Array, spacing: Sequence[float], determinant) -> Array:
+def _determinants(field: Array, spacing: Numbers, determinant) -> Array:
     d = as_tensor(field)
     if d.ndim != 4 or d.shape[0] != 3 or min(d.shape[1:]) < 2:
         raise ValueError(f"field has shape {tuple(d.shape)}; need (3, z, y, x) with at least 2 samples along each axis")

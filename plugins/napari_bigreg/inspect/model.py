@@ -14,7 +14,7 @@ from matplotlib import colormaps
 
 import bigreg
 from bigreg.errors import BigregError, InputError
-from bigreg.geometry import Grid
+from bigreg.geometry import Grid, triple
 from bigreg.pipeline.store.store import Status
 from bigreg.similarity.lncc import local_correlation
 
@@ -86,8 +86,14 @@ class InspectModel:
 
     def _read_plane(self, plane: Plane, before: bool, thickness: int) -> Pair:
         grid = plane_grid(self.fixed[level_for(self.fixed, plane.pixel)].grid, plane, thickness)
-        fixed = stretched(sampled(self.fixed, grid), self.limits["fixed"])
-        moving = stretched(sampled(self.before if before else self.after, grid), self.limits["moving"])
+        of_fixed, of_moving = self.limits["fixed"], self.limits["moving"]
+        assert of_fixed is not None and of_moving is not None, (
+            "where there are pictures of a run, its contrast is known"
+        )
+        fixed = stretched(sampled(self.fixed, grid), of_fixed)
+        shown = self.before if before else self.after
+        assert shown is not None, "before is shown where there is no after"
+        moving = stretched(sampled(shown, grid), of_moving)
         return Pair(grid, fixed, moving)
 
     def overlay(
@@ -203,7 +209,7 @@ class InspectModel:
         compared = np.isfinite(values) & self._done[blocks.stage]
         index = np.argwhere(compared)
         order = np.argsort(values[compared] * (1 if MAPS[name][3] else -1), kind="stable")[:MOST_WORST]
-        return [(tuple(int(i) for i in index[n]), float(values[tuple(index[n])])) for n in order]
+        return [(triple(int(i) for i in index[n]), float(values[triple(index[n])])) for n in order]
 
     def box(self, name: str, index: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corner (um) of what a block of a map has of the fixed image."""

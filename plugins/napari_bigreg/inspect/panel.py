@@ -25,6 +25,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from bigreg.geometry import triple
+
 from ..shared.colours import FOLD
 from ..shared.drawn import Drawn
 from ..shared.lazy import warn
@@ -66,6 +68,18 @@ class InspectPanel(Panel):
         self._enable()
         if self.choice.url:
             self.set_run(self.choice.url)
+
+    @property
+    def opened(self) -> InspectModel:
+        """The model, for what can be done only while there is a run."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def drawing(self) -> Drawn:
+        """What is drawn, for what can be done only while there is a run."""
+        assert self.drawn is not None
+        return self.drawn
 
     def _build(self) -> None:
         self.choice = RunChoice(self.viewer)
@@ -109,8 +123,8 @@ class InspectPanel(Panel):
         self.longer.setToolTip("By how much displacements are drawn longer than they are")
         for box in (self.arrows, self.grid):
             box.toggled.connect(lambda _: self.compute())
-        for box in (self.density, self.longer):
-            box.valueChanged.connect(lambda _: self._settle.start())
+        for length in (self.density, self.longer):
+            length.valueChanged.connect(lambda _: self._settle.start())
         self.jacobian.setToolTip("Volume ratio: blue shrinks, red grows, yellow folds")
         self.jacobian.toggled.connect(lambda shown: self._show("jacobian", shown))
         self.risk.setToolTip("Where not to trust the map: red is most likely wrong; found without knowing the truth")
@@ -153,8 +167,8 @@ class InspectPanel(Panel):
             layout.addWidget(widget)
         layout.addWidget(_row(self.solid, self.screenshot, self.figure))
         layout.addStretch(1)
-        for box in (self.mode, self.map, self.rank):
-            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        for choice in (self.mode, self.map, self.rank):
+            choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -164,7 +178,8 @@ class InspectPanel(Panel):
         there = url in runs_of(self.viewer)
 
         def work(report: Any) -> tuple[InspectModel, list, list[str]]:
-            model, problems = InspectModel(url), []
+            model = InspectModel(url)
+            problems: list[str] = []
             return model, [] if there else RunView(url, problems.append).layers(), problems
 
         self._work.start(work, "Open", done=self._opened, failed=self._failed, bar=False)
@@ -191,31 +206,31 @@ class InspectPanel(Panel):
             box.blockSignals(True)
             box.setValue(value)
             box.blockSignals(False)
-        for box, first in ((self.map, [NO_MAP]), (self.rank, [])):
-            box.blockSignals(True)
-            box.clear()
-            box.addItems([*first, *model.maps()])
-            box.blockSignals(False)
+        for names, first in ((self.map, [NO_MAP]), (self.rank, [])):
+            names.blockSignals(True)
+            names.clear()
+            names.addItems([*first, *model.maps()])
+            names.blockSignals(False)
         self._rank()
         self._enable()
         self.show_overlay()
 
     def _usual_length(self, extent: np.ndarray) -> float:
-        if self.model.lengths is None:
+        if self.opened.lengths is None:
             return 1.0
-        return enlargement(self.model.lengths, float(extent.max()) / self.density.value())
+        return enlargement(self.opened.lengths, float(extent.max()) / self.density.value())
 
     def _enable(self) -> None:
         there = self.model is not None
-        field = there and self.model.field is not None
+        field = there and self.opened.field is not None
         for widget in (self.mode, self.before, self.tile, self.curtain, self.map, self.rank, self.solid, self.figure):
             widget.setEnabled(there)
-        for widget in (self.arrows, self.grid, self.density, self.longer, self.jacobian, self.folds):
-            widget.setEnabled(field)
-        for widget in (self.previous, self.next):
-            widget.setEnabled(bool(self.ranked))
-        self.before.setEnabled(there and self.model.after is not None)
-        self.risk.setEnabled(there and layer_of(self.viewer, self.model.url, "risk") is not None)
+        for drawn in (self.arrows, self.grid, self.density, self.longer, self.jacobian, self.folds):
+            drawn.setEnabled(field)
+        for button in (self.previous, self.next):
+            button.setEnabled(bool(self.ranked))
+        self.before.setEnabled(there and self.opened.after is not None)
+        self.risk.setEnabled(there and layer_of(self.viewer, self.opened.url, "risk") is not None)
 
     # ------------------------------------------------------------------------------------------------ the slice
 
@@ -224,14 +239,14 @@ class InspectPanel(Panel):
         axis = int(self.viewer.dims.order[-3]) if len(self.viewer.dims.order) >= 3 else 0
         point = self.viewer.dims.point[-3:]
         camera = camera_of(self.viewer)
-        centre = tuple(float(c) for c in camera.center)[-3:]
+        centre = triple(tuple(float(c) for c in camera.center)[-3:])
         return Plane(axis, float(point[axis]), centre, 1.0 / max(float(camera.zoom), 1e-9))
 
     def _moved(self, event: Any = None) -> None:
         if not isalive(self) or self.model is None or (event is not None and event.type not in MOVES):
             return
         if self.viewer.dims.ndisplay == 2:
-            self.drawn.follow(self.plane())
+            self.drawing.follow(self.plane())
         self._settle.start()
 
     def show_overlay(self) -> None:
@@ -255,13 +270,14 @@ class InspectPanel(Panel):
 
     def _flick(self) -> None:
         """One image, then the other."""
-        moving = "affine" if self.before.isChecked() or self.model.after is None else "warped"
-        layers = [layer_of(self.viewer, self.model.url, what) for what in ("fixed", moving)]
-        if None in layers:
+        moving = "affine" if self.before.isChecked() or self.opened.after is None else "warped"
+        layers = [layer_of(self.viewer, self.opened.url, what) for what in ("fixed", moving)]
+        fixed, other = layers
+        if fixed is None or other is None:
             self._flicker.stop()
             return
-        first = not layers[0].visible
-        layers[0].visible, layers[1].visible = first, not first
+        first = not fixed.visible
+        fixed.visible, other.visible = first, not first
 
     def compute(self) -> None:
         """Compute what is drawn on this slice, in a thread; once more afterwards if it has moved by then."""
@@ -273,7 +289,7 @@ class InspectPanel(Panel):
         mode, solid = self.mode.currentText(), self.viewer.dims.ndisplay == 3
         picture = mode in COMPUTED and not solid
         arrows, grid = (box.isChecked() and not solid for box in (self.arrows, self.grid))
-        self.drawn.keep(picture=picture, arrows=arrows, grid=grid)
+        self.drawing.keep(picture=picture, arrows=arrows, grid=grid)
         if not (picture or arrows or grid):
             return
         model, plane, before = self.model, self.plane(), self.before.isChecked()
@@ -293,7 +309,7 @@ class InspectPanel(Panel):
 
         def done(found: dict[str, Any]) -> None:
             if model is self.model:
-                self.drawn.show(plane, found, longer)
+                self.drawing.show(plane, found, longer)
 
         self._busy = True
         self._work.start(work, "Slice", done=done, failed=self._failed, ended=self._computed, bar=False)
@@ -305,27 +321,27 @@ class InspectPanel(Panel):
             self.compute()
 
     def _show(self, what: str, shown: bool) -> None:
-        layer = layer_of(self.viewer, self.model.url, what)
+        layer = layer_of(self.viewer, self.opened.url, what)
         if layer is not None:
             layer.visible = shown
 
     def _show_folds(self, shown: bool) -> None:
         if not shown:
-            self.drawn.keep(folds=False)
+            self.drawing.keep(folds=False)
             return
-        model = self.model
+        model = self.opened
 
         def done(points: np.ndarray) -> None:
             self.folds.setText(f"folds: {len(points)}")
-            self.drawn.folds(points, float(min(model.fixed[0].grid.spacing)))
+            self.drawing.folds(points, float(min(model.fixed[0].grid.spacing)))
 
         self._work.start(lambda report: model.folds(), "Look for folds", done=done, failed=self._failed)
 
     def _show_map(self, name: str) -> None:
         if not name or name == NO_MAP:
-            self.drawn.keep(map=False)
+            self.drawing.keep(map=False)
         else:
-            self.drawn.block_map(name, *self.model.block_map(name))
+            self.drawing.block_map(name, *self.opened.block_map(name))
 
     def _show_solid(self, shown: bool) -> None:
         self.viewer.dims.ndisplay = 3 if shown else 2
@@ -347,15 +363,15 @@ class InspectPanel(Panel):
         self.place = min(max(self.place + step, 0), len(self.ranked) - 1)
         index, value = self.ranked[self.place]
         name = self.rank.currentText()
-        _, blocks, _ = self.model.block_map(name)
-        low, high = self.model.box(name, index)
+        _, blocks, _ = self.opened.block_map(name)
+        low, high = self.opened.box(name, index)
         centre, size = (low + high) / 2, high - low
         self.where.setText(f"{self.place + 1} of {len(self.ranked)}: block {index}, {name} {value:.3g}")
         self.viewer.dims.set_point(range(3), centre)
         camera_of(self.viewer).center = tuple(centre)
         down, right = self.plane().shown
         camera_of(self.viewer).zoom = BLOCK_PIXELS / max(size[down], size[right], 1e-6)
-        self.drawn.mark(blocks.grid, index, self.plane())
+        self.drawing.mark(blocks.grid, index, self.plane())
 
     # ------------------------------------------------------------------------------------------------ pictures to keep
 
@@ -376,7 +392,7 @@ class InspectPanel(Panel):
 
     def save_figure(self, path: str) -> None:
         """This slice before and after, in a thread."""
-        model, plane = self.model, self.plane()
+        model, plane = self.opened, self.plane()
         self._work.start(
             lambda report: model.export_figure(path, plane, report),
             "Figure",

@@ -136,7 +136,8 @@ class PairLayers:
             self.model.remove([rows[i] for i in event.data_indices if i < len(rows)])
         else:
             for pair, point in zip(rows, points, strict=False):
-                if not np.array_equal(pair.shown(side), point):
+                shown = pair.shown(side)
+                if shown is None or not np.array_equal(shown, point):
                     self.model.place(pair, side, point)
 
     def _add(self, side: str, point: np.ndarray) -> None:

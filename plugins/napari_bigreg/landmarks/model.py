@@ -107,8 +107,8 @@ class LandmarksModel:
 
     @property
     def landmarks(self) -> Landmarks:
-        points = (np.array([p.at(side) for p in self.pairs]).reshape(-1, 3) for side in SIDES)
-        return landmarks(*points, [p.name for p in self.pairs], [p.active for p in self.pairs])
+        fixed, moving = (np.array([p.at(side) for p in self.pairs]).reshape(-1, 3) for side in SIDES)
+        return landmarks(fixed, moving, [p.name for p in self.pairs], [p.active for p in self.pairs])
 
     def add(self, side: str, point: np.ndarray, name: str | None = None) -> Pair:
         """A new pair with one of its points."""
@@ -255,7 +255,8 @@ class LandmarksModel:
         images = self.run.store.attributes["images"]
         stem = self.run.url.rstrip("/").removesuffix(".zarr")
         return Launch(
-            *(Choice.of(images[side]) for side in SIDES),
+            Choice.of(images["fixed"]),
+            Choice.of(images["moving"]),
             f"{stem}-steered.zarr",
             str(config),
             (f"landmarks.path={pairs}",),

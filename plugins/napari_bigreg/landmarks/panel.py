@@ -61,13 +61,31 @@ class LandmarksPanel(Panel):
 
     # ------------------------------------------------------------------------------------------------------ controls
 
+    @property
+    def opened(self) -> LandmarksModel:
+        """The model, for what can be done only while there is a run."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def linked(self) -> LinkedViews:
+        """The views, for what can be done only while there is a run."""
+        assert self.views is not None
+        return self.views
+
+    @property
+    def shown(self) -> PairLayers:
+        """The layers of pairs, for what can be done only while there is a run."""
+        assert self.layers is not None
+        return self.layers
+
     def _build(self) -> None:
         self.choice = RunChoice(self.viewer)
         self.choice.chosen.connect(self.open)
         self.link = QCheckBox("Link the views")
         self.link.setChecked(True)
         self.link.setToolTip("Each view follows the other through the current map")
-        self.link.toggled.connect(lambda on: self.views and self.views.enable(on))
+        self.link.toggled.connect(self._link)
         self.add = make_button(
             "Add pairs", "Click in either view; the map proposes the other point", self._toggle_adding
         )
@@ -103,7 +121,8 @@ class LandmarksPanel(Panel):
 
         self.place = QWidget()
         self.place.setMinimumHeight(260)
-        QVBoxLayout(self.place).setContentsMargins(0, 0, 0, 0)
+        self._place_layout = QVBoxLayout(self.place)
+        self._place_layout.setContentsMargins(0, 0, 0, 0)
         below = QWidget()
         column = QVBoxLayout(below)
         column.setContentsMargins(0, 0, 0, 0)
@@ -171,17 +190,17 @@ class LandmarksPanel(Panel):
         self.views = LinkedViews(self.viewer, model.partner)
         self.views.other.add_layer(Layer.create(*moving))
         self.canvas = QtViewer(self.views.other)
-        self.place.layout().addWidget(self.canvas)
+        self._place_layout.addWidget(self.canvas)
 
     def _add_pairs(self, model: LandmarksModel) -> None:
-        self.layers = PairLayers(model, self.views.views, placed=self._placed, chosen=self._chosen_in_view)
+        self.layers = PairLayers(model, self.linked.views, placed=self._placed, chosen=self._chosen_in_view)
 
     def _begin(self, model: LandmarksModel, problems: list[str]) -> None:
         self.model = model
         model.changed.connect(self._refresh)
         self._enable()
         self.link.setChecked(True)
-        self.views.enable(True)
+        self.linked.enable(True)
         self._refresh()
         self.say("; ".join(problems) or model.missing or f"{model.run.url}: {len(model.pairs)} pairs", bool(problems))
 
@@ -194,7 +213,7 @@ class LandmarksPanel(Panel):
         if self.views is not None:
             self.views.close()
         if self.canvas is not None:
-            self.place.layout().removeWidget(self.canvas)
+            self._place_layout.removeWidget(self.canvas)
             self.canvas.close()
             self.canvas = None
         self.model = self.layers = self.views = None
@@ -214,6 +233,15 @@ class LandmarksPanel(Panel):
         rows = sorted({index.row() for index in self.table.selectedIndexes()})
         return [self.model.pairs[row] for row in rows if row < len(self.model.pairs)]
 
+    def _link(self, on: bool) -> None:
+        if self.views is not None:
+            self.views.enable(on)
+
+    def _cell(self, row: int, column: int) -> QTableWidgetItem:
+        item = self.table.item(row, column)
+        assert item is not None, "every row has all its cells"
+        return item
+
     def _toggle_adding(self) -> None:
         if self.layers is not None:
             self.layers.adding(self.add.isChecked())
@@ -223,20 +251,21 @@ class LandmarksPanel(Panel):
         side = "moving" if pair.lacks == "fixed" else "fixed"
         if pair.lacks is None:
             return
-        model, point = self.model, pair.at(side).copy()
+        model, point = self.opened, pair.at(side).copy()
         self._start(
             lambda report: model.partner(side, point), "Through the map",
             lambda there: model.propose(pair, there), bar=False,
         )  # fmt: skip
 
     def _snap(self) -> None:
-        model, pairs, within = self.model, self.chosen, self.within.value()
+        pairs, within = self.chosen, self.within.value()
         if not pairs:
             self.say("choose the rows to snap", wrong=True)
             return
+        model = self.opened
 
         def work(report: Any) -> list:
-            found = []
+            found: list[Any] = []
             for number, pair in enumerate(pairs):
                 report(number, len(pairs), pair.name)
                 try:
@@ -255,53 +284,53 @@ class LandmarksPanel(Panel):
                 told.append(f"{pair.name}: {result}")
                 wrong = True
             else:
-                self.model.place(pair, "moving", result.point)
+                self.opened.place(pair, "moving", result.point)
                 better = f"correlation {result.before:.2f} to {result.correlation:.2f}"
                 told.append(f"{pair.name}: moved {result.shift:.1f} um, {better}")
         self.say("\n".join(told), wrong)
 
     def _accept(self) -> None:
-        self.model.accept(self.chosen)
+        self.opened.accept(self.chosen)
 
     def _remove(self) -> None:
-        self.model.remove(self.chosen)
+        self.opened.remove(self.chosen)
 
     def _go_to(self, row: int) -> None:
-        pair = self.model.pairs[row]
-        points = {side: pair.shown(side) for side in SIDES if pair.shown(side) is not None}
-        self.views.show(points)
+        pair = self.opened.pairs[row]
+        points = {side: point for side in SIDES if (point := pair.shown(side)) is not None}
+        self.linked.show(points)
 
     def _chosen(self) -> None:
         if not self._filling and self.layers is not None:
             self.layers.choose(self.chosen)
 
     def _chosen_in_view(self, pairs: list[Pair]) -> None:
-        rows = [row for row, pair in enumerate(self.model.pairs) if any(pair is p for p in pairs)]
+        rows = [row for row, pair in enumerate(self.opened.pairs) if any(pair is p for p in pairs)]
         self._filling = True
         self.table.clearSelection()
         for row in rows:
             for column in range(self.table.columnCount()):
-                self.table.item(row, column).setSelected(True)
+                self._cell(row, column).setSelected(True)
         self._filling = False
 
     # --------------------------------------------------------------------------------------------------------- table
 
     def _refresh(self) -> None:
         """Show the pairs as they are now; their errors follow from a thread."""
-        chosen = self.chosen if self.table.rowCount() == len(self.model.pairs) else []
+        chosen = self.chosen if self.table.rowCount() == len(self.opened.pairs) else []
         self._filling = True
-        self.table.setRowCount(len(self.model.pairs))
-        for row, pair in enumerate(self.model.pairs):
+        self.table.setRowCount(len(self.opened.pairs))
+        for row, pair in enumerate(self.opened.pairs):
             if self.table.item(row, USE) is None:
                 for column, item in enumerate((_tick(), QTableWidgetItem(), _number(), _number())):
                     self.table.setItem(row, column, item)
             state = Qt.CheckState.Checked if pair.active else Qt.CheckState.Unchecked
-            self.table.item(row, USE).setCheckState(state)
-            self.table.item(row, NAME).setText(pair.name)
+            self._cell(row, USE).setCheckState(state)
+            self._cell(row, NAME).setText(pair.name)
         self._filling = False
         self._chosen_in_view(chosen)
-        self.layers.refresh()
-        self.save.setText("Save in the run" + ("" if self.model.saved else " *"))
+        self.shown.refresh()
+        self.save.setText("Save in the run" + ("" if self.opened.saved else " *"))
         self._measure.start()
 
     def _edited(self, item: QTableWidgetItem) -> None:
@@ -340,7 +369,7 @@ class LandmarksPanel(Panel):
         self._filling = True
         for row, pair in enumerate(self.model.pairs):
             for column, value in ((BEFORE, errors.affine[row]), (AFTER, errors.mapped[row])):
-                item = self.table.item(row, column)
+                item = self._cell(row, column)
                 item.setText("proposed" if pair.lacks and column == AFTER else _text(value))
                 item.setForeground(QColor(UNUSED) if pair.lacks or not pair.active else self.table.palette().text())
         self._filling = False
@@ -351,12 +380,16 @@ class LandmarksPanel(Panel):
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Import landmarks", "", "Landmarks (*.csv)")
         if path:
-            self._do(lambda: f"{self.model.load(path)} pairs from {path}")
+            self._do(lambda: f"{self.opened.load(path)} pairs from {path}")
 
     def _export(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Export landmarks", "landmarks.csv", "BigWarp landmarks (*.csv)")
         if path:
-            self._do(lambda: self.model.export(path) or f"written to {path}")
+            self._do(lambda: self._exported(path))
+
+    def _exported(self, path: str) -> str:
+        self.opened.export(path)
+        return f"written to {path}"
 
     def _do(self, action: Any) -> None:
         try:
@@ -365,7 +398,7 @@ class LandmarksPanel(Panel):
             self._failed(error)
 
     def _save(self) -> None:
-        model = self.model
+        model = self.opened
         self._start(lambda report: model.save(), "Saving landmarks", self._saved)
 
     def _saved(self, path: str) -> None:
@@ -373,7 +406,7 @@ class LandmarksPanel(Panel):
         self.say(f"kept in {path}")
 
     def _steer(self) -> None:
-        model = self.model
+        model = self.opened
 
         def work(report: Any) -> Launch:
             panel_class("launch")  # what it imports takes seconds, which the window must not wait for

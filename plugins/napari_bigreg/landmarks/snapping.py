@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from bigreg.errors import InputError
+from bigreg.geometry import Shape, triple
 from bigreg.pipeline.looking.pyramids import Samples
 
 RADIUS = 7
@@ -72,7 +73,7 @@ def snap(
         if index == level:
             before = _at(scores, grid.world_to_index(start[None])[0] - corner)
         best_score = float(scores[best])
-        place = grid.index_to_world((corner + np.asarray(best) + _between(scores, best))[None])[0]
+        place = grid.index_to_world((corner + np.asarray(best) + _between(scores, tuple(map(int, best))))[None])[0]
         if index == 0:
             # A paraboloid is best trusted at its top: the surroundings are sampled anew, so that it lies on a voxel.
             for _ in range(2):
@@ -182,8 +183,8 @@ def _at(scores: np.ndarray, index: np.ndarray) -> float:
     return float(scores[tuple(index)])
 
 
-def _box(index: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(i) for i in index)
+def _box(index: np.ndarray) -> Shape:
+    return triple(int(i) for i in index)
 
 
 def _say(point: np.ndarray) -> str:

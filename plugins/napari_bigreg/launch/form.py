@@ -38,7 +38,7 @@ class Field(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         for number, control in enumerate(controls):
             row.addWidget(control, 1 if number == 0 else 0)
-        column = QVBoxLayout(self)
+        self.column = column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
         column.addLayout(row)
@@ -73,7 +73,7 @@ class ImageField(Field):
                    self.texts["origin"])  # fmt: skip
         for place, widget in enumerate(widgets):
             more.addWidget(widget, *divmod(place, 3))
-        self.layout().insertLayout(1, more)
+        self.column.insertLayout(1, more)
         for line in (self.path, *self.texts.values()):
             line.textChanged.connect(lambda _: self.changed.emit())
         for number in (self.channel, self.time):
@@ -111,8 +111,10 @@ class Overrides(Field):
         box = QComboBox()
         box.setEditable(True)
         box.addItems(["", *self._keys])
-        box.completer().setFilterMode(Qt.MatchFlag.MatchContains)
-        box.completer().setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
+        completer = box.completer()
+        assert completer is not None, "an editable box has one"
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)
         box.setCurrentText(key)
         line = make_line("value")
         line.setText(value)
@@ -124,7 +126,7 @@ class Overrides(Field):
         row.setContentsMargins(0, 0, 0, 0)
         for widget, stretch in ((box, 3), (line, 2), (gone, 0)):
             row.addWidget(widget, stretch)
-        self.layout().insertWidget(len(self.rows), holder)
+        self.column.insertWidget(len(self.rows), holder)
         entry = holder, box, line
         self.rows.append(entry)
         gone.clicked.connect(lambda checked=False: self._remove(entry))
@@ -141,7 +143,7 @@ class Overrides(Field):
 
     def _remove(self, entry: tuple) -> None:
         self.rows.remove(entry)
-        self.layout().removeWidget(entry[0])
+        self.column.removeWidget(entry[0])
         entry[0].deleteLater()
         self.changed.emit()
 
@@ -177,7 +179,7 @@ class LaunchForm(QWidget):
         self.cluster = QComboBox()
         self.cluster.setEditable(True)
         self.cluster.addItems(["", *clusters()])
-        self.cluster.lineEdit().setPlaceholderText("as configured")
+        line_of(self.cluster).setPlaceholderText("as configured")
         self.cluster.setToolTip("Who works: this machine, a queue, ..., or the path of a YAML file")
         self.workers = QSpinBox()
         self.workers.setRange(0, 100000)
@@ -187,7 +189,7 @@ class LaunchForm(QWidget):
         self.fields: dict[str, Field] = {
             **self.images,
             "run": Field(self.run, _browse_new(self.run)),
-            "config": Field(self.config, _browse(self.config.lineEdit(), "Choose a configuration", file=True)),
+            "config": Field(self.config, _browse(line_of(self.config), "Choose a configuration", file=True)),
             "set": self.overrides,
             "cluster": Field(self.cluster),
             "workers": Field(self.workers),
@@ -198,8 +200,9 @@ class LaunchForm(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         for name, field in self.fields.items():
             form.addRow(titles.get(name, name), field)
-        for source in (*self.images.values(), self.overrides):
-            source.changed.connect(self.changed)
+        for image in self.images.values():
+            image.changed.connect(self.changed)
+        self.overrides.changed.connect(self.changed)
         for line in (self.run, self.memory):
             line.textChanged.connect(lambda _: self.changed.emit())
         for box in (self.config, self.cluster):
@@ -236,6 +239,12 @@ class LaunchForm(QWidget):
         for name, field in self.fields.items():
             field.tell(str(error) if error is not None and error.place == name else "")
         self.overrides.mark(None if error is None else error.row)
+
+
+def line_of(box: QComboBox) -> QLineEdit:
+    line = box.lineEdit()
+    assert line is not None, "an editable box has one"
+    return line
 
 
 def _browse(line: QLineEdit, title: str, file: bool = False) -> QPushButton:

@@ -75,7 +75,7 @@ class LaunchPanel(Panel):
         self.level.addItems([f"level {i}" for i in range(4)])
         self.level.setCurrentIndex(1)
         self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
-        self.level.currentIndexChanged.connect(lambda _: self.live.isChecked() and self._soon.start())
+        self.level.currentIndexChanged.connect(lambda _: self._level_changed())
         self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
         self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
         self.cancel.setEnabled(False)
@@ -208,23 +208,33 @@ class LaunchPanel(Panel):
 
         self._work.start(work, "Waiting for the run", done=self._looked, failed=self._failed, ended=ended, bar=False)
 
+    @property
+    def begun(self) -> Started:
+        """What was started, for what follows it."""
+        assert self.started is not None
+        return self.started
+
     def _looked(self, found: tuple[bool, int | None]) -> None:
         there, ended = found
         if not self._watch.isActive():
             return
         if ended not in (None, 0):
             self._watch.stop()
-            self.say(f"it ended with status {ended}:\n{self.started.tail()}", wrong=True)
+            self.say(f"it ended with status {ended}:\n{self.begun.tail()}", wrong=True)
         elif there:
             self._watch.stop()
             self._open_monitor()
 
     def _open_monitor(self) -> None:
         self.monitor = open_beside(self.viewer, "monitor")
-        self.monitor.choice.set(self.started.run)
-        self.say(f"process {self.started.process.pid} works on {self.started.run}; see Monitor")
+        self.monitor.choice.set(self.begun.run)
+        self.say(f"process {self.begun.process.pid} works on {self.begun.run}; see Monitor")
 
     # ------------------------------------------------------------------------------------------------------- preview
+
+    def _level_changed(self) -> None:
+        if self.live.isChecked():
+            self._soon.start()
 
     def _live(self) -> None:
         if self.live.isChecked():

@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster
 import bigreg
 from bigreg.config import Config, load_config
 from bigreg.errors import InputError
-from bigreg.geometry import Grid
+from bigreg.geometry import Grid, triple
 from bigreg.phantom import make_pair
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
@@ -75,12 +75,12 @@ def factors_of(grid: Grid, level: int, finest: float | None = None) -> np.ndarra
 
 def levels_of(volume: Volume, smallest: int = 24) -> list[tuple[float, float, float]]:
     """Spacings (um) at which a block may be looked at, finest first."""
-    out = []
+    out: list[tuple[float, float, float]] = []
     for level in range(16):
         factors = factors_of(volume.grid(), level)
         if out and (np.asarray(volume.shape) // factors).max() < smallest:
             break
-        spacing = tuple(float(s) for s in np.asarray(volume.grid().spacing) * factors)
+        spacing = triple(float(s) for s in np.asarray(volume.grid().spacing) * factors)
         if spacing not in out:
             out.append(spacing)
     return out
@@ -241,7 +241,8 @@ class Previewer:
             self.boxes = Boxes(key, (grids[0], grids[1]), (paths[0], paths[1]), str(folder / "start.csv"))
             if old is not None:
                 shutil.rmtree(Path(old.start).parent, ignore_errors=True)
-        return self.boxes
+            return self.boxes
+        return old
 
 
 def settings_of(config: Config, boxes: Boxes) -> Config:
@@ -261,17 +262,18 @@ def _own_pairs(config: Config, boxes: Boxes) -> list[str]:
     """The pairs of landmarks that lie in both boxes, in the worlds of these; a spline needs as many as ever."""
     if config.landmarks.path is None:
         return []
-    ends, inside = [], True
+    ends: list[np.ndarray] = []
+    inside: Any = True
     for points, grid, path in zip(read_pairs(config.landmarks.path), boxes.grids, boxes.paths, strict=True):
         ends.append(apply_affine(np.linalg.inv(_from_plain(grid)), points))
         inside = inside & open_volume(path).grid().contains(ends[-1])
     fixed, moving = (points[inside] for points in ends)
     if not len(fixed):
         return ["landmarks.path=null", "landmarks.spline=false"]
-    path = Path(boxes.start).with_name("pairs.csv")
-    write_bigwarp(path, fixed, moving)
+    pairs = Path(boxes.start).with_name("pairs.csv")
+    write_bigwarp(pairs, fixed, moving)
     spline = config.landmarks.spline and spans_volume(fixed) and spans_volume(moving)
-    return [f"landmarks.path={path}", f"landmarks.spline={str(spline).lower()}"]
+    return [f"landmarks.path={pairs}", f"landmarks.spline={str(spline).lower()}"]
 
 
 def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -283,7 +285,7 @@ def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int
     shape = np.asarray(grid.shape)
     side = (config.blocks.core + 2 * config.blocks.halo) * factors
     middle = (shape - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
-    if (middle < -0.5).any() or (middle > shape - 0.5).any():
+    if centre is not None and ((middle < -0.5).any() or (middle > shape - 0.5).any()):
         raise InputError(f"the middle of the view, {np.round(centre, 1).tolist()} um, is outside of fixed; go there")
     step = SNAP * factors
     first = np.clip(np.round((middle - side / 2) / step) * step, 0, np.maximum(shape - side, 0)).astype(int)

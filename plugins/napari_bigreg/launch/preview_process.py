@@ -54,6 +54,7 @@ class PreviewProcess:
         """End the child, whatever it does, and with it its files."""
         self._closed = True
         if self.child is not None:
+            assert self.child.stdin is not None, "it is a pipe"
             with suppress(OSError):  # of a request that it can no longer read
                 self.child.stdin.close()
             _status(self.child)
@@ -103,11 +104,13 @@ class PreviewProcess:
             reader = threading.Thread(target=_collect, args=(self.child.stdout, self._answers), daemon=True)
             reader.start()
             if self._closed:  # meanwhile
+                assert self.child.stdin is not None, "it is a pipe"
                 self.child.stdin.close()
         return self.child
 
     @staticmethod
     def _send(child: subprocess.Popen, what: Any) -> None:
+        assert child.stdin is not None, "it is a pipe"
         with suppress(OSError, ValueError):  # it has ended, or is closed: its output tells
             child.stdin.write(pickle.dumps(what))
             child.stdin.flush()
@@ -171,11 +174,11 @@ class _Child:
     def answer(self, request: Any) -> None:
         try:
             if isinstance(request, str):
-                value = self.previewer.warm(self._report)
+                self.previewer.warm(self._report)
+                self._send(DONE, None)
             else:
                 launch, centre, level = request
-                value = self.previewer.run(*opened(launch), centre, level, self._report)
-            self._send(DONE, value)
+                self._send(DONE, self.previewer.run(*opened(launch), centre, level, self._report))
         except Exception as error:
             try:
                 pickle.loads(pickle.dumps(error))

@@ -11,6 +11,7 @@ import numpy as np
 
 import bigreg
 from bigreg.errors import BigregError
+from bigreg.geometry import triple
 
 WINDOW_SECONDS = 60.0
 """Over which the rate is taken: long enough that blocks of seconds count, short enough to see a worker go."""
@@ -44,7 +45,7 @@ class Snapshot:
         """Indices of the failed blocks of the stage that is shown."""
         if self.statuses is None:
             return []
-        return [tuple(int(i) for i in index) for index in np.argwhere(self.statuses == 4)]
+        return [triple(int(i) for i in index) for index in np.argwhere(self.statuses == 4)]
 
     @property
     def text(self) -> str:
@@ -95,7 +96,7 @@ class MonitorModel:
             status,
             stages,
             stage,
-            stages.get(stage),
+            None if stage is None else stages.get(stage),
             statuses,
             rate,
             left,
@@ -134,7 +135,7 @@ class MonitorModel:
         index = np.rint(grid.world_to_index(np.asarray(point, dtype=float)[None])[0]).astype(int)
         if (index < 0).any() or (index >= grid.shape).any():
             return None
-        return tuple(int(i) for i in index)
+        return triple(int(i) for i in index)
 
     def centre_of(self, index: Any, snapshot: Snapshot) -> np.ndarray:
         """The middle of a block in the fixed world, um (z, y, x)."""

@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 from bigreg.errors import BigregError
+from bigreg.geometry import triple
 
 from ..shared.colours import STATUS
 from ..shared.drawn import Drawn
@@ -68,7 +69,7 @@ class MonitorPanel(Panel):
         self.patches: Any = None
         self.process: Any = None
         self.layer: Image | None = None
-        self.window: QDialog | None = None
+        self.starts_window: QDialog | None = None
         self._work = Work(self)
         self._asking = False
         self._build()
@@ -77,6 +78,18 @@ class MonitorPanel(Panel):
         viewer.mouse_drag_callbacks.append(self._clicked)
         if self.choice.url:
             self.set_run(self.choice.url)
+
+    @property
+    def opened(self) -> MonitorModel:
+        """The model, for what can be done only while there is a run."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def seen(self) -> Snapshot:
+        """The snapshot, for what can be done only once there is one."""
+        assert self.snapshot is not None
+        return self.snapshot
 
     def _build(self) -> None:
         self.choice = RunChoice(self.viewer)
@@ -213,7 +226,7 @@ class MonitorPanel(Panel):
         self.start.setText("\n".join(("the start: " + told[0], *told[1:])) if told else "")
         self.start.setVisible(bool(told))
         self.starts.setVisible(bool(told))
-        self.accept.setVisible(bool(told) and snapshot.status.start_doubtful)
+        self.accept.setVisible(snapshot is not None and bool(told) and snapshot.status.start_doubtful)
         self.resume.setEnabled(snapshot is not None and not held and not going and snapshot.status.state != "finished")
         if snapshot is not None and snapshot.status.start_doubtful and not self.accept.value():
             self.resume.setEnabled(False)  # it would stop again at once
@@ -227,16 +240,16 @@ class MonitorPanel(Panel):
             if not png or not picture.loadFromData(png):
                 self.text.setText("this run has no picture of its starts")
                 return
-            self.window = QDialog(self)
-            self.window.setWindowTitle("Starts")
+            self.starts_window = window = QDialog(self)
+            window.setWindowTitle("Starts")
             area, label = QScrollArea(), QLabel()
             label.setPixmap(picture)
             area.setWidget(label)
-            QVBoxLayout(self.window).addWidget(area)
-            self.window.resize(min(picture.width() + 60, 1300), min(picture.height() + 60, 900))
-            self.window.show()
+            QVBoxLayout(window).addWidget(area)
+            window.resize(min(picture.width() + 60, 1300), min(picture.height() + 60, 900))
+            window.show()
 
-        model = self.model
+        model = self.opened
         self._work.start(lambda report: model.run.start_picture(), "Starts", done=show, failed=self._failed, bar=False)
 
     def _list_stages(self, snapshot: Snapshot) -> None:
@@ -297,18 +310,21 @@ class MonitorPanel(Panel):
             return
         if np.abs(np.asarray(event.pos) - begin).max() > 3 or viewer.dims.ndisplay != 2:
             return
-        index = self.model.index_at(event.position[-3:], self.snapshot)
-        if index is not None:
+        index = self.opened.index_at(event.position[-3:], self.snapshot)
+        if index is not None and self.snapshot.stage is not None:
             self.show_block(self.snapshot.stage, index)
 
     def _go_to_failed(self) -> None:
-        failed = self.snapshot.failed
+        failed = self.seen.failed
         shown = self.block[1] if self.block is not None else None
-        index = failed[(failed.index(shown) + 1) % len(failed)] if shown in failed else failed[0]
-        centre = self.model.centre_of(index, self.snapshot)
+        index = failed[0]
+        if shown is not None and shown in failed:
+            index = failed[(failed.index(shown) + 1) % len(failed)]
+        centre = self.opened.centre_of(index, self.seen)
         self.viewer.dims.set_point(range(3), centre)
         camera_of(self.viewer).center = tuple(centre)
-        self.show_block(self.snapshot.stage, index)
+        assert self.seen.stage is not None, "what failed is of a stage"
+        self.show_block(self.seen.stage, index)
 
     # ------------------------------------------------------------------------------------------------ one block
 
@@ -318,7 +334,7 @@ class MonitorPanel(Panel):
         self.block = stage, index
         self.title.setText(f"block {index}: reading …")
         self._mark(index)
-        model = self.model
+        model = self.opened
 
         def look(report: Any) -> tuple:
             report(0, 0, f"block {index}")
@@ -329,6 +345,7 @@ class MonitorPanel(Panel):
 
     def _refresh_block(self, snapshot: Snapshot) -> None:
         """Tell anew about the block that is shown once its status has changed."""
+        assert self.block is not None and snapshot.statuses is not None, "asked for only while a block is shown"
         stage, index = self.block
         if self.title.property("status") not in (None, int(snapshot.statuses[index])):
             self.show_block(stage, index)
@@ -372,8 +389,8 @@ class MonitorPanel(Panel):
     def _mark(self, index: tuple[int, int, int]) -> None:
         """A frame around a block in the plane that is shown."""
         axis = int(self.viewer.dims.order[-3])
-        point = tuple(float(v) for v in self.viewer.dims.point[-3:])
-        Drawn(self.viewer, self.model.url).mark(self.snapshot.blocks.grid, index, Plane(axis, point[axis], point, 1.0))
+        point = triple(float(v) for v in self.viewer.dims.point[-3:])
+        Drawn(self.viewer, self.opened.url).mark(self.seen.blocks.grid, index, Plane(axis, point[axis], point, 1.0))
 
     def _unmark(self) -> None:
         if self.model is not None:
@@ -390,7 +407,7 @@ class MonitorPanel(Panel):
     # ------------------------------------------------------------------------------------------------ stop and resume
 
     def _stop(self) -> None:
-        model = self.model
+        model = self.opened
         self.stop.setEnabled(False)
 
         def asked(holder: dict) -> None:
@@ -400,10 +417,10 @@ class MonitorPanel(Panel):
 
     def _resume(self) -> None:
         self.resume.setEnabled(False)
-        accepted = self.accept.value() if self.snapshot.status.start_doubtful else 0
+        accepted = self.accept.value() if self.seen.status.start_doubtful else 0
         accept = ["--accept-start", str(accepted)] if accepted else []
-        self.process = start_process(["resume", self.model.url, *accept], log_of(self.model.url))
-        self.text.setText(f"resuming; what it says is in {log_of(self.model.url)}")
+        self.process = start_process(["resume", self.opened.url, *accept], log_of(self.opened.url))
+        self.text.setText(f"resuming; what it says is in {log_of(self.opened.url)}")
         self.timer.setInterval(BUSY_MS)
 
     def end(self) -> None:

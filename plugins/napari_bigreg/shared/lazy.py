@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bigreg.errors import BigregError
+from bigreg.geometry import Integers, triple
 
 Tell = Callable[[str], Any]
 
@@ -61,7 +62,9 @@ class LazyArray:
             at = key.index(Ellipsis)
             key = (*key[:at], *[slice(None)] * (4 - len(key)), *key[at + 1 :])
         key = (*key, *[slice(None)] * (3 - len(key)))
-        start, stop, rest = [], [], []
+        start: list[int] = []
+        stop: list[int] = []
+        rest: list[slice | int] = []
         for part, n in zip(key, self.shape, strict=True):
             if isinstance(part, slice):
                 first, last, step = part.indices(n)
@@ -80,18 +83,18 @@ class LazyArray:
         if all(part == slice(None, None, 1) for part in rest):
             view = copy(self)
             view.shape = tuple(b - a for a, b in zip(start, stop, strict=True))
-            view._first = tuple(int(a + o) for a, o in zip(start, self._first, strict=True))
+            view._first = triple(int(a + o) for a, o in zip(start, self._first, strict=True))
             return view
         return self._read(np.add(start, self._first), np.add(stop, self._first))[tuple(rest)]
 
-    def _read(self, start: Sequence[int], stop: Sequence[int]) -> np.ndarray:
-        start, stop = (tuple(int(v) for v in corner) for corner in (start, stop))
-        out = np.full(np.subtract(stop, start), self.fill, self.dtype)
-        inner = tuple(min(b, n) for b, n in zip(stop, self.samples.grid.shape, strict=True))
-        if out.size == 0 or any(a >= b for a, b in zip(start, inner, strict=True)):
+    def _read(self, start: Integers, stop: Integers) -> np.ndarray:
+        first, last = (tuple(int(v) for v in corner) for corner in (start, stop))
+        out = np.full(np.subtract(last, first), self.fill, self.dtype)
+        inner = tuple(min(b, n) for b, n in zip(last, self.samples.grid.shape, strict=True))
+        if out.size == 0 or any(a >= b for a, b in zip(first, inner, strict=True)):
             return out
         try:
-            values = self.samples.read(start, inner)
+            values = self.samples.read(first, inner)
         except BigregError as error:
             if str(error) not in self._told:
                 self._told.add(str(error))

@@ -190,7 +190,7 @@ class RunView:
         matrix = level.grid.affine.copy()
         matrix[:3, 3] = level.grid.index_to_world(np.full(3, step // 2))
         matrix[:3, :3] *= step
-        grid = Grid(values.shape[1:], matrix)
+        grid = Grid(values.shape[1:], tuple(map(tuple, matrix)))
         moves = values.reshape(3, -1).T.astype(float)
         length = np.linalg.norm(moves, axis=1)
         longer = enlargement(length, float(np.mean(grid.spacing)))

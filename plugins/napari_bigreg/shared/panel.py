@@ -66,7 +66,7 @@ class Work:
 
     def start(self, work: Callable[[threads.Report], Any], title: str, **calls: Any) -> threads.Job:
         """See `threads.start`."""
-        kept = {name: self._guarded(call) if callable(call) else call for name, call in calls.items()}
+        kept: dict[str, Any] = {name: self._guarded(call) if callable(call) else call for name, call in calls.items()}
         ended = kept.pop("ended", None)
 
         def end() -> None:
@@ -105,7 +105,9 @@ class RunChoice(QWidget):
         self.box = QComboBox()
         self.box.setEditable(True)
         self.box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.box.lineEdit().setPlaceholderText("run.zarr: path or URL")
+        line = self.box.lineEdit()
+        assert line is not None, "an editable box has one"
+        line.setPlaceholderText("run.zarr: path or URL")
         self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.box.setToolTip("The run store; those that are open in this window are in the list")
         self.browse = QPushButton("…")
@@ -116,7 +118,7 @@ class RunChoice(QWidget):
         layout.addWidget(self.box, 1)
         layout.addWidget(self.browse)
         self.box.activated.connect(lambda _: self._choose())
-        self.box.lineEdit().editingFinished.connect(self._choose)
+        line.editingFinished.connect(self._choose)
         self.browse.clicked.connect(self._look)
         self._last = ""
         viewer.layers.events.inserted.connect(self._renew)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pydantic import BaseModel
+
 import bigreg
 from bigreg.config import Config, load_config
 from bigreg.errors import BigregError, ConfigError, InputError
@@ -43,7 +45,7 @@ class Choice:
     @classmethod
     def of(cls, spec: dict[str, Any]) -> Choice:
         """From what a run keeps of its image."""
-        given = {f.name: spec.get(f.name) for f in fields(cls)}
+        given: dict[str, Any] = {f.name: spec.get(f.name) for f in fields(cls)}
         texts = {k: " ".join(f"{v:g}" for v in given[k]) for k in ("spacing", "origin") if given[k] is not None}
         return cls(**{k: v for k, v in {**given, **texts}.items() if v is not None})
 
@@ -156,12 +158,12 @@ def clusters() -> list[str]:
     return cluster_names()
 
 
-def keys(model: type = Config, before: str = "") -> list[str]:
+def keys(model: type[BaseModel] = Config, before: str = "") -> list[str]:
     """All keys that can be set, dotted."""
     out = []
     for name, about in model.model_fields.items():
         inner = about.annotation
-        if isinstance(inner, type) and hasattr(inner, "model_fields"):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
             out += keys(inner, f"{before}{name}.")
         else:
             out.append(before + name)

@@ -36,5 +36,5 @@ def read_in_threads() -> None:
     from superqt.utils import _ensure_thread
 
     if hasattr(_ensure_thread, "Future"):  # else superqt has changed, and napari's default is the safe choice
-        _ensure_thread.Future = Kept
+        _ensure_thread.Future = Kept  # type: ignore[misc]  # the one place where superqt lets it be chosen
         os.environ.setdefault("NAPARI_ASYNC", "1")

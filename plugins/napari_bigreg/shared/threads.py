@@ -90,7 +90,7 @@ class Job(QObject):
 
         self._worker.returned.connect(returned)
         self._worker.errored.connect(errored)
-        self._worker.finished.connect(finished)
+        self._worker.finished.connect(finished)  # type: ignore[arg-type]  # psygnal passes what the slot takes
         self._worker.start()
 
     def _show(self, done: int, total: int, text: str) -> None:
