@@ -258,7 +258,7 @@ def test_a_run_stopped_by_ctrl_c_says_so_and_resumes(folder):
         start_new_session=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    while process.stdout.readline().startswith(("fixed: ", "moving: ")):
+    while process.stdout.readline().startswith(("fixed: ", "moving: ", "preset: ")):
         pass  # then the first stage is done
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, errors = process.communicate(timeout=60)
