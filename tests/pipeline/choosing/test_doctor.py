@@ -115,7 +115,7 @@ def measured(sign: float | None, left: float | None, bent: float | None, **more)
     [
         (measured(1.0, 0.03, 0.02), ("rounds",)),
         (measured(1.0, 0.18, 0.13), ("rounds", "individuals")),
-        (measured(0.99, 0.27, 0.1), ("individuals", "rounds")),
+        (measured(0.99, 0.27, 0.1), ("rounds", "individuals")),
         (measured(1.0, 0.53, 0.07), ("rounds", "individuals")),  # bent and noisy, and yet one specimen
         (measured(0.97, 0.46, 0.27), ("individuals",)),
         (measured(0.99, 0.5, 0.41), ("individuals", "brain-to-atlas")),
