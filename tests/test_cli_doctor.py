@@ -38,7 +38,7 @@ def test_it_says_what_and_why_in_single_lines(folder):
     code, text = bigreg(folder, "doctor", "fixed.ome.zarr", "moving.ome.zarr", *LIE)
     assert code == 0, text
     what = [line.split()[0] for line in text.splitlines()]
-    assert what == ["preset", "similarity", "command", "orientation", "cost", "looked"]
+    assert what == ["fixed:", "moving:", "preset", "similarity", "command", "orientation", "cost", "looked"]
     assert "predicted" in text and "--preset" in text
 
 
@@ -70,7 +70,7 @@ def test_bad_input_is_the_error_of_register(folder, arguments, status):
     images, options = arguments[:2], arguments[2:]
     other = bigreg(folder, "register", *images, "none.zarr", *options)
     assert code == status and text.startswith("error: ")
-    assert (code, text) == other
+    assert (code, text.strip()) == (other[0], other[1].splitlines()[-1])  # after what was understood of the images
     assert not (folder / "none.zarr").exists()
 
 
@@ -79,7 +79,7 @@ def test_a_plan_and_a_dry_run_choose_alike_and_tell_so_in_one_line(folder):
     dry = bigreg(folder, "register", *images, "dry.zarr", "--dry-run", *LIE)
     planned = bigreg(folder, "plan", *images, *LIE)
     assert dry == planned and dry[0] == 0
-    line = dry[1].splitlines()[0]
+    line = dry[1].splitlines()[2]  # after the lines of the images
     assert line.startswith("preset: ") and "chosen by looking" in line and line.endswith("give --preset to choose")
     assert sum("preset:" in text for text in dry[1].splitlines()) == 1
 
