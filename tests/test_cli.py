@@ -102,7 +102,7 @@ def test_status_and_resume_of_a_finished_run(folder):
     assert "finished" in shown
     for which in ("fixed", "moving"):
         line = open_volume(folder / f"{which}.ome.zarr").understood["line"]
-        assert f"{which}: {line}\n" in shown and "(coordinateTransformations)" in line
+        assert f"{which}: {line}\n" in shown and "(from coordinateTransformations)" in line
     known = json.loads(bigreg("status", folder / "run.zarr", "--json").stdout)["images"]
     assert known["moving"] == open_volume(folder / "moving.ome.zarr").understood
     assert bigreg("resume", folder / "run.zarr").returncode == 0

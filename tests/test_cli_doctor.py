@@ -38,7 +38,7 @@ def test_it_says_what_and_why_in_single_lines(folder):
     code, text = bigreg(folder, "doctor", "fixed.ome.zarr", "moving.ome.zarr", *LIE)
     assert code == 0, text
     what = [line.split()[0] for line in text.splitlines()]
-    assert what == ["fixed:", "moving:", "preset", "similarity", "command", "orientation", "cost", "looked"]
+    assert what == ["fixed:", "moving:", "preset", "similarity", "command", "orientation", "cost", "time"]
     assert "predicted" in text and "--preset" in text
 
 
@@ -80,7 +80,11 @@ def test_a_plan_and_a_dry_run_choose_alike_and_tell_so_in_one_line(folder):
     planned = bigreg(folder, "plan", *images, *LIE)
     assert dry == planned and dry[0] == 0
     line = dry[1].splitlines()[2]  # after the lines of the images
-    assert line.startswith("preset: ") and "chosen by looking" in line and line.endswith("give --preset to choose")
+    assert (
+        line.startswith("preset: ")
+        and "chosen from the images" in line
+        and line.endswith("pass --preset to choose another")
+    )
     assert sum("preset:" in text for text in dry[1].splitlines()) == 1
 
 

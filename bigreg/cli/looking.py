@@ -43,7 +43,7 @@ def doctor(
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
-    """Look at two images shortly: which preset and similarity fit, how they lie, what it would cost; and why."""
+    """Look briefly at two images: which preset and similarity fit, how they lie, what a run would cost, and why."""
     images = images_of(fixed, moving, locals())
     from ..display import pairs
     from ..pipeline.doctor import doctor as examine

@@ -125,9 +125,10 @@ def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
     ]
 
 
-def tell(images: list[Any]) -> None:
-    """A line for each image: what was understood of it."""
+def tell(images: list[Any], *, every: bool = False) -> None:
+    """A line for each image: what was understood of it. `every`: all channels and time points are used."""
+    from ..volumes.told import understood
     from .app import out
 
     for image in images:
-        out.print(f"{image.name}: {image.understood['line']}", soft_wrap=True, highlight=False)
+        out.print(f"{image.name}: {understood(image, every=every)['line']}", soft_wrap=True, highlight=False)

@@ -85,15 +85,14 @@ def convert(
     from ..volumes import convert as run
     from ..volumes import open_volume
 
-    known: dict[str, Any] = {
-        "dataset": dataset, "channel": channel, "time": time, "spacing": spacing, "origin": origin,
-        "orientation": orientation,
-    }  # fmt: skip
-    tell([open_volume(source, **known)])
+    image = open_volume(
+        source, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
+    )
+    tell([image], every=True)
     progress, step = bar(out, "convert")
     with progress:
         written = run(
-            source, target, **known, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
+            image, target, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
         )  # fmt: skip
     out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
 

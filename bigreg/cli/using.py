@@ -82,7 +82,7 @@ def warp(
         image, dataset=dataset, channel=channel[0] if channel else None, time=time, spacing=spacing,
         origin=origin, orientation=orientation,
     )  # fmt: skip
-    tell([source])
+    tell([source], every=channel is None)
     grid = None if onto is None else open_volume(onto, name="onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)

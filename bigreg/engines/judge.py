@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..similarity import local_correlation
+from ..similarity.lncc import box_sum
 from ..transforms.affine import polar_rotation
 from .placed import Placed, sampled
 from .structure import Kind, evened, structure, turned_channels
@@ -95,8 +96,6 @@ class Judge:
     @staticmethod
     def _texture(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """1 where a window differs within itself by more than noise."""
-        from ..similarity.lncc import box_sum
-
         n = box_sum(keep, RADIUS).clamp_min(1.0)
         mean = box_sum(image * keep, RADIUS) / n
         variance = box_sum(image * image * keep, RADIUS) / n - mean * mean

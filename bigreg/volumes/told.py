@@ -10,8 +10,11 @@ if TYPE_CHECKING:
 _UNITS = ((1e6, "m"), (1e3, "mm"), (1.0, "um"), (0.0, "nm"))  # from so many um on
 
 
-def understood(volume: Volume) -> dict[str, Any]:
-    """What was understood, as JSON, and all of it in one `line`. Lengths in um, axes (z, y, x); counts from 0."""
+def understood(volume: Volume, *, every: bool = False) -> dict[str, Any]:
+    """What was understood, as JSON, and all of it in one `line`. Lengths in um, axes (z, y, x); counts from 0.
+
+    every   all channels and time points are used, unless one was named when the image was opened
+    """
     spacing = [float(s) for s in volume.grid().spacing]
     channel, time = volume.settings.channel or 0, volume.settings.time or 0
     known = {
@@ -30,25 +33,33 @@ def understood(volume: Volume) -> dict[str, Any]:
         "levels": len(volume.levels),
         "compression": volume.compression,
     }
-    return {**known, "line": _line(known)}
+    asked = volume.settings.channel, volume.settings.time
+    return {**known, "line": _line(known, [every and one is None for one in asked])}
 
 
-def _line(known: dict[str, Any]) -> str:
-    """264 x 160 x 228 voxels of 50 x 50 x 50 um (coordinateTransformations), ..."""
-    came = known["spacing_from"]
-    lies = f"orientation {known['orientation']} ({known['orientation_from']})"
+def _line(known: dict[str, Any], every: list[bool]) -> str:
+    """264 x 160 x 228 voxels of 50 x 50 x 50 um (from coordinateTransformations), ..."""
+    came = _source(known["spacing_from"])
+    lies = f"orientation {known['orientation']}{_source(known['orientation_from'])}"
     parts = [
-        f"{_times(known['shape'])} voxels of {_times(known['spacing_um'])} um" + (f" ({came})" if came else ""),
+        f"{_times(known['shape'])} voxels of {_times(known['spacing_um'])} um{came}",
         _length(known["extent_um"]),
         lies if known["orientation"] else "orientation not stated",
         known["dtype"],
     ]
-    for what in ("channel", "time"):
-        if known[f"{what}s"] > 1:
+    for what, all_of_them in zip(("channel", "time"), every, strict=True):
+        number, one = known[f"{what}s"], "channel" if what == "channel" else "time point"
+        if number > 1 and all_of_them:
+            parts.append(f"{number} {one}s")
+        elif number > 1:
             name = known.get(f"{what}_name")
-            parts.append(f"{what} {known[what]} of 0 to {known[f'{what}s'] - 1}" + (f" ({name})" if name else ""))
+            parts.append(f"{one} {known[what]} (of {number}, counted from 0{f'; {name}' if name else ''})")
     parts.append(f"{known['levels']} level{'s' if known['levels'] > 1 else ''}")
     return ", ".join([*parts, *([known["compression"]] if known["compression"] else [])])
+
+
+def _source(known: str) -> str:
+    return f" ({known if known == 'given' else f'from {known}'})" if known else ""
 
 
 def _channel_name(volume: Volume, channel: int) -> str:

@@ -53,11 +53,11 @@ class Choice:
     @property
     def line(self) -> str:
         """What is told."""
-        how = "chosen by looking" if self.looked else "not chosen by looking"
+        how = "chosen from the images" if self.looked else "the default, as the images were not looked at"
         settings = f" with {', '.join(self.settings)}" if self.settings else ""
         rest = self.candidates[1:]
-        doubt = f"; not sure, perhaps {' or '.join(rest)}" if rest else ""
-        return f"preset: {self.preset}{settings}, {how}: {self.why}{doubt}; give --preset to choose"
+        doubt = f"; {' or '.join(rest)} may fit as well" if rest else ""
+        return f"preset: {self.preset}{settings}, {how}: {self.why}{doubt}; pass --preset to choose another"
 
 
 def choose(

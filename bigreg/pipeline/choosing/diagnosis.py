@@ -100,13 +100,13 @@ class Diagnosis:
         if self.cost:
             many = f"{self.cost['workers']} worker{'s' * (self.cost['workers'] != 1)}"
             sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
-            each = f"{format_bytes(self.cost['memory_per_worker_bytes'])} of memory a worker"
+            each = f"{format_bytes(self.cost['memory_per_worker_bytes'])} of memory per worker"
             rows.append(("cost", f"about {roughly(self.cost['seconds'])} on {many}, {sizes}, {each} (predicted)"))
         if seen.doubtful and self.preset is not None:
-            asks = f"the start is doubtful, though structure agrees: a run will ask for it ({_believed(seen)})"
-            rows.append(("warning", asks))
+            asks = "the start is doubtful although the structure agrees: a run will ask you to confirm it"
+            rows.append(("warning", f"{asks} ({_believed(seen)})"))
         rows += [("warning", w) for w in seen.warnings]
-        return [*rows, ("looked", f"for {self.seconds:.0f} s")]
+        return [*rows, ("time", f"{self.seconds:.0f} s for this look")]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows. The keys are always the same."""
@@ -175,7 +175,7 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
         return (ROUNDS, INDIVIDUALS, ATLAS), "there is too little structure to tell"
     left, bent = seen.affine.unexplained, seen.bent.unexplained
     assert left is not None and bent is not None, "what is not known is told above"
-    share = f"{bent:.0%} of the structure is left over once bent"
+    share = f"a smooth bend leaves {bent:.0%} of the structure unexplained"
     if contrast == "other" and structure == "shared":
         return (ROUNDS,), f"another contrast of one specimen: {share}"
     if contrast == "other":
@@ -183,19 +183,19 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
             return (ATLAS,), f"another contrast and another individual: {share}"
         return (ATLAS, ROUNDS), f"another contrast, and perhaps another individual: {share}"
     if contrast == "unsure":
-        return (ATLAS, INDIVIDUALS), f"the contrast is neither clearly one nor two; {share}"
+        return (ATLAS, INDIVIDUALS), f"it is not clear whether the contrast is the same; {share}"
     if structure == "partly":
         order = (ATLAS, INDIVIDUALS) if seen.template else (INDIVIDUALS, ATLAS)
         hint = "a file is named like an atlas; " if seen.template else ""
-        return order, f"one contrast, but structure agrees in part: {hint}{share}"
+        return order, f"the same contrast, but only part of the structure agrees: {hint}{share}"
     if structure == "unsure":
-        return (INDIVIDUALS,), f"one contrast, another individual: {share}"
+        return (INDIVIDUALS,), f"the same contrast, another individual: {share}"
     # A soft specimen and another individual look alike here. `rounds` is hardly worse for skulls of individuals, and
     # `individuals` clearly worse for a specimen that was bent (tests/benchmarks/RESULTS.md).
-    rest = f"the affine alone leaves {left:.0%} of the structure, bending {bent:.0%}"
+    rest = f"{left:.0%} of the structure is left unexplained by the affine, {bent:.0%} by a smooth bend"
     if left <= STILL:
         return (ROUNDS,), f"one specimen, hardly bent: {rest}"
-    return (ROUNDS, INDIVIDUALS), f"one contrast, and the structure agrees once it is bent: {rest}"
+    return (ROUNDS, INDIVIDUALS), f"the same contrast, and the structure agrees after a smooth bend: {rest}"
 
 
 def _contrast(seen: Measured, contrast: str) -> str:

@@ -140,7 +140,7 @@ def figures(context: Context) -> list[Row]:
     finest = _metrics(context, "levels/0")
     asked = np.isfinite(finest["gain"]) if "gain" in finest else np.zeros(0, bool)  # a run of before it was kept
     if asked.any():
-        note = f"of {int(asked.sum())} of the finest level: what is left there is not more than chance; median gain "
-        note += f"{np.median(finest['gain'][asked]):.2f} of 1"
-        rows.append(("blocks", "left as coarser levels have them", float(np.nansum(finest["left"])), "", note))
+        note = f"of {int(asked.sum())} patches: nothing but chance is left to follow; median expected gain "
+        note += f"{np.median(finest['gain'][asked]):.2f} (1: all)"
+        rows.append(("blocks", "finest level not followed", float(np.nansum(finest["left"])), "", note))
     return rows

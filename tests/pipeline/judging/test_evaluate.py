@@ -81,10 +81,14 @@ def test_boxes_change_no_figure(evaluated, registered, given, monkeypatch, tmp_p
     again = registered.run.evaluate(landmarks=given[0], **given[1], out=str(tmp_path))
     for table in ("labels", "regions"):
         for a, b in zip(getattr(evaluated[0], table), getattr(again, table), strict=True):
-            # By rounding a voxel at the edge of a label may be the neighbour's in another box.
-            assert a == pytest.approx(b, rel=5e-4, abs=1e-6, nan_ok=True)
+            # Places are float32 relative to their box: by rounding a voxel or two between labels goes to the other one,
+            # which moves a surface by its share of a voxel.
+            if table == "labels":
+                assert abs(a["voxels_warped"] - b["voxels_warped"]) <= 2
+            assert a == pytest.approx(b, rel=5e-4 if table == "labels" else 1e-4, abs=1e-6, nan_ok=True)
     for a, b in zip(evaluated[0].figures, again.figures, strict=True):
-        assert a[:2] == b[:2] and a[2] == pytest.approx(b[2], rel=5e-4, abs=1e-6, nan_ok=True)
+        few = 5e-4 if a[0] == "labels" else 1e-4
+        assert a[:2] == b[:2] and a[2] == pytest.approx(b[2], rel=few, abs=1e-6, nan_ok=True)
 
 
 def test_regions_add_up_to_the_whole(evaluated, registered):
