@@ -14,7 +14,7 @@ from .rotations import apart_deg, spread
 from .starts import moments, wide_search
 from .structure import Kind
 
-HALF, SLOPE = 0.3, 20.0  # the gap to the best rival at which a start is as likely right as wrong, and how sharply
+HALF, SLOPE = 0.25, 40.0  # the lead over the best rival at which a start is as likely right as wrong, and how sharply
 OVERFIT = 0.05  # of the score: what a refinement gains where nothing corresponds
 WRONG_ROTATIONS = 60  # 40 to 50 degrees apart; those nearer than so many degrees to the start are left out:
 NEAR_DEG = 30.0
@@ -32,8 +32,10 @@ class Belief:
         self._wrong: list[tuple[np.ndarray, float]] | None = None
 
     def __call__(self, best: Start, others: Collection[Start]) -> float:
-        """0 .. 1 by how much less well its best rival fits, as a share of how far the start stands above chance.
+        """0 .. 1 by how much less well its best rival fits, per root of how far the start stands above chance.
 
+        The lead is a difference of Fisher's z: where hardly more than chance is in common a small one decides, and
+        where nearly everything fits, as in a body that is much like itself turned by half, it has to be larger.
         Rivals are the other starts, the best shifts under rotations spread over all, and the start itself turned by
         half a turn or shifted by a quarter of the image, where outlines still fit and what is inside does not.
         """
@@ -45,7 +47,7 @@ class Belief:
         chance = self._chance(best)
         rivals += [s.score for s in self._spoilt(best.matrix)] + chance
         above = best.score - float(np.mean(chance) if chance else 0.0) + OVERFIT
-        return float(special.expit(SLOPE * ((best.score - max(rivals)) / above - HALF))) if above > 0 else 0.0
+        return float(special.expit(SLOPE * ((best.score - max(rivals)) / above**0.5 - HALF))) if above > 0 else 0.0
 
     def _chance(self, best: Start) -> list[float]:
         if self._wrong is None:

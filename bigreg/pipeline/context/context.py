@@ -14,6 +14,7 @@ from ...engines.chain import chained
 from ...geometry import Grid, Shape
 from ...intensity import LIMIT
 from ...storage import Array, configure
+from ...transforms.positions import Positions
 from ...volumes import ImageSpec, Volume, open_volume
 from ..store.identity import same_engines
 from ..store.store import RunStore
@@ -160,6 +161,13 @@ class Context:
                 return None
             return self.array(PLACE, which), self.given.run.lattice.grid
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
+
+    def half_way(self, places: Positions, level: int, which: str) -> Positions:
+        """Places of mid-space in the world of `which`, through the map after a level (see `half_map`)."""
+        known = self.half_map(level, which)
+        if known is not None:
+            places = places.moved(places.sample(field_reader(known[0]), known[1]))
+        return places.through(self.frames.mid_to(which))
 
     def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
         """Values of `seen` as engines compare them: about 0 .. 1, their logarithm where the configuration says so."""

@@ -12,7 +12,7 @@ from ... import storage
 from ...errors import InputError
 from ...geometry import BlockGrid, Grid, Shape
 from ...transforms.positions import Positions
-from ..context.context import IMAGES, Context, field_reader
+from ..context.context import IMAGES, Context
 from ..context.ladder import LevelPlan, ladder
 from ..store.store import Status, complete
 from ..tasks import compose, fields
@@ -211,9 +211,7 @@ def _half_way_patches(context: Context, images: dict, level: LevelPlan, index: S
     composed = block_status(context, last_stage)[index] in (Status.DONE, Status.BLANK)
 
     def through(which: str) -> Positions:
-        known = context.half_map(level.index if composed else level.index + 1, which)
-        moved = here if known is None else here.moved(here.sample(field_reader(known[0]), known[1]))
-        return moved.through(context.frames.mid_to(which))
+        return context.half_way(here, level.index if composed else level.index + 1, which)
 
     return Patches(
         "half-way",

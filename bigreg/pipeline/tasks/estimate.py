@@ -15,7 +15,7 @@ from ...engines.parts import estimate_fitting
 from ...geometry import Block, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
-from ..context.context import Context, compressed, field_reader
+from ..context.context import Context, compressed
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
 from ..schedule.flow import Need, Stage
@@ -88,12 +88,7 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
     lattice = level.patch(block.halo_start, block.halo_stop)
     images, masks = [], []
     for which in ("fixed", "moving"):
-        positions = Positions.of_grid(lattice.grid, context.device)
-        coarser = context.half_map(level.index + 1, which)
-        if coarser is not None:
-            array, grid = coarser
-            positions = positions.moved(positions.sample(field_reader(array), grid))
-        positions = positions.through(context.frames.mid_to(which))
+        positions = context.half_way(Positions.of_grid(lattice.grid, context.device), level.index + 1, which)
         image = context.level_image(which, level)
         mask = positions.inside(image.grid)
         tissue = context.tissue(which)

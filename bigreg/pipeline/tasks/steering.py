@@ -207,12 +207,7 @@ def _likeness(context: Context, level: LevelPlan, fixed: np.ndarray, moving: np.
     around = index * level.spacing
     window = torch.as_tensor(np.exp(-0.5 * (index / PATCH_WINDOW) ** 2).prod(1))
     for which, place in zip(IMAGES, (fixed, moving), strict=True):
-        positions = Positions.of_points(place + around)
-        coarser = context.half_map(level.index + 1, which)
-        if coarser is not None:
-            array, grid = coarser
-            positions = positions.moved(positions.sample(field_reader(array), grid))
-        positions = positions.through(context.frames.mid_to(which))
+        positions = context.half_way(Positions.of_points(place + around), level.index + 1, which)
         image = context.level_image(which, level)
         found, seen = looked_up(image, positions)
         here = positions.inside(image.grid) if seen is None else positions.inside(image.grid) & seen
