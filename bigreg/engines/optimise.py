@@ -21,9 +21,11 @@ import torch
 
 from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
+from .agreement import agreement
 from .base import PatchPair, VelocityPatch
-from .evidence import chance, gain
 from .gauss_newton import MidSpacePair, solve3, texture_confidence
+
+CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
 class Optimise:
@@ -37,9 +39,9 @@ class Optimise:
     tolerance        stop where no control point moves further than this
     regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one
                      stiffness for any spacing, isotropic or not, and any cells
-    least_gain       on the finest level, a patch whose forces are expected to gain less than this (1: all that there
-                     is to gain; below 0 they do harm; see bigreg.engines.evidence) stays as it is; None: nothing is
-                     asked. `quality` then says the gain, and whether the patch was left (1 or 0)
+    least_agreement  where the voxels are the images' own, a patch stays as it is whose images agree less than this in
+                     detail (1: wholly; see bigreg.engines.agreement), before and after; None: nothing is asked.
+                     `quality` then says the agreement, and whether the patch was left (1 or 0)
     """
 
     antisymmetric: ClassVar[bool] = True
@@ -55,7 +57,7 @@ class Optimise:
         max_step: float = 1.0,
         tolerance: float = 0.02,
         regularisation: float = 0.32,
-        least_gain: float | None = None,
+        least_agreement: float | None = None,
     ) -> None:
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
@@ -65,7 +67,7 @@ class Optimise:
         self.max_step = max_step
         self.tolerance = tolerance
         self.regularisation = regularisation
-        self.least_gain = least_gain
+        self.least_agreement = least_agreement
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
         """See bigreg.engines.base. The loss is the mean of the similarity over the channels."""
@@ -94,7 +96,8 @@ class Optimise:
             before, there = images(None, curvature=False).mean, images(begin, curvature=False).mean
             if there < before:
                 c, still = begin, False
-        ahead, momentum = c, 0
+        begun = ahead = c
+        momentum = 0
         matrix: torch.Tensor | None = None
         steps = 0
         asked: dict[str, float] = {}
@@ -107,10 +110,8 @@ class Optimise:
                 before = after if still else before
                 if not pull.weight:
                     break
-                if self.least_gain is not None and pair.level == 0 and pull.matrix is not None:
-                    by_chance = chance(images, None if still else ahead)
-                    promised = gain(pull.slope, pull.matrix, by_chance, membrane, stiffness)
-                    asked = {"gain": promised, "left": float(promised < self.least_gain)}
+                if self.least_agreement is not None and pair.native:
+                    asked = self._asked(images, None if still else ahead, CURABLE)
             if refresh:
                 matrix = pull.matrix
                 assert matrix is not None, "it was asked for"
@@ -132,8 +133,23 @@ class Optimise:
             c, still = new, False
             if change < self.tolerance:
                 break
+        if (
+            asked
+            and not asked["left"]
+            and self.least_agreement is not None
+            and asked["agreement"] < self.least_agreement
+        ):
+            asked = self._asked(images, c, 1.0)
+            if asked["left"]:
+                c, after = begun, before
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         return VelocityPatch(c * voxel, confidence, quality | asked)
+
+    def _asked(self, images: MidSpacePair, there: torch.Tensor | None, times: float) -> dict[str, float]:
+        """The agreement, and whether it lacks more than so many times what may be lacking."""
+        assert self.least_agreement is not None, "it is asked for"
+        agreed = agreement(*images.warped(there))
+        return {"agreement": agreed, "left": float(1.0 - agreed > times * (1.0 - self.least_agreement))}
 
 
 def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:

@@ -55,6 +55,7 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
         pair.moving_mask[box],
         lattice=lattice.part(low, high),
         level=pair.level,
+        native=pair.native,
         start=None if pair.start is None else pair.start[(..., *points)],
     )
 

@@ -138,9 +138,11 @@ def figures(context: Context) -> list[Row]:
     for name, count in (("done", done), ("blank", blank), ("failed", failed)):
         rows.append(("blocks", name, float(count), "", "patches of all levels"))
     finest = _metrics(context, "levels/0")
-    asked = np.isfinite(finest["gain"]) if "gain" in finest else np.zeros(0, bool)  # a run of before it was kept
+    asked = (
+        np.isfinite(finest["agreement"]) if "agreement" in finest else np.zeros(0, bool)
+    )  # a run of before it was kept
     if asked.any():
-        note = f"of {int(asked.sum())} patches: nothing but chance is left to follow; median expected gain "
-        note += f"{np.median(finest['gain'][asked]):.2f} (1: all)"
+        note = f"of {int(asked.sum())} patches: the images differ too much in detail; median agreement "
+        note += f"{np.median(finest['agreement'][asked]):.3f} (1: wholly)"
         rows.append(("blocks", "finest level not followed", float(np.nansum(finest["left"])), "", note))
     return rows

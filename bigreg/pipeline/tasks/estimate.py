@@ -27,7 +27,7 @@ METRICS = (
     "similarity_after",
     "iterations",
     "parts",
-    "gain",
+    "agreement",
     "left",
     "seconds",
     "overlap",
@@ -104,7 +104,7 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)
         masks.append(mask.to(values.dtype))
-    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index)
+    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=level.downsample == 1)
 
 
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
