@@ -113,7 +113,7 @@ def test_points_keep_their_other_columns_and_are_nan_outside(folder):
     source.write_text("name,x,y,z\na,80,70,80\nb,-500,0,0\n")
     done = bigreg("points", folder / "run.zarr", source, target)
     assert done.returncode == 0, done.stderr
-    assert "2 points, 1 outside" in done.stdout
+    assert "2 points, 1 outside the fixed image (nan), 0 more outside the moving image" in done.stdout
     rows = list(csv.DictReader(target.open()))
     expected = open_run(str(folder / "run.zarr")).map_points(np.array([[80.0, 70.0, 80.0]]))[0]
     assert [r["name"] for r in rows] == ["a", "b"]
@@ -222,6 +222,9 @@ def test_report_says_where_it_is(folder):
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "kubernetes"), 4, "cluster.image"),
         (("resume", "run.zarr", "--cluster", "address", "--workers", "2"), 0, ""),  # finished: no cluster is needed
         (("register",), 2, "Missing argument"),
+        (("points", "run.zarr", "in.csv", "new.csv", "--unit", "voxel"), 2, "--itk-unit now"),
+        (("points", "run.zarr", "in.csv", "new.csv", "--itk-unit", "voxel"), 2, "none of mm, um"),
+        (("export", "run.zarr", "map.mat", "--axes", "xyz"), 2, "--itk-axes now"),
         (("convert", "fixed.ome.zarr", "new.ome.zarr", "--shard", "100"), 2, "multiple of --chunk"),
         (("plan", "fixed.ome.zarr", "no[/red][0].n5"), 3, "no[/red][0].n5"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300000000"), 7, "286.10 MiB"),

@@ -18,7 +18,7 @@ from ..quality.figures import stretched
 from ..quality.outlines import outlines, outlines_slice
 from ..quality.report import Picture, Section
 from ..volumes import Volume
-from .lookup import lookup
+from ..volumes.lookup import lookup
 from .regions import Row
 from .result import AtlasResult
 from .source import Atlas

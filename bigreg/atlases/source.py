@@ -12,7 +12,7 @@ import numpy as np
 from .. import storage
 from ..errors import ConfigError, InputError
 from ..volumes import Volume, convert, open_volume
-from .lookup import lookup
+from ..volumes.lookup import lookup
 from .structures import Structures
 
 LEFT, RIGHT = 1, 2

@@ -28,8 +28,38 @@ Then = Annotated[
     list[str] | None,
     typer.Option(metavar="RUN", help="Another run or file after it: its fixed frame is RUN's moving one. Repeatable."),
 ]
-Unit = Annotated[str, typer.Option(help="What ITK's numbers mean: mm (NIfTI) or um.")]
-Axes = Annotated[str, typer.Option(help="Of ITK's files: lps, by the images' orientation, or xyz as they are.")]
+
+
+def _one_of(*names: str) -> Any:
+    def checked(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}")
+        return value
+
+    return checked
+
+
+def _renamed(new: str, hint: str = "") -> Any:
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise typer.BadParameter(f"its name is {new} now{hint}")
+
+    return refuse
+
+
+Unit = Annotated[
+    str, typer.Option("--itk-unit", callback=_one_of("mm", "um"), help="What ITK's numbers mean: mm (NIfTI) or um.")
+]
+Axes = Annotated[
+    str,
+    typer.Option(
+        "--itk-axes", callback=_one_of("lps", "xyz"), help="Of ITK's files: lps, by the images' orientation, or xyz."
+    ),
+]
+OldUnit = Annotated[
+    str | None, typer.Option("--unit", hidden=True, callback=_renamed("--itk-unit", "; units of points are --units"))
+]
+OldAxes = Annotated[str | None, typer.Option("--axes", hidden=True, callback=_renamed("--itk-axes"))]
 CHAIN = (
     "RUN:inverse goes backwards. With --then, RUN may bring a brain to an atlas and the next a round of imaging to the "
     "brain: all of it is one map, and an image is interpolated once."
@@ -64,6 +94,8 @@ def warp(
     orientation: Orientation = None,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
     cluster: ClusterName = None,
     workers: Workers = None,
     memory_limit: Memory = None,
@@ -75,12 +107,15 @@ def warp(
     large one by every core of this machine, unless --cluster or --workers says otherwise.
     """
     from ..display import bar
-    from ..pipeline.chains import chain
+    from ..pipeline.chains import chain, end_image
+    from ..pipeline.results.likened import opened_like
+    from ..pipeline.results.transform import checked
     from ..volumes import open_volume
 
-    source = open_volume(
-        image, dataset=dataset, channel=channel[0] if channel else None, time=time, spacing=spacing,
-        origin=origin, orientation=orientation,
+    which = "moving" if checked(direction) == "fixed_to_moving" else "fixed"
+    source = opened_like(
+        image, lambda: end_image([run, *(then or [])], which), which, dataset=dataset,
+        channel=channel[0] if channel else None, time=time, spacing=spacing, origin=origin, orientation=orientation,
     )  # fmt: skip
     tell([source], every=channel is None)
     grid = None if onto is None else open_volume(onto, name="onto")
@@ -134,10 +169,18 @@ def points(
         str | None, typer.Option(metavar="IMAGE", help="Whose voxels IN means; by default the run's image there.")
     ] = None,
     onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="The same for OUT.")] = None,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Add a column to a table: 1 for points that lie in both images, else 0.")
+    ] = False,
+    risk: Annotated[
+        bool, typer.Option("--risk", help="Add a column: how probable it is that the map is off there by > 2 voxels.")
+    ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
 ) -> None:
-    """Map points, neurons or meshes; other columns are kept, points outside the frame become nan.
+    """Map points, neurons or meshes; other columns are kept, points outside the image they are given in become nan.
 
     Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
     """
@@ -148,9 +191,13 @@ def points(
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
     counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
-        to=to, image=ends[0], onto=ends[1],
+        to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk,
     )  # fmt: skip
-    out.print(f"{target}: {counts.points} points, {counts.outside} outside the frame", soft_wrap=True)
+    given, other = direction.split("_to_")
+    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
+    if counts.beyond is not None:
+        told += f", {counts.beyond} more outside the {other} image"
+    out.print(told, soft_wrap=True)
 
 
 @app.command(epilog=CHAIN)
@@ -171,6 +218,8 @@ def export(
     pairs: Annotated[int, typer.Option(min=8, help="About how many landmarks (bigwarp).")] = 200,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
 ) -> None:
     """Write a map for ANTs, SimpleITK, elastix or BigWarp.
 

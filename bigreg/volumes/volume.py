@@ -15,7 +15,7 @@ import numpy as np
 from dask.base import tokenize
 from pydantic import ValidationError
 
-from ..errors import BigregError, CorruptDataError, InputError
+from ..errors import BigregError, CorruptDataError, InputError, SpacingError
 from ..geometry import Grid, Shape, Vector, triple
 from ..storage import patiently
 from .arrays import open_in_memory
@@ -247,7 +247,7 @@ def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
         kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
         raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")
     if not stored.spacing_known and spec.spacing is None:
-        raise InputError(f"{label(name, spec)}: {_missing(stored, name)}")
+        raise SpacingError(f"{label(name, spec)}: {_missing(stored, name)}", shape)
 
 
 def _missing(stored: StoredImage, name: str) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...geometry import triple
+from ...volumes import open_volume
+from ...volumes.lookup import lookup
 from ..context.context import Context
+from ..judging import confidence
 from . import pyramids, seen_blocks
 from .pyramids import Samples
 from .seen_blocks import BlockReport, Blocks, Patches
@@ -39,6 +42,14 @@ class Viewed:
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """
         return pyramids.pyramid(self._view(), what)
+
+    def risk_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) the probability that the map is off by more than two voxels of the finest level, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet).
+        """
+        self.pyramid("risk")
+        image = open_volume(self._view().store.path(confidence.PLACE), name="risk")
+        return lookup(image, np.asarray(points, dtype=float), outside=np.nan)
 
     def contrast(self, which: str) -> tuple[float, float] | None:
         """The range of stored values of "fixed" or "moving" in which its tissue is; None before the affine is known."""

@@ -14,7 +14,7 @@ from ...cluster import Cluster
 from ...config import Config, load_cluster
 from ...errors import ConfigError, InputError
 from ...geometry import Grid
-from ...points import Counts, map_points_file
+from ...points import Column, Counts, inside_column, map_points_file
 from ...transforms.maps import Map
 from ...volumes import Volume
 from ..store.inputs import as_volume
@@ -22,6 +22,7 @@ from ..tasks import warp
 from ..tasks.fields import DIRECTIONS, ends
 from . import resample
 from .export import export
+from .likened import opened_like, warn_of_extent
 from .resample import Job
 from .target import Box, target_grid
 
@@ -78,18 +79,44 @@ class Transform(ABC):
         to: str | None = None,
         image: Any = None,
         onto: Any = None,
+        inside: bool = False,
+        risk: bool = False,
     ) -> Counts:
         """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
 
         image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
-        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside.
+        inside        a table gets a column of 1 for points that lie in both frames, else 0
+        risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
+        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside of
+        either frame.
         """
         grids = (
             None if image is None else as_volume(image, "image").grid(),
             None if onto is None else as_volume(onto, "onto").grid(),
         )
         through = self.map(checked(direction))
-        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids)
+        added: dict[str, Column] = {}
+        if inside:
+            if through.target.grid is None and grids[1] is None:
+                raise InputError(
+                    "column inside: how far the other image reaches is not known; give it as onto (--onto)"
+                )
+            added["inside"] = inside_column
+        if risk:
+            added["risk"] = self.risk_column(direction)
+        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids, added=added)
+
+    def risk_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) the probability that the map is off by more than two voxels of the finest level, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where no map of it is kept: only a run has one.
+        """
+        raise InputError(f"{self!r} keeps no map of its risk; give the run itself")
+
+    def risk_column(self, direction: str) -> Column:
+        """The risk as a column of a table of points that go in a direction. Raises InputError as `risk_at` does."""
+        self.risk_at(np.empty((0, 3)))
+        forth = checked(direction) == "fixed_to_moving"
+        return lambda given, mapped, there: self.risk_at(given if forth else mapped)
 
     def warp(
         self,
@@ -111,7 +138,8 @@ class Transform(ABC):
     ) -> Volume:
         """Resample an image through the map, once, and write it as OME-Zarr; the same call goes on after a stop.
 
-        image           all its channels and time points, unless it was opened at one
+        image           all its channels and time points, unless it was opened at one; where it states no voxel size and
+                        has the shape of the run's image there, it lies as that
         direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
                         frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
         interpolation   linear, nearest (labels, masks) or cubic
@@ -130,8 +158,9 @@ class Transform(ABC):
         through = self.map(checked(direction))
         if interpolation not in ("linear", "nearest", "cubic"):
             raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
-        volume = as_volume(image, "image")
-        frame, _ = ends(direction)
+        frame, other = ends(direction)
+        volume = opened_like(image, lambda: self.frame_image(other), other)
+        warn_of_extent(volume, through.target.grid, other)
         source = through.source
         base = onto if onto is None or isinstance(onto, Grid) else as_volume(onto, "onto")
         if base is None:
@@ -202,6 +231,10 @@ class Inverse(Transform):
 
     def frame_image(self, frame: str) -> Volume | None:
         return self.other.frame_image("moving" if frame == "fixed" else "fixed")
+
+    def risk_column(self, direction: str) -> Column:
+        there, back = DIRECTIONS
+        return self.other.risk_column(back if checked(direction) == there else there)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         there, back = DIRECTIONS
