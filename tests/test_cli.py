@@ -221,6 +221,9 @@ def test_report_says_where_it_is(folder):
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "slrum"), 4, "slurm"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "kubernetes"), 4, "cluster.image"),
         (("resume", "run.zarr", "--cluster", "address", "--workers", "2"), 0, ""),  # finished: no cluster is needed
+        (("convert", "fixed.ome.zarr", "new.png"), 4, "not written as .png"),
+        (("warp", "run.zarr", "moving.ome.zarr", "new.jpg"), 4, "not written as .jpg"),
+        (("convert", "fixed.ome.zarr", "new.tif", "--levels", "2"), 4, "levels"),
         (("register",), 2, "Missing argument"),
         (("points", "run.zarr", "in.csv", "new.csv", "--unit", "voxel"), 2, "--itk-unit now"),
         (("points", "run.zarr", "in.csv", "new.csv", "--itk-unit", "voxel"), 2, "none of mm, um"),
@@ -248,6 +251,23 @@ def test_converting_keeps_what_the_options_say(folder):
     grid = open_volume(folder / "said.ome.zarr").grid()
     np.testing.assert_allclose(grid.spacing, (8, 4, 2))
     np.testing.assert_allclose(grid.affine[:3, 3], (1, 2, 3))
+
+
+def test_images_go_out_in_the_format_of_their_name(folder):
+    labels = np.random.default_rng(0).integers(0, 9, (10, 14, 16)).repeat(4, 0).repeat(4, 1).repeat(4, 2).astype("u4")
+    convert(labels * 1000, folder / "ids.ome.zarr", spacing=open_volume(folder / "fixed.ome.zarr").grid().spacing)
+    code, output = here(folder, "warp", "run.zarr", "ids.ome.zarr", "ids.tif", "--dtype", "uint16")
+    assert code == 0 and "interpolation: nearest, as uint32 numbers are taken for labels" in output
+    found = open_volume(folder / "ids.tif")
+    assert found.dtype == np.uint16 and set(np.unique(found.read((0, 0, 0), found.shape))) <= {
+        i * 1000 for i in range(9)
+    }
+    assert here(folder, "warp", "run.zarr", "moving.ome.zarr", "warped.nii.gz")[0] == 0
+    code, output = here(folder, "convert", "ids.ome.zarr", "old.ome.zarr", "--ome-version", "0.4", "--levels", 1)
+    assert code == 0 and "commonest label" in output and (folder / "old.ome.zarr" / ".zattrs").exists()
+    assert "1 level" in output and "levels\n" not in output.splitlines()[-1]
+    both = ("--labels", "--interpolation", "cubic")
+    assert here(folder, "warp", "run.zarr", "ids.ome.zarr", "no.tif", *both)[0] == 2
 
 
 def test_a_run_stopped_by_ctrl_c_says_so_and_resumes(folder):

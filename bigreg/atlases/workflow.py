@@ -15,7 +15,7 @@ from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
 from ..pipeline.run import register
 from ..pipeline.schedule.streaming import Listener
-from ..pipeline.store.inputs import as_volume
+from ..pipeline.store.inputs import as_volume, require_one_plane
 from ..points import FORMATS, map_points_file
 from ..volumes import Volume
 from .borders import write_borders
@@ -66,6 +66,8 @@ def atlas(
     grid = _sampled(volume, spacing)
     if cells is not None:
         _require_table(cells)
+    if not storage.exists(storage.join(str(out), RUN)):
+        require_one_plane(volume)
     work = _Work(str(out), progress)
     source = brainglobe_atlas(atlas, work.path("atlas", atlas)) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})

@@ -9,16 +9,21 @@ import typer
 
 from .app import app, out
 from .options import (
+    OUTPUT,
     ClusterName,
     Dataset,
     Direction,
+    DType,
+    Levels,
     Memory,
+    OmeVersion,
     Orientation,
     Origin,
     Spacing,
     Triple,
     Workers,
     tell,
+    tell_written,
 )
 
 Through = Annotated[
@@ -70,10 +75,16 @@ CHAIN = (
 def warp(
     run: Through,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
-    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=OUTPUT)],
     then: Then = None,
     direction: Direction = "fixed_to_moving",
-    interpolation: Annotated[str, typer.Option(help="linear, nearest (labels) or cubic.")] = "linear",
+    interpolation: Annotated[
+        str | None, typer.Option(help="linear, nearest (labels) or cubic; default by what IMAGE looks like.")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="IMAGE holds labels: --interpolation nearest.")] = False,
+    dtype: DType = None,
+    levels: Levels = None,
+    ome_version: OmeVersion = None,
     onto: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
     ] = None,
@@ -109,15 +120,25 @@ def warp(
     from ..display import bar
     from ..pipeline.chains import chain, end_image
     from ..pipeline.results.likened import opened_like
+    from ..pipeline.results.outputs import Output, chosen_interpolation
     from ..pipeline.results.transform import checked
     from ..volumes import open_volume
 
+    Output.of(target, dtype, levels, ome_version)  # before anything is opened
     which = "moving" if checked(direction) == "fixed_to_moving" else "fixed"
     source = opened_like(
         image, lambda: end_image([run, *(then or [])], which), which, dataset=dataset,
         channel=channel[0] if channel else None, time=time, spacing=spacing, origin=origin, orientation=orientation,
     )  # fmt: skip
     tell([source], every=channel is None)
+    if labels and interpolation not in (None, "nearest"):
+        raise typer.BadParameter(f"--labels and --interpolation {interpolation} contradict each other; leave one out")
+    if labels:
+        interpolation = "nearest"
+    elif interpolation is None:
+        interpolation, why = chosen_interpolation(source)
+        if why:
+            out.print(f"{why}; pass --interpolation linear otherwise", soft_wrap=True)
     grid = None if onto is None else open_volume(onto, name="onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
@@ -125,11 +146,10 @@ def warp(
     with progress:
         written = through.warp(
             source, out=target, direction=direction, interpolation=interpolation, onto=grid, spacing=out_spacing,
-            level=level, box=None if box is None else box_of(box), channels=channel, cluster=cluster, workers=workers,
-            memory_limit=memory_limit, progress=step,
+            level=level, box=None if box is None else box_of(box), channels=channel, dtype=dtype, levels=levels,
+            ome_version=ome_version, cluster=cluster, workers=workers, memory_limit=memory_limit, progress=step,
         )  # fmt: skip
-    shape = [n for n in (written.times, written.channels) if n > 1] + list(written.shape)
-    out.print(f"{target}: {' x '.join(map(str, shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
+    tell_written(target, written)
 
 
 def box_of(text: str) -> list[tuple[float | None, float | None]]:

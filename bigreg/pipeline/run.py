@@ -41,7 +41,7 @@ from .schedule.streaming import Listener
 from .stages import Stages
 from .store.damage import forget
 from .store.identity import same_engines, same_run
-from .store.inputs import as_volume
+from .store.inputs import as_volume, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
 from .store.store import RunStore, require_fields
@@ -117,10 +117,12 @@ def begin(
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
+    there = storage.exists(out)
+    if not there:
+        require_one_plane(*volumes.values())
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     start = None if given is None else given.to_json()
-    there = storage.exists(out)
     if there:
         same_run(store, config, identities, start, resume, steering.identity(pairs), masks)
     with working_on(out):

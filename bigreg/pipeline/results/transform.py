@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import storage
 from ...cluster import Cluster
 from ...config import Config, load_cluster
 from ...errors import ConfigError, InputError
@@ -23,8 +23,11 @@ from ..tasks.fields import DIRECTIONS, ends
 from . import resample
 from .export import export
 from .likened import opened_like, warn_of_extent
+from .outputs import Output, chosen_interpolation
 from .resample import Job
 from .target import Box, target_grid
+
+logger = logging.getLogger(__name__)
 
 
 def checked(direction: str) -> str:
@@ -124,29 +127,36 @@ class Transform(ABC):
         *,
         out: str,
         direction: str = "fixed_to_moving",
-        interpolation: str = "linear",
+        interpolation: str | None = None,
         onto: Any = None,
         spacing: Sequence[float] | None = None,
         level: int | None = None,
         box: Box | None = None,
         channels: Sequence[int] | None = None,
+        dtype: Any = None,
+        levels: int | None = None,
+        ome_version: str | None = None,
         client: Any = None,
         cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Volume:
-        """Resample an image through the map, once, and write it as OME-Zarr; the same call goes on after a stop.
+        """Resample an image through the map, once, and write it; the same call goes on after a stop.
+
+        out             its ending is the format, as `bigreg.convert` has it: .ome.zarr, .ome.tif, .tif, .nii.gz, .nrrd
 
         image           all its channels and time points, unless it was opened at one; where it states no voxel size and
                         has the shape of the run's image there, it lies as that
         direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
                         frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
-        interpolation   linear, nearest (labels, masks) or cubic
+        interpolation   linear, nearest (labels, masks) or cubic; None is nearest for what looks like labels (see
+                        `volumes.labelled`), else linear
         onto            an image, or a Grid, whose grid is taken instead; it lies in the world that the map starts in
         spacing, level, box   another spacing (um, z y x) over the same, a level of its pyramid, a part of it in um
                         ((low, high) of z, y and x; None is as far as it goes)
         channels        which ones
+        dtype, levels, ome_version   of the output, as `bigreg.convert` has them
         client          a dask.distributed Client; None makes the cluster that is named
         cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
                         process and a large one by all cores of this machine
@@ -156,8 +166,9 @@ class Transform(ABC):
         image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """
         through = self.map(checked(direction))
-        if interpolation not in ("linear", "nearest", "cubic"):
+        if interpolation not in (None, "linear", "nearest", "cubic"):
             raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
+        output = Output.of(out, dtype, levels, ome_version)
         frame, other = ends(direction)
         volume = opened_like(image, lambda: self.frame_image(other), other)
         warn_of_extent(volume, through.target.grid, other)
@@ -171,15 +182,21 @@ class Transform(ABC):
         given = {"workers": workers, "memory_limit": memory_limit}
         given = {key: value for key, value in given.items() if value is not None}
         settings = load_cluster(cluster, overrides=given) if cluster is not None or given else None
+        if interpolation is None:
+            interpolation, why = chosen_interpolation(volume)
+            if why:
+                logger.info(why)
         job = Job(
-            self, direction, volume.spec or volume, _planes(volume, channels), tuple(warp.output_grids(grid)),
-            out if storage.local_path(out) is None else str(storage.local_path(out)), interpolation, self.config.io,
+            self, direction, volume.spec or volume, _planes(volume, channels),
+            tuple(warp.output_grids(grid)[: output.levels]), output.made_at, interpolation, self.config.io,
+            output.dtype,
         )  # fmt: skip
-        output = self.config.output
-        return resample.run(
-            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=output.chunk,
-            shard=output.shard, client=client, cluster=settings, progress=progress,
+        sizes = self.config.output
+        made = resample.run(
+            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=sizes.chunk,
+            shard=sizes.shard, client=client, cluster=settings, progress=progress,
         )  # fmt: skip
+        return output.finished(made, progress)
 
     def export(
         self,
