@@ -28,7 +28,7 @@ def _of_atlas(text: str, *names: str, metavar: str | None = "FILE") -> Any:
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel="Atlas")
 
 
-@app.command()
+@app.command(rich_help_panel="Atlas")
 def atlas(
     brain: Annotated[str, typer.Argument(metavar="BRAIN", help="The image of a brain: path or URL.")],
     folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder for everything: path or URL.")],

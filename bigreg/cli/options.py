@@ -20,7 +20,7 @@ Preset = Annotated[
     str | None,
     typer.Option(help="rounds, individuals, brain-to-atlas, rounds-learned or demo; by default as `doctor` says."),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; `bigreg config rounds` writes one.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
 ClusterName = Annotated[
     str | None,

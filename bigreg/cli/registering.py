@@ -10,13 +10,10 @@ import typer
 
 from .app import app, err, out, show_verdict
 from .options import (
-    OUTPUT,
     AcceptFailed,
     AcceptStart,
     ClusterName,
     ConfigFile,
-    Dataset,
-    DType,
     FailOn,
     Fixed,
     FixedChannel,
@@ -25,7 +22,6 @@ from .options import (
     FixedOrigin,
     FixedSpacing,
     FixedTime,
-    Levels,
     Memory,
     Moving,
     MovingChannel,
@@ -34,24 +30,19 @@ from .options import (
     MovingOrigin,
     MovingSpacing,
     MovingTime,
-    OmeVersion,
-    Orientation,
-    Origin,
     Preset,
     RunStore,
     Set,
-    Spacing,
     Triple,
     Workers,
     config_of,
     images_of,
     overrides_of,
     tell,
-    tell_written,
 )
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("bigreg-demo"),
 ) -> None:
@@ -68,60 +59,6 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Any readable image: path or URL.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help=OUTPUT)],
-    dataset: Dataset = None,
-    channel: Annotated[int | None, typer.Option(help="Only this channel, from 0; default all.")] = None,
-    time: Annotated[int | None, typer.Option(help="Only this time point, from 0; default all.")] = None,
-    spacing: Spacing = None,
-    origin: Origin = None,
-    orientation: Orientation = None,
-    labels: Annotated[
-        bool | None,
-        typer.Option("--labels/--no-labels", help="Coarser levels: commonest label, or means."),
-    ] = None,
-    dtype: DType = None,
-    levels: Levels = None,
-    ome_version: OmeVersion = None,
-    chunk: Annotated[int | None, typer.Option(min=1, help="Voxels along an axis of a chunk; default 64.")] = None,
-    shard: Annotated[
-        int | None, typer.Option(min=1, help="Voxels along an axis of a shard (a file); default 256.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
-) -> None:
-    """Write any readable image as OME-Zarr, sharded, with a pyramid; or as TIFF, NIfTI or NRRD; out of core."""
-    sizes: dict[str, Any] = {"chunks": (chunk or 64,) * 3, "shards": (shard or 256,) * 3} if chunk or shard else {}
-    if (shard or 256) % (chunk or 64):
-        raise typer.BadParameter(f"--shard {shard or 256} is no multiple of --chunk {chunk or 64}")
-    from ..display import bar
-    from ..volumes import convert as run
-    from ..volumes import open_volume
-    from ..volumes.labelled import looks_like_labels
-    from ..volumes.outputs import OME_ZARR, check_version, output_format
-
-    check_version(target, ome_version)
-    kind = output_format(target)
-
-    image = open_volume(
-        source, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
-    )
-    tell([image], every=True)
-    if labels is None and kind == OME_ZARR:
-        why = looks_like_labels(image)
-        labels = why is not None
-        if why is not None:
-            out.print(f"coarser levels hold the commonest label: {why}; pass --no-labels for means", soft_wrap=True)
-    progress, step = bar(out, "convert")
-    with progress:
-        written = run(
-            image, target, labels=bool(labels), dtype=dtype, levels=levels, ome_version=ome_version,
-            overwrite=overwrite, progress=step, **sizes,
-        )  # fmt: skip
-    tell_written(target, written)
-
-
 Shape = tuple[int, int, int]
 PlanFixed = Annotated[
     str | None, typer.Argument(metavar="[FIXED]", help="The image whose frame results are in: path or URL.")
@@ -133,7 +70,7 @@ def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
     return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Images that need not exist")
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def plan(
     fixed: PlanFixed = None, moving: PlanMoving = None,
     preset: Preset = None, config: ConfigFile = None, set_: Set = None,
@@ -227,7 +164,7 @@ def _show_plan(
         out.print(simulation_table([made.simulate(n) for n in numbers]))
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     start: Annotated[
@@ -271,12 +208,22 @@ def register(
     from ..display import Display
     from ..pipeline.run import register as begin
 
-    with Display(out) as display:
+    _say_if_finished(run)
+
+    with Display(out, run) as display:
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
             choice=choice,
         )  # fmt: skip
     _show_summary(done, fail_on)
+
+
+def _say_if_finished(run: str) -> None:
+    from .. import storage
+    from ..pipeline.store.store import RunStore, is_run
+
+    if storage.exists(run) and is_run(run) and RunStore(run).attributes["state"] == "finished":
+        out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
 
 
 def _show_summary(run: Any, fail_on: str | None) -> None:
@@ -293,7 +240,7 @@ def _show_summary(run: Any, fail_on: str | None) -> None:
         verdict.require(fail_on)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
@@ -302,7 +249,8 @@ def resume(
     from ..display import Display
     from ..pipeline.run import open_run
 
-    with Display(out) as display:
+    _say_if_finished(run)
+    with Display(out, run) as display:
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
             accept_start=accept_start,
@@ -310,7 +258,7 @@ def resume(
     _show_summary(done, fail_on)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def stop(run: RunStore) -> None:
     """Stop a run that goes on somewhere, on this machine or another; what is done is kept, `resume` goes on."""
     from ..pipeline.run import open_run
@@ -319,7 +267,7 @@ def stop(run: RunStore) -> None:
     out.print(f"process {holder.get('process')} on {holder.get('host')} will stop within seconds", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
@@ -359,7 +307,7 @@ def status(
         show_verdict(state.verdict)
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def view(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run stores: paths or URLs.")],
     panel: Annotated[
@@ -384,7 +332,7 @@ def view(
     show(runs, panels)
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def report(run: RunStore) -> None:
     """Write the report of a run anew; say where it is, and the verdict."""
     from ..pipeline.run import open_run

@@ -71,7 +71,7 @@ CHAIN = (
 )
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def warp(
     run: Through,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
@@ -169,7 +169,7 @@ def box_of(text: str) -> list[tuple[float | None, float | None]]:
     return pairs
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def points(
     run: Through,
     source: Annotated[Path, typer.Argument(metavar="IN", help=".csv .tsv .parquet .txt (elastix) .swc .obj .ply .stl")],
@@ -220,7 +220,7 @@ def points(
     out.print(told, soft_wrap=True)
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def export(
     run: Through,
     target: Annotated[
