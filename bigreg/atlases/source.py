@@ -40,8 +40,8 @@ class Atlas:
     def __post_init__(self) -> None:
         if self.template.orientation is None:
             raise InputError(
-                f"template of atlas '{self.name}' has no orientation; pass --atlas-orientation, such as 'asr': the "
-                "sides at which its z, y and x axes start"
+                f"template of atlas '{self.name}' has no orientation; pass --atlas-orientation, such as 'rsa' "
+                "(Allen's NRRD files): the sides at which its z, y and x axes start"
             )
         first, last = self.template.grid().bounds(faces=True)
         for name in ("annotation", "hemispheres"):
