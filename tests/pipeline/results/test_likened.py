@@ -79,3 +79,12 @@ def test_units_of_itk_are_checked_where_no_file_of_itk_is_read_too(registered, t
         with pytest.raises(ConfigError, match=next(iter(wrong.values()))):
             registered.run.export(str(tmp_path / "a.csv"), format="matrix", **wrong)
     assert isinstance(registered.run.map().source.grid, Grid)
+
+
+def test_a_run_hands_out_its_images(registered):
+    run = registered.run
+    assert np.array_equal(np.asarray(run.fixed), registered.fixed[0])
+    assert np.array_equal(run.moving[3], registered.moving[0][3])
+    assert run.warped.grid() == run.fixed.grid() and run.warped[:].any()
+    found = run.confidence[:]
+    assert ((found >= 0) & (found <= 1) | np.isnan(found)).all()
