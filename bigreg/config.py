@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
+from .keys import keys_of, meant
 
 Positive = Field(gt=0)
 
@@ -385,13 +386,26 @@ def _validated(model: type[Model], data: dict[str, Any], what: str, place: tuple
         for problem in error.errors():
             where = (*place, *map(str, problem["loc"]))
             if not where:  # of the whole: its value is everything
-                lines.append(problem["msg"])
+                lines.append(problem["msg"].removeprefix("Value error, "))
                 continue
             private = where[0] == "cluster" and (len(where) == 1 or where[1] in PRIVATE)
             value = "" if private else f" = {problem['input']!r}"
-            lines.append(f"{'.'.join(where)}{value}: {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                message = f"there is no such key{meant(where[len(place) :], list(keys_of(model)), place)}"
+            lines.append(f"{'.'.join(where)}{value}: {message}")
         # Not from the error, which holds every value: what is private would come out in a traceback.
         raise ConfigError(f"{what} is not valid: " + "; ".join(lines)) from None
+
+
+def preset_text(name: str) -> str:
+    """The commented file of a preset or, as "clusters/NAME", of a cluster. Raises ConfigError where there is none."""
+    folder, _, last = name.rpartition("/")
+    if last not in {"": preset_names(), "clusters": cluster_names()}.get(folder, []):
+        known = ", ".join([*preset_names(), *(f"clusters/{n}" for n in cluster_names())])
+        raise ConfigError(f"preset '{name}' does not come with bigreg; there are {known}")
+    text: str = (_preset_folder() / f"{name}.yaml").read_text()
+    return text
 
 
 def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ class Display:
 
     FAILED = 4
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, run: str = "RUN") -> None:
         self.console = console
+        self.run = run
         self.live = console.is_terminal
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -44,7 +46,7 @@ class Display:
         if self.live:
             self.bars.stop()
         if kind is KeyboardInterrupt:
-            self.console.print("what is done is kept; `bigreg resume RUN` goes on")
+            self.console.print(f"what is done is kept; `bigreg resume {shlex.quote(self.run)}` goes on", soft_wrap=True)
 
     def plan(self, stages: list[tuple[str, str, int]]) -> None:
         self.planned = {name: blocks for name, _, blocks in stages}
@@ -115,7 +117,8 @@ def pairs(rows: list[tuple[str, str]]) -> Text:
 def status_table(status: Any) -> Table:
     """Progress of every stage."""
     age = time.time() - status.updated
-    title = f"{status.state}: {status.done} of {status.blocks} blocks, last stage change {age:.0f} s ago"
+    state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
+    title = f"{state}: {status.done} of {status.blocks} blocks, last stage change {age:.0f} s ago"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "", "done", "blank", "failed", "running"):
         table.add_column(name, justify="left" if name in ("stage", "") else "right")

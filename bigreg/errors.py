@@ -16,6 +16,14 @@ class InputError(BigregError):
     exit_status = 3
 
 
+class SpacingError(InputError):
+    """An image of which no voxel size is known; `shape` (z, y, x) is."""
+
+    def __init__(self, message: str, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.shape = shape
+
+
 class StartError(InputError):
     """The global start is too doubtful to go on from; the message shows the best few and says how to choose one."""
 

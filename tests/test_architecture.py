@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Imports inside of functions and for type checkers count as all others do. `bigreg` and `napari_bigreg` themselves are
 # the front doors: bigreg's imports on first use.
 BIGREG = (
-    "errors jit",
+    "errors jit keys",
     "cluster geometry similarity storage",
     "config intensity quality transforms volumes",
     "networks phantom points",

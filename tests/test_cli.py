@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bigreg import open_run, open_volume
+from bigreg import load_config, open_run, open_volume
 from bigreg.cli import app
+from bigreg.cli.app import as_triples
 from bigreg.display import Display, figure
 from bigreg.phantom import make_pair
 from bigreg.pipeline.store.store import Status
@@ -105,7 +107,8 @@ def test_status_and_resume_of_a_finished_run(folder):
         assert f"{which}: {line}\n" in shown and "(from coordinateTransformations)" in line
     known = json.loads(bigreg("status", folder / "run.zarr", "--json").stdout)["images"]
     assert known["moving"] == open_volume(folder / "moving.ome.zarr").understood
-    assert bigreg("resume", folder / "run.zarr").returncode == 0
+    again = bigreg("resume", folder / "run.zarr")
+    assert again.returncode == 0 and "is finished already" in again.stdout
 
 
 def test_points_keep_their_other_columns_and_are_nan_outside(folder):
@@ -113,7 +116,7 @@ def test_points_keep_their_other_columns_and_are_nan_outside(folder):
     source.write_text("name,x,y,z\na,80,70,80\nb,-500,0,0\n")
     done = bigreg("points", folder / "run.zarr", source, target)
     assert done.returncode == 0, done.stderr
-    assert "2 points, 1 outside" in done.stdout
+    assert "2 points, 1 outside the fixed image (nan), 0 more outside the moving image" in done.stdout
     rows = list(csv.DictReader(target.open()))
     expected = open_run(str(folder / "run.zarr")).map_points(np.array([[80.0, 70.0, 80.0]]))[0]
     assert [r["name"] for r in rows] == ["a", "b"]
@@ -221,7 +224,26 @@ def test_report_says_where_it_is(folder):
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "slrum"), 4, "slurm"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--cluster", "kubernetes"), 4, "cluster.image"),
         (("resume", "run.zarr", "--cluster", "address", "--workers", "2"), 0, ""),  # finished: no cluster is needed
+        (("convert", "fixed.ome.zarr", "new.png"), 4, "not written as .png"),
+        (("warp", "run.zarr", "moving.ome.zarr", "new.jpg"), 4, "not written as .jpg"),
+        (("convert", "fixed.ome.zarr", "new.tif", "--levels", "2"), 4, "levels"),
+        (("plan", "fixed.ome.zarr", "moving.ome.zarr", "--set", "blocks.cor=1"), 4, "did you mean blocks.core?"),
+        (("plan", "fixed.ome.zarr", "moving.ome.zarr", "--set", "core=1"), 4, "did you mean blocks.core?"),
+        (
+            ("plan", "fixed.ome.zarr", "moving.ome.zarr", "--set", "ladder.finest=3"),
+            4,
+            " = 3: 3 must be a power of two",
+        ),
+        (
+            ("register", "fixed.ome.zarr", "moving.ome.zarr", "run.zarr", *SETTINGS, "--set", "blocks.core=32"),
+            5,
+            "blocks.core is 24 there and 32 now",
+        ),
+        (("config", "round"), 4, "there are brain-to-atlas, demo"),
         (("register",), 2, "Missing argument"),
+        (("points", "run.zarr", "in.csv", "new.csv", "--unit", "voxel"), 2, "--itk-unit now"),
+        (("points", "run.zarr", "in.csv", "new.csv", "--itk-unit", "voxel"), 2, "none of mm, um"),
+        (("export", "run.zarr", "map.mat", "--axes", "xyz"), 2, "--itk-axes now"),
         (("convert", "fixed.ome.zarr", "new.ome.zarr", "--shard", "100"), 2, "multiple of --chunk"),
         (("plan", "fixed.ome.zarr", "no[/red][0].n5"), 3, "no[/red][0].n5"),
         (("register", "fixed.ome.zarr", "moving.ome.zarr", "r.zarr", "--memory-limit", "300000000"), 7, "286.10 MiB"),
@@ -247,6 +269,50 @@ def test_converting_keeps_what_the_options_say(folder):
     np.testing.assert_allclose(grid.affine[:3, 3], (1, 2, 3))
 
 
+def test_a_preset_is_written_out_and_taken_again(folder):
+    shown = bigreg("config", "rounds")
+    (folder / "mine.yaml").write_text(shown.stdout)
+    assert shown.returncode == 0 and "#" in shown.stdout
+    assert load_config(folder / "mine.yaml") == load_config(preset="rounds")
+    assert "clusters/slurm" in bigreg("config").stdout.split()
+
+
+def test_three_values_are_taken_as_people_write_them():
+    command = typer.main.get_command(app).commands["convert"]
+    for given, wanted in (
+        (["--spacing", "2", "in.tif", "out"], ["--spacing", "2", "2", "2", "in.tif", "out"]),
+        (["in.tif", "out", "--spacing", "4,2,1.5"], ["in.tif", "out", "--spacing", "4", "2", "1.5"]),
+        (["--spacing=1.84", "--origin=-1,0,2", "a"], ["--spacing", *["1.84"] * 3, "--origin", "-1", "0", "2", "a"]),
+        (["--spacing", "4", "2", "1", "a"], ["--spacing", "4", "2", "1", "a"]),
+        (["--spacing", "4,2", "a"], ["--spacing", "4,2", "a"]),
+        (["--channel", "2", "1,2,3"], ["--channel", "2", "1,2,3"]),
+    ):
+        assert as_triples(command, given) == wanted
+
+
+def test_the_help_has_groups_and_a_short_name():
+    text = bigreg("-h").stdout
+    assert all(group in text for group in ("Register", "Judge", "Use the map", "--install-completion"))
+    assert bigreg("warp", "-h").returncode == 0
+
+
+def test_images_go_out_in_the_format_of_their_name(folder):
+    labels = np.random.default_rng(0).integers(0, 9, (10, 14, 16)).repeat(4, 0).repeat(4, 1).repeat(4, 2).astype("u4")
+    convert(labels * 1000, folder / "ids.ome.zarr", spacing=open_volume(folder / "fixed.ome.zarr").grid().spacing)
+    code, output = here(folder, "warp", "run.zarr", "ids.ome.zarr", "ids.tif", "--dtype", "uint16")
+    assert code == 0 and "interpolation: nearest, as uint32 numbers are taken for labels" in output
+    found = open_volume(folder / "ids.tif")
+    assert found.dtype == np.uint16 and set(np.unique(found.read((0, 0, 0), found.shape))) <= {
+        i * 1000 for i in range(9)
+    }
+    assert here(folder, "warp", "run.zarr", "moving.ome.zarr", "warped.nii.gz")[0] == 0
+    code, output = here(folder, "convert", "ids.ome.zarr", "old.ome.zarr", "--ome-version=0.4", "--levels", 1)
+    assert code == 0 and "commonest label" in output and (folder / "old.ome.zarr" / ".zattrs").exists()
+    assert "1 level" in output and "levels\n" not in output.splitlines()[-1]
+    both = ("--labels", "--interpolation", "cubic")
+    assert here(folder, "warp", "run.zarr", "ids.ome.zarr", "no.tif", *both)[0] == 2
+
+
 def test_a_run_stopped_by_ctrl_c_says_so_and_resumes(folder):
     images = folder / "fixed.ome.zarr", folder / "moving.ome.zarr"
     command = [sys.executable, "-m", "bigreg.cli", "register", *images, folder / "stopped.zarr", *SETTINGS]
@@ -263,7 +329,7 @@ def test_a_run_stopped_by_ctrl_c_says_so_and_resumes(folder):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "bigreg resume" in output and errors.splitlines()[-1] == "stopped"
+    assert f"bigreg resume {folder}/stopped.zarr" in output and errors.splitlines()[-1] == "stopped"
     assert "incomplete" in bigreg("status", folder / "stopped.zarr").stdout
     assert bigreg("resume", folder / "stopped.zarr", "--workers", 1).returncode == 0
     assert "finished" in bigreg("status", folder / "stopped.zarr", "--watch").stdout

@@ -14,7 +14,7 @@ import numpy as np
 from ..transforms.maps import Frame, Map
 from ..volumes import Volume
 from ..volumes.convert import boxes
-from .lookup import lookup
+from ..volumes.lookup import lookup
 from .source import LEFT, RIGHT, Atlas
 from .structures import Structure, Structures
 

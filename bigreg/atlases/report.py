@@ -18,7 +18,7 @@ from ..quality.figures import stretched
 from ..quality.outlines import outlines, outlines_slice
 from ..quality.report import Picture, Section
 from ..volumes import Volume
-from .lookup import lookup
+from ..volumes.lookup import lookup
 from .regions import Row
 from .result import AtlasResult
 from .source import Atlas
@@ -50,6 +50,7 @@ def write_atlas_report(folder: str, run: Run, result: AtlasResult, atlas: Atlas,
         title=f"{brain.rstrip('/').rsplit('/', 1)[-1]} in {atlas.name}",
         style=style.group(1),
         verdict=run.verdict,
+        warning=result.warning,
         sections=sections,
         rows=largest(result.regions, {row["id"]: row for row in result.cells} if cells else {}),
         cells=cells,

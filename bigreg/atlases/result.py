@@ -60,6 +60,11 @@ class AtlasResult:
         """The path of the page."""
         return storage.join(self.url, "report", "index.html")
 
+    @property
+    def warning(self) -> str:
+        """What is wrong about the two halves of the brain; empty where they are as in the atlas."""
+        return str(_attributes(self.url)["done"].get("regions", {}).get("warning", ""))
+
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) of what is most asked for."""
         named = [row for row in self.regions if row["own_voxels"]]

@@ -12,7 +12,7 @@ import numpy as np
 from .. import storage
 from ..errors import ConfigError, InputError
 from ..volumes import Volume, convert, open_volume
-from .lookup import lookup
+from ..volumes.lookup import lookup
 from .structures import Structures
 
 LEFT, RIGHT = 1, 2
@@ -40,8 +40,8 @@ class Atlas:
     def __post_init__(self) -> None:
         if self.template.orientation is None:
             raise InputError(
-                f"template of atlas '{self.name}' has no orientation; pass --atlas-orientation, such as 'asr': the "
-                "sides at which its z, y and x axes start"
+                f"template of atlas '{self.name}' has no orientation; pass --atlas-orientation, such as 'rsa' "
+                "(Allen's NRRD files): the sides at which its z, y and x axes start"
             )
         first, last = self.template.grid().bounds(faces=True)
         for name in ("annotation", "hemispheres"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import storage
 from ..errors import InputError
 
 # What the columns are called by the Allen Institute, by BrainGlobe, and by people.
@@ -104,13 +103,16 @@ class Structures:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise InputError(f"structures '{path}' cannot be read: {error}; check the path") from error
+        text, _ = storage.decoded(content, f"structures '{path}'")
         if path.suffix.lower() == ".json":
             return cls.of_records(_flat(_json(path, text)), f"structures '{path}'")
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        return cls.of_records(list(csv.DictReader(io.StringIO(text), delimiter=separator)), f"structures '{path}'")
+        lines, _ = storage.table_rows(text)
+        header, *rows = lines or [[]]
+        names = [name.strip() for name in header]
+        return cls.of_records([dict(zip(names, row, strict=False)) for row in rows], f"structures '{path}'")
 
     @classmethod
     def of_records(cls, records: Sequence[Mapping[str, Any]], what: str) -> Structures:

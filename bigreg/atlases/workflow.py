@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,15 +16,17 @@ from ..errors import ConfigError, InputError, OutputError
 from ..geometry import Grid
 from ..pipeline.run import register
 from ..pipeline.schedule.streaming import Listener
-from ..pipeline.store.inputs import as_volume
+from ..pipeline.store.inputs import as_volume, require_one_plane
 from ..points import FORMATS, map_points_file
 from ..volumes import Volume
 from .borders import write_borders
+from .halves import warning_of_halves
 from .regions import CellCounter, Counts, Row, cell_rows, count_voxels, region_rows, to_csv
 from .report import write_atlas_report
 from .result import ANNOTATION, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
 from .source import Atlas, brainglobe_atlas
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -66,6 +69,8 @@ def atlas(
     grid = _sampled(volume, spacing)
     if cells is not None:
         _require_table(cells)
+    if not storage.exists(storage.join(str(out), RUN)):
+        require_one_plane(volume)
     work = _Work(str(out), progress)
     source = brainglobe_atlas(atlas, work.path("atlas", atlas)) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})
@@ -92,7 +97,14 @@ def atlas(
             counted.append(count_voxels(result.annotation, into, source, told))
         return counted[0]
 
-    work.step("regions", lambda told: work.table(REGIONS, region_rows(source.structures, voxels(told), voxel)))
+    def measure(told: Any) -> dict[str, str]:
+        rows = region_rows(source.structures, voxels(told), voxel)
+        work.table(REGIONS, rows)
+        return {"warning": warning_of_halves(rows, source)}
+
+    work.step("regions", measure)
+    if result.warning:
+        logger.warning(result.warning)
     if cells is not None:
         path = Path(cells)
         columns = None if columns is None else list(columns)

@@ -17,6 +17,10 @@ out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) f
 class _Verbs(TyperGroup):
     """Errors that bigreg raises on purpose are a message and an exit status of their own kind; Ctrl-C is 130."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, rest if command is None else as_triples(command, rest)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -28,6 +32,33 @@ class _Verbs(TyperGroup):
             raise typer.Exit(130) from stop
 
 
+def as_triples(command: Any, arguments: list[str]) -> list[str]:
+    """Arguments with three values behind each option that takes them: Z,Y,X is three, and one number is it thrice."""
+    triples = {name for parameter in command.params if parameter.nargs == 3 for name in parameter.opts}
+    out: list[str] = []
+    for place, argument in enumerate(arguments):
+        name, has_value, value = argument.partition("=")
+        if name in triples and has_value:
+            numbers = value.split(",")
+            out += [name, *(numbers if len(numbers) == 3 else numbers * 3 if len(numbers) == 1 else [value])]
+            continue
+        if place and arguments[place - 1] in triples:
+            numbers = argument.split(",")
+            alone = len(numbers) == 1 and not _is_number(arguments[place + 1 : place + 2])
+            if _is_number(numbers) and (len(numbers) == 3 or alone):
+                out += numbers * (3 // len(numbers))
+                continue
+        out.append(argument)
+    return out
+
+
+def _is_number(words: list[str]) -> bool:
+    try:
+        return bool([float(word) for word in words])
+    except ValueError:
+        return False
+
+
 app = typer.Typer(
     cls=_Verbs,
     help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
@@ -35,7 +66,7 @@ app = typer.Typer(
     "6 corrupt data, 7 machine too small, 8 blocks failed, 9 scheduler gone, 10 training diverged, "
     "11 verdict as named by --fail-on, 130 stopped by Ctrl-C, 1 anything else.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, out, show_verdict
+from .app import app, err, out, show_verdict
 from .options import (
     ClusterName,
     ConfigFile,
@@ -28,7 +28,7 @@ def _of_atlas(text: str, *names: str, metavar: str | None = "FILE") -> Any:
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel="Atlas")
 
 
-@app.command()
+@app.command(rich_help_panel="Atlas")
 def atlas(
     brain: Annotated[str, typer.Argument(metavar="BRAIN", help="The image of a brain: path or URL.")],
     folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder for everything: path or URL.")],
@@ -44,7 +44,11 @@ def atlas(
         str | None, _of_atlas("Image of 1 (left) and 2 (right); default: halves of the template.")
     ] = None,
     atlas_orientation: Annotated[
-        str | None, _of_atlas("Sides at which the files' z, y, x axes start, such as asr.", metavar="CODE")
+        str | None, _of_atlas(
+            "Sides at which the files' z, y, x axes start (NRRD and NIfTI list x, y, z: turn that round), such as rsa "
+            "for Allen's NRRD files.",
+            metavar="CODE",
+        )
     ] = None,
     atlas_spacing: Annotated[Triple | None, _of_atlas("Their voxel size in um.", metavar="Z Y X")] = None,
     onto: Annotated[
@@ -98,4 +102,6 @@ def atlas(
             columns=None if columns is None else columns.split(","),
         )  # fmt: skip
     out.print(pairs(made.summary()), soft_wrap=True)
+    if made.warning:
+        err.print(f"warning: {made.warning}", style="red", soft_wrap=True)
     show_verdict(made.run.verdict)

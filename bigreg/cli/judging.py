@@ -11,7 +11,7 @@ from .app import app, out, show_verdict
 from .options import RunStore
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def evaluate(
     run: RunStore,
     landmarks: Annotated[
@@ -46,7 +46,7 @@ def evaluate(
         show_verdict(opened.judged(found))
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of evaluate --out.")],
     aggregate: Annotated[bool, typer.Option("--aggregate", help="Figures only; the images may differ.")] = False,

@@ -32,7 +32,23 @@ from .options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
+def config(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[PRESET]", help="rounds, ..., or clusters/slurm, ...; none lists them all.")
+    ] = None,
+) -> None:
+    """Write out a preset with all its keys and what they mean: `bigreg config rounds > mine.yaml`."""
+    from ..config import cluster_names, preset_names, preset_text
+
+    if name is None:
+        for known in [*preset_names(), *(f"clusters/{each}" for each in cluster_names())]:
+            out.print(known)
+        return
+    typer.echo(preset_text(name), nl=False)
+
+
+@app.command(rich_help_panel="Register")
 def doctor(
     fixed: Fixed, moving: Moving, set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,

@@ -10,7 +10,7 @@ import typer
 from .app import app, out
 
 
-@app.command()
+@app.command(rich_help_panel="Networks")
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Weights to describe.")] = None,
 ) -> None:
@@ -35,7 +35,7 @@ def models(
     out.print(table)
 
 
-@app.command()
+@app.command(rich_help_panel="Networks")
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; configs/training has commented ones.")],
     set_: Annotated[

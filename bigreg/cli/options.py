@@ -20,7 +20,7 @@ Preset = Annotated[
     str | None,
     typer.Option(help="rounds, individuals, brain-to-atlas, rounds-learned or demo; by default as `doctor` says."),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file (see configs/rounds.yaml for all keys).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; `bigreg config rounds` writes one.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
 ClusterName = Annotated[
     str | None,
@@ -66,6 +66,14 @@ DATASET = "Path inside a container (N5, Zarr, HDF5)."
 SPACING = "Voxel size Z Y X in um, where the file does not say or is wrong."
 ORIENTATION = "Sides at which the z, y, x axes start, such as psl (brainglobe)."
 ORIGIN = "World place Z Y X (um) of the first voxel's centre."
+OUTPUT = "New image: path or URL; its ending is the format: .ome.zarr .ome.tif .tif (ImageJ) .nii.gz .nii .nrrd."
+DType = Annotated[
+    str | None, typer.Option(help="Type of OUT's voxels, such as uint16; integers are rounded and clipped.")
+]
+Levels = Annotated[int | None, typer.Option(min=1, help="At most so many levels of the pyramid of OUT (OME-Zarr).")]
+OmeVersion = Annotated[
+    str | None, typer.Option("--ome-version", help="0.5 (default) or 0.4, for older programs; of an OME-Zarr.")
+]
 Dataset = Annotated[str | None, typer.Option(help=DATASET)]
 Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
 Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
@@ -123,6 +131,17 @@ def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
         open_volume(path, name=which, **{n: given[f"{which}_{n}"] for n in names})
         for which, path in (("fixed", fixed), ("moving", moving))
     ]
+
+
+def tell_written(target: str, written: Any) -> None:
+    """What was written: time points and channels where there are several, voxels, levels."""
+    from .app import out
+
+    shape = [n for n in (written.times, written.channels) if n > 1] + list(written.shape)
+    count = len(written.levels)
+    out.print(
+        f"{target}: {' x '.join(map(str, shape))} voxels, {count} level{'s' if count > 1 else ''}", soft_wrap=True
+    )
 
 
 def tell(images: list[Any], *, every: bool = False) -> None:

@@ -14,7 +14,6 @@ from .options import (
     AcceptStart,
     ClusterName,
     ConfigFile,
-    Dataset,
     FailOn,
     Fixed,
     FixedChannel,
@@ -31,13 +30,9 @@ from .options import (
     MovingOrigin,
     MovingSpacing,
     MovingTime,
-    Orientation,
-    Origin,
     Preset,
     RunStore,
     Set,
-    Spacing,
-    Time,
     Triple,
     Workers,
     config_of,
@@ -47,7 +42,7 @@ from .options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("bigreg-demo"),
 ) -> None:
@@ -64,39 +59,6 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Any readable image: path or URL.")],
-    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
-    dataset: Dataset = None,
-    channel: Annotated[int | None, typer.Option(help="Only this channel, from 0; default all.")] = None,
-    time: Time = None,
-    spacing: Spacing = None,
-    origin: Origin = None,
-    orientation: Orientation = None,
-    chunk: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a chunk.")] = 64,
-    shard: Annotated[int, typer.Option(min=1, help="Voxels along an axis of a shard (a file).")] = 256,
-    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
-) -> None:
-    """Write any readable image as OME-Zarr 0.5, sharded, with a pyramid, out of core."""
-    if shard % chunk:
-        raise typer.BadParameter(f"--shard {shard} is no multiple of --chunk {chunk}")
-    from ..display import bar
-    from ..volumes import convert as run
-    from ..volumes import open_volume
-
-    image = open_volume(
-        source, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation
-    )
-    tell([image], every=True)
-    progress, step = bar(out, "convert")
-    with progress:
-        written = run(
-            image, target, chunks=(chunk,) * 3, shards=(shard,) * 3, overwrite=overwrite, progress=step,
-        )  # fmt: skip
-    out.print(f"{target}: {' x '.join(map(str, written.shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
-
-
 Shape = tuple[int, int, int]
 PlanFixed = Annotated[
     str | None, typer.Argument(metavar="[FIXED]", help="The image whose frame results are in: path or URL.")
@@ -108,7 +70,7 @@ def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
     return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Images that need not exist")
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def plan(
     fixed: PlanFixed = None, moving: PlanMoving = None,
     preset: Preset = None, config: ConfigFile = None, set_: Set = None,
@@ -202,7 +164,7 @@ def _show_plan(
         out.print(simulation_table([made.simulate(n) for n in numbers]))
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def register(
     fixed: Fixed, moving: Moving, run: RunStore, preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     start: Annotated[
@@ -246,12 +208,22 @@ def register(
     from ..display import Display
     from ..pipeline.run import register as begin
 
-    with Display(out) as display:
+    _say_if_finished(run)
+
+    with Display(out, run) as display:
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
             choice=choice,
         )  # fmt: skip
     _show_summary(done, fail_on)
+
+
+def _say_if_finished(run: str) -> None:
+    from .. import storage
+    from ..pipeline.store.store import RunStore, is_run
+
+    if storage.exists(run) and is_run(run) and RunStore(run).attributes["state"] == "finished":
+        out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
 
 
 def _show_summary(run: Any, fail_on: str | None) -> None:
@@ -268,7 +240,7 @@ def _show_summary(run: Any, fail_on: str | None) -> None:
         verdict.require(fail_on)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
@@ -277,7 +249,8 @@ def resume(
     from ..display import Display
     from ..pipeline.run import open_run
 
-    with Display(out) as display:
+    _say_if_finished(run)
+    with Display(out, run) as display:
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
             accept_start=accept_start,
@@ -285,7 +258,7 @@ def resume(
     _show_summary(done, fail_on)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def stop(run: RunStore) -> None:
     """Stop a run that goes on somewhere, on this machine or another; what is done is kept, `resume` goes on."""
     from ..pipeline.run import open_run
@@ -294,7 +267,7 @@ def stop(run: RunStore) -> None:
     out.print(f"process {holder.get('process')} on {holder.get('host')} will stop within seconds", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Register")
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
@@ -334,7 +307,7 @@ def status(
         show_verdict(state.verdict)
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def view(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run stores: paths or URLs.")],
     panel: Annotated[
@@ -359,7 +332,7 @@ def view(
     show(runs, panels)
 
 
-@app.command()
+@app.command(rich_help_panel="Judge")
 def report(run: RunStore) -> None:
     """Write the report of a run anew; say where it is, and the verdict."""
     from ..pipeline.run import open_run

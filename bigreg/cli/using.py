@@ -9,16 +9,21 @@ import typer
 
 from .app import app, out
 from .options import (
+    OUTPUT,
     ClusterName,
     Dataset,
     Direction,
+    DType,
+    Levels,
     Memory,
+    OmeVersion,
     Orientation,
     Origin,
     Spacing,
     Triple,
     Workers,
     tell,
+    tell_written,
 )
 
 Through = Annotated[
@@ -28,22 +33,58 @@ Then = Annotated[
     list[str] | None,
     typer.Option(metavar="RUN", help="Another run or file after it: its fixed frame is RUN's moving one. Repeatable."),
 ]
-Unit = Annotated[str, typer.Option(help="What ITK's numbers mean: mm (NIfTI) or um.")]
-Axes = Annotated[str, typer.Option(help="Of ITK's files: lps, by the images' orientation, or xyz as they are.")]
+
+
+def _one_of(*names: str) -> Any:
+    def checked(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}")
+        return value
+
+    return checked
+
+
+def _renamed(new: str, hint: str = "") -> Any:
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise typer.BadParameter(f"its name is {new} now{hint}")
+
+    return refuse
+
+
+Unit = Annotated[
+    str, typer.Option("--itk-unit", callback=_one_of("mm", "um"), help="What ITK's numbers mean: mm (NIfTI) or um.")
+]
+Axes = Annotated[
+    str,
+    typer.Option(
+        "--itk-axes", callback=_one_of("lps", "xyz"), help="Of ITK's files: lps, by the images' orientation, or xyz."
+    ),
+]
+OldUnit = Annotated[
+    str | None, typer.Option("--unit", hidden=True, callback=_renamed("--itk-unit", "; units of points are --units"))
+]
+OldAxes = Annotated[str | None, typer.Option("--axes", hidden=True, callback=_renamed("--itk-axes"))]
 CHAIN = (
     "RUN:inverse goes backwards. With --then, RUN may bring a brain to an atlas and the next a round of imaging to the "
     "brain: all of it is one map, and an image is interpolated once."
 )
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def warp(
     run: Through,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image to resample: path or URL.")],
-    target: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="New image: path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=OUTPUT)],
     then: Then = None,
     direction: Direction = "fixed_to_moving",
-    interpolation: Annotated[str, typer.Option(help="linear, nearest (labels) or cubic.")] = "linear",
+    interpolation: Annotated[
+        str | None, typer.Option(help="linear, nearest (labels) or cubic; default by what IMAGE looks like.")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="IMAGE holds labels: --interpolation nearest.")] = False,
+    dtype: DType = None,
+    levels: Levels = None,
+    ome_version: OmeVersion = None,
     onto: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
     ] = None,
@@ -64,6 +105,8 @@ def warp(
     orientation: Orientation = None,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
     cluster: ClusterName = None,
     workers: Workers = None,
     memory_limit: Memory = None,
@@ -75,14 +118,27 @@ def warp(
     large one by every core of this machine, unless --cluster or --workers says otherwise.
     """
     from ..display import bar
-    from ..pipeline.chains import chain
+    from ..pipeline.chains import chain, end_image
+    from ..pipeline.results.likened import opened_like
+    from ..pipeline.results.outputs import Output, chosen_interpolation
+    from ..pipeline.results.transform import checked
     from ..volumes import open_volume
 
-    source = open_volume(
-        image, dataset=dataset, channel=channel[0] if channel else None, time=time, spacing=spacing,
-        origin=origin, orientation=orientation,
+    Output.of(target, dtype, levels, ome_version)  # before anything is opened
+    which = "moving" if checked(direction) == "fixed_to_moving" else "fixed"
+    source = opened_like(
+        image, lambda: end_image([run, *(then or [])], which), which, dataset=dataset,
+        channel=channel[0] if channel else None, time=time, spacing=spacing, origin=origin, orientation=orientation,
     )  # fmt: skip
     tell([source], every=channel is None)
+    if labels and interpolation not in (None, "nearest"):
+        raise typer.BadParameter(f"--labels and --interpolation {interpolation} contradict each other; leave one out")
+    if labels:
+        interpolation = "nearest"
+    elif interpolation is None:
+        interpolation, why = chosen_interpolation(source)
+        if why:
+            out.print(f"{why}; pass --interpolation linear otherwise", soft_wrap=True)
     grid = None if onto is None else open_volume(onto, name="onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
@@ -90,11 +146,10 @@ def warp(
     with progress:
         written = through.warp(
             source, out=target, direction=direction, interpolation=interpolation, onto=grid, spacing=out_spacing,
-            level=level, box=None if box is None else box_of(box), channels=channel, cluster=cluster, workers=workers,
-            memory_limit=memory_limit, progress=step,
+            level=level, box=None if box is None else box_of(box), channels=channel, dtype=dtype, levels=levels,
+            ome_version=ome_version, cluster=cluster, workers=workers, memory_limit=memory_limit, progress=step,
         )  # fmt: skip
-    shape = [n for n in (written.times, written.channels) if n > 1] + list(written.shape)
-    out.print(f"{target}: {' x '.join(map(str, shape))} voxels, {len(written.levels)} levels", soft_wrap=True)
+    tell_written(target, written)
 
 
 def box_of(text: str) -> list[tuple[float | None, float | None]]:
@@ -114,7 +169,7 @@ def box_of(text: str) -> list[tuple[float | None, float | None]]:
     return pairs
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def points(
     run: Through,
     source: Annotated[Path, typer.Argument(metavar="IN", help=".csv .tsv .parquet .txt (elastix) .swc .obj .ply .stl")],
@@ -134,10 +189,18 @@ def points(
         str | None, typer.Option(metavar="IMAGE", help="Whose voxels IN means; by default the run's image there.")
     ] = None,
     onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="The same for OUT.")] = None,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Add a column to a table: 1 for points that lie in both images, else 0.")
+    ] = False,
+    risk: Annotated[
+        bool, typer.Option("--risk", help="Add a column: how probable it is that the map is off there by > 2 voxels.")
+    ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
 ) -> None:
-    """Map points, neurons or meshes; other columns are kept, points outside the frame become nan.
+    """Map points, neurons or meshes; other columns are kept, points outside the image they are given in become nan.
 
     Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
     """
@@ -148,12 +211,16 @@ def points(
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
     counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
-        to=to, image=ends[0], onto=ends[1],
+        to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk,
     )  # fmt: skip
-    out.print(f"{target}: {counts.points} points, {counts.outside} outside the frame", soft_wrap=True)
+    given, other = direction.split("_to_")
+    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
+    if counts.beyond is not None:
+        told += f", {counts.beyond} more outside the {other} image"
+    out.print(told, soft_wrap=True)
 
 
-@app.command(epilog=CHAIN)
+@app.command(epilog=CHAIN, rich_help_panel="Use the map")
 def export(
     run: Through,
     target: Annotated[
@@ -171,6 +238,8 @@ def export(
     pairs: Annotated[int, typer.Option(min=8, help="About how many landmarks (bigwarp).")] = 200,
     unit: Unit = "mm",
     axes: Axes = "lps",
+    old_unit: OldUnit = None,
+    old_axes: OldAxes = None,
 ) -> None:
     """Write a map for ANTs, SimpleITK, elastix or BigWarp.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from distributed import Client
@@ -18,15 +18,17 @@ _OPEN = {
     "cuda": cuda_client,
     "kubernetes": kubernetes_client,
     "address": address_client,
-    **dict.fromkeys(JOBS, jobs_client),
 }
 
 
 @contextmanager
-def client(settings: Cluster) -> Iterator[Client]:
+def client(settings: Cluster, stopped: Callable[[], None] | None = None) -> Iterator[Client]:
     """A client of the cluster that is described. What was started for it ends with it.
+
+    stopped   asked now and then while jobs wait in a queue, for days perhaps; what it raises ends the waiting
 
     Raises ConfigError where an extra is not installed, ResourceError where the cluster cannot be had.
     """
-    with _OPEN[settings.kind](settings) as opened:
+    opening = jobs_client(settings, stopped) if settings.kind in JOBS else _OPEN[settings.kind](settings)
+    with opening as opened:
         yield opened

@@ -7,7 +7,7 @@ site may keep its queue and account.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,8 +31,11 @@ START_SECONDS = 300
 
 
 @contextmanager
-def jobs_client(settings: Cluster) -> Iterator[Client]:
-    """A client of a cluster of jobs, as soon as the first worker is there. At the end all jobs are cancelled."""
+def jobs_client(settings: Cluster, stopped: Callable[[], None] | None = None) -> Iterator[Client]:
+    """A client of a cluster of jobs, as soon as the first worker is there. At the end all jobs are cancelled.
+
+    stopped   asked now and then while jobs wait in the queue; what it raises ends the waiting
+    """
     command = _kind(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
         raise ResourceError(
@@ -51,7 +54,7 @@ def jobs_client(settings: Cluster) -> Iterator[Client]:
             cluster.scale(settings.workers)
         keeper = JobKeeper(cluster, settings.kind)
         with every(LOST_SECONDS, keeper.look):
-            keeper.wait_for_a_worker()
+            keeper.wait_for_a_worker(stopped)
             yield client
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ResourceError
@@ -16,6 +17,8 @@ log = logging.getLogger("bigreg.cluster")
 
 QUEUE_SECONDS = 15
 """The batch system is asked for its list of jobs at most this often, and only while a job has no worker."""
+STOP_SECONDS = 2.0
+"""Who waits for jobs looks this often whether somebody has asked the run to stop."""
 LONGEST_WAIT = 600
 VAIN_ROUNDS = 2
 """After so many rounds of jobs that all ended without a worker, and none before, there is no point in going on."""
@@ -45,15 +48,21 @@ class JobKeeper:
         self._absent: Counter[str] = Counter()
         self._listed = self._retry = 0.0
 
-    def wait_for_a_worker(self) -> None:
-        """Return when the first worker is there. Raises ResourceError where jobs are refused or all end at once."""
-        begin, told = time.monotonic(), False
+    def wait_for_a_worker(self, stopped: Callable[[], None] | None = None) -> None:
+        """Return when the first worker is there. Raises ResourceError where jobs are refused or all end at once.
+
+        stopped   asked now and then; what it raises ends the waiting
+        """
+        begin, told, asked = time.monotonic(), False, 0.0
         while not self.cluster.scheduler_info["workers"]:
             if self.failure is not None:
                 raise ResourceError(f"cluster.kind '{self.kind}': {self.failure}")
             if not told and time.monotonic() > begin + 20:
                 told = True
                 log.warning("%d jobs are with %s; waiting for the first to start", len(self.cluster.workers), self.kind)
+            if stopped is not None and time.monotonic() > asked + STOP_SECONDS:
+                asked = time.monotonic()
+                stopped()
             time.sleep(0.1)
 
     def look(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 
 from .settings import Cluster
 from .upkeep import LOST_SECONDS, every
+from .without_main import Keeper, without_main
 from .workers import ENVIRONMENT, GPU, extra, worker_count, worker_memory
 
 IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -31,6 +33,22 @@ def cuda_client(settings: Cluster) -> AbstractContextManager[Client]:
 @contextmanager
 def _client(settings: Cluster, kind: type[LocalCluster]) -> Iterator[Client]:
     count = worker_count(settings)
+    options: dict[str, Any] = {"worker_class": Keeper} if kind is LocalCluster else {}
+
+    def started() -> LocalCluster:
+        with without_main():
+            return kind(
+                n_workers=settings.adaptive or count,
+                threads_per_worker=settings.in_hand,
+                resources={GPU: 1} if settings.has_gpus else None,
+                memory_limit=worker_memory(settings),
+                host="127.0.0.1",
+                dashboard_address=settings.dashboard,
+                local_directory=settings.local_directory,
+                silence_logs="ERROR",
+                **options,
+            )
+
     with (
         dask.config.set(
             {
@@ -40,16 +58,7 @@ def _client(settings: Cluster, kind: type[LocalCluster]) -> Iterator[Client]:
                 "distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s",
             }
         ),
-        kind(
-            n_workers=settings.adaptive or count,
-            threads_per_worker=settings.in_hand,
-            resources={GPU: 1} if settings.has_gpus else None,
-            memory_limit=worker_memory(settings),
-            host="127.0.0.1",
-            dashboard_address=settings.dashboard,
-            local_directory=settings.local_directory,
-            silence_logs="ERROR",
-        ) as cluster,
+        started() as cluster,
         Client(cluster) as client,
         every(LOST_SECONDS, _replace_lost(cluster)),
     ):

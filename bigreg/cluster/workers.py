@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
+import threading
 from importlib import import_module
 from types import ModuleType
 
@@ -80,13 +82,18 @@ def require_memory(needed: int, settings: Cluster, *, smaller: str = ", or make 
 
 def extra(module: str, name: str, settings: Cluster) -> ModuleType:
     """A module that only some kinds need. Raises ConfigError that names what to install."""
+    before = signal.getsignal(signal.SIGINT)
     try:
-        return import_module(module)
+        found = import_module(module)
     except ImportError as error:
         raise ConfigError(
             f"cluster.kind '{settings.kind}' needs {module.partition('.')[0].replace('_', '-')}, which cannot be "
             f"imported ({error}); install it with pip install 'bigreg[{name}]'"
         ) from error
+    # dask-jobqueue makes Ctrl-C a silent exit when it is imported.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+    return found
 
 
 def _gpus(settings: Cluster) -> int:

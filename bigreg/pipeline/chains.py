@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError, InputError
@@ -75,6 +76,7 @@ def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", 
     (`round.zarr`: fixed = brain): `chain("atlas.zarr", "round.zarr").warp("round.ome.zarr", out=...)` brings the round
     onto the atlas with one interpolation.
     """
+    um, lie = unit_um(unit), axes_of(axes)
     if not parts:
         raise ConfigError("a chain needs at least one run or transform file")
     given = [_frame(image, which) for image, which in ((fixed, "fixed"), (moving, "moving"))]
@@ -92,12 +94,18 @@ def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", 
         following = given_parts[number + 1] if number < last else None
         if isinstance(following, Transform):
             after = following.map().source
-        if axes_of(axes) == "xyz":
+        if lie == "xyz":
             before, after = Frame(before.grid), Frame(after.grid)
         sides = (after, before) if backwards else (before, after)
-        one = FileTransform(path, *sides, unit_um(unit))
+        one = FileTransform(path, *sides, um)
         out.append(one.inverse if backwards else one)
     return out[0] if len(out) == 1 else Chain(tuple(out))
+
+
+def end_image(parts: Sequence[Any], which: str) -> Volume | None:
+    """The fixed image of the first, or the moving one of the last, of what is to be a chain; None where a file is."""
+    end = opened(parts[0 if which == "fixed" else -1])
+    return end.frame_image(which) if isinstance(end, Transform) else None
 
 
 def _frame(image: Any, which: str) -> Frame:

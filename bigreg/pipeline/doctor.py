@@ -13,7 +13,7 @@ from .choosing.look import look
 from .context.beginning import beginning
 from .planning.plan import make_plan
 from .planning.rates import known_rates
-from .store.inputs import as_volume
+from .store.inputs import as_volume, require_one_plane
 
 
 def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
@@ -27,6 +27,7 @@ def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: A
     """
     begun = time.perf_counter()
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    require_one_plane(*volumes.values())
     seen = look(volumes, list(overrides), cluster)
     found = seen.diagnosis
     config = load_config(found.preset or ROUNDS, cluster=cluster, overrides=[*found.settings, *overrides])

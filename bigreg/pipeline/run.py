@@ -6,13 +6,14 @@ import logging
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from .. import storage
-from ..cluster import HERE, Cluster, require_memory
+from ..cluster import HERE, JOBS, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError
@@ -39,9 +40,10 @@ from .results.transform import Transform, checked
 from .schedule.driver import Driver, new_stamp
 from .schedule.streaming import Listener
 from .stages import Stages
+from .store import stopping
 from .store.damage import forget
 from .store.identity import same_engines, same_run
-from .store.inputs import as_volume
+from .store.inputs import as_volume, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
 from .store.store import RunStore, require_fields
@@ -117,10 +119,12 @@ def begin(
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
+    there = storage.exists(out)
+    if not there:
+        require_one_plane(*volumes.values())
     store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     start = None if given is None else given.to_json()
-    there = storage.exists(out)
     if there:
         same_run(store, config, identities, start, resume, steering.identity(pairs), masks)
     with working_on(out):
@@ -292,9 +296,13 @@ class Run(Judged, Viewed, Transform):
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
         forget_request(self.url)
-        self.store.update(state="running", errors=[], updated=time.time())
+        waiting = settings.kind if settings is not None and settings.kind in JOBS else None
+        self.store.update(state="running", errors=[], updated=time.time(), waiting=waiting)
+        stopped = partial(stopping.check, self.url)
         try:
-            with cluster_client(settings) if settings is not None else nullcontext(client) as used:
+            with cluster_client(settings, stopped) if settings is not None else nullcontext(client) as used:
+                if waiting is not None:
+                    self.store.update(waiting=None)
                 expected = (settings.workers or 0) if settings is not None else 0
                 driver = Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed)
                 with driver.stopping_on_ctrl_c():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,13 +19,38 @@ DECIMALS = {"um": 4, "mm": 7, "voxel": 4}
 
 @dataclass(frozen=True)
 class Counts:
-    """How many points there were, and how many of them lay where the map is not defined."""
+    """How many points there were, and how many of them lay outside of either frame.
+
+    outside   where the map is not defined: outside of the frame they are given in, or at no place (an empty cell)
+    beyond    of the others, those that were mapped to outside of the other frame; None where its extent is not known
+    """
 
     points: int = 0
     outside: int = 0
+    beyond: int | None = None
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.points + other.points, self.outside + other.outside)
+        known = [c.beyond for c in (self, other) if c.beyond is not None]
+        return Counts(self.points + other.points, self.outside + other.outside, sum(known) if known else None)
+
+
+Column = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(N,) values of a column that is added to a table: of the points given and mapped, (N, 3) um, and which of them lie
+in both frames."""
+
+
+def inside_column(given: np.ndarray, mapped: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """1 for points that lie in both frames, else 0."""
+    return there.astype(float)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Points in the numbers of the file that is written, (N, 3); how many; and the added columns, (N, columns)."""
+
+    points: np.ndarray
+    counts: Counts
+    added: np.ndarray
 
 
 class PointMap(Protocol):
@@ -50,16 +76,29 @@ class Carrier:
 
     into      4 x 4: a file's numbers to the world (um) that the map starts in; out: the reverse where it ends
     decimals  with which text files are written
+    frame     of the other image, where it is known
+    added     columns that a table gets
     """
 
     map: PointMap
     into: np.ndarray = field(default_factory=lambda: np.eye(4))
     out: np.ndarray = field(default_factory=lambda: np.eye(4))
     decimals: int = 4
+    frame: Grid | None = None
+    added: Mapping[str, Column] = field(default_factory=dict)
 
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) to (N, 3), NaN where the map is not defined."""
-        return apply_affine(self.out, self.map.points(apply_affine(self.into, points)))
+    def __call__(self, points: np.ndarray) -> Carried:
+        """Carry points (N, 3), z y x; NaN where the map is not defined."""
+        given = apply_affine(self.into, points)
+        mapped = self.map.points(given)
+        known = np.isfinite(mapped).all(1)
+        there, beyond = known.copy(), None
+        if self.frame is not None:
+            there[known] = self.frame.contains(mapped[known])
+            beyond = int((known & ~there).sum())
+        columns = [column(given, mapped, there) for column in self.added.values()]
+        added = np.stack(columns, axis=1) if columns else np.empty((len(points), 0))
+        return Carried(apply_affine(self.out, mapped), Counts(len(mapped), int((~known).sum()), beyond), added)
 
     def volume_ratio(self, points: np.ndarray) -> np.ndarray:
         """(N,) by how much a small volume grows in the files' units; negative where the map mirrors."""

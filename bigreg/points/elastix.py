@@ -26,7 +26,7 @@ def kind_of(source: Path) -> str:
 def map_elastix(source: Path, target: Path, carrier: Carrier, kind: str) -> Counts:
     """Map a file; `kind` is what is written."""
     counts = Counts()
-    with open(source, encoding="utf-8") as read, open(target, "w", encoding="utf-8", newline="\n") as write:
+    with open(source, encoding="latin-1") as read, open(target, "w", encoding="utf-8", newline="\n") as write:
         read.readline()
         number = read.readline().strip()
         if not number.isdigit():
@@ -40,9 +40,10 @@ def map_elastix(source: Path, target: Path, carrier: Carrier, kind: str) -> Coun
                     raise ValueError(f"{points.shape[1:]} numbers a line")
             except ValueError as error:
                 raise InputError(f"'{source}': {error}; every line after the second has x y z") from error
-            mapped = carrier(points[:, ::-1])
-            counts += Counts(len(mapped), int(np.isnan(mapped).any(1).sum()))
-            write.writelines(" ".join(f"{v:.{carrier.decimals}f}" for v in row) + "\n" for row in mapped[:, ::-1])
+            carried = carrier(points[:, ::-1])
+            counts += carried.counts
+            rows = carried.points[:, ::-1]
+            write.writelines(" ".join(f"{v:.{carrier.decimals}f}" for v in row) + "\n" for row in rows)
     if counts.points != int(number):
         raise InputError(f"'{source}' announces {number} points and has {counts.points}; mend its second line")
     return counts

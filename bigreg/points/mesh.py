@@ -27,7 +27,8 @@ def map_mesh(source: Path, target: Path, carrier: Carrier) -> Counts:
         raise CorruptDataError(f"'{source}' cannot be read as a mesh: {error}; write it anew") from error
     if not len(mesh.vertices):
         raise InputError(f"'{source}' holds no surface: it has no vertices")
-    mapped = carrier(np.asarray(mesh.vertices)[:, ::-1])[:, ::-1]
+    carried = carrier(np.asarray(mesh.vertices)[:, ::-1])
+    mapped = carried.points[:, ::-1]
     known = np.isfinite(mapped).all(1)
     if not known.any():
         raise InputError(f"no vertex of '{source}' lies in the frame of the map; check --units and --direction")
@@ -38,4 +39,4 @@ def map_mesh(source: Path, target: Path, carrier: Carrier) -> Counts:
         mesh.update_faces(known[mesh.faces].all(1))
         mesh.update_vertices(known)
     mesh.export(str(target), file_type=target.suffix.lower().lstrip("."))
-    return Counts(len(mapped), int((~known).sum()))
+    return carried.counts

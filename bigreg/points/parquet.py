@@ -32,15 +32,21 @@ def map_parquet(source: Path, target: Path, carrier: Carrier, columns: Sequence[
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise InputError(f"'{source}': column {schema.names[place]} holds {kind}; coordinates are numbers")
         schema = schema.set(place, schema.field(place).with_type(pa.float64()).with_nullable(True))
+    taken = [name for name in carrier.added if name in schema.names]
+    if taken:
+        raise InputError(f"'{source}' has a column {taken[0]} already; rename it")
+    for name in carrier.added:
+        schema = schema.append(pa.field(name, pa.float64()))
     counts = Counts()
     codec = table.metadata.row_group(0).column(0).compression if table.metadata.num_row_groups else "SNAPPY"
     with pq.ParquetWriter(target, schema, compression=codec if codec != "UNCOMPRESSED" else "NONE") as write:
         for batch in table.iter_batches(ROWS):
             values = [batch.column(i).cast(pa.float64()).fill_null(np.nan).to_numpy() for i in places]
-            mapped = carrier(np.stack(values, axis=1))
-            counts += Counts(len(mapped), int(np.isnan(mapped).any(1).sum()))
+            carried = carrier(np.stack(values, axis=1))
+            counts += carried.counts
             arrays = list(batch.columns)
-            for place, column in zip(places, mapped.T, strict=True):
+            for place, column in zip(places, carried.points.T, strict=True):
                 arrays[place] = pa.array(np.ascontiguousarray(column))
+            arrays += [pa.array(np.ascontiguousarray(column)) for column in carried.added.T]
             write.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return counts

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..storage import decoded
 from .carrier import Carrier, Counts
 
 
@@ -16,7 +17,8 @@ def map_swc(source: Path, target: Path, carrier: Carrier) -> Counts:
     A radius grows by the cube root of the determinant of the map's derivative there: a thin neurite's volume grows as
     the tissue does, whatever the direction it runs in.
     """
-    lines = source.read_text(encoding="utf-8-sig").splitlines()
+    text, encoding = decoded(source.read_bytes(), f"points '{source}'")
+    lines = text.splitlines()
     nodes = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
     rows = [lines[i].split() for i in nodes]
     try:
@@ -26,10 +28,10 @@ def map_swc(source: Path, target: Path, carrier: Carrier) -> Counts:
     except ValueError as error:
         raise InputError(f"'{source}' is no SWC: {error}") from error
     points = values[:, 2::-1]
-    mapped = carrier(points)
+    carried = carrier(points)
     radius = values[:, 3] * np.cbrt(np.abs(carrier.volume_ratio(points)))
-    for i, row, point, r in zip(nodes, rows, mapped[:, ::-1], radius, strict=True):
+    for i, row, point, r in zip(nodes, rows, carried.points[:, ::-1], radius, strict=True):
         numbers = " ".join(f"{v:.{carrier.decimals}f}" for v in (*point, r))
         lines[i] = f"{row[0]} {row[1]} {numbers} {' '.join(row[6:])}"
-    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Counts(len(mapped), int(np.isnan(mapped).any(1).sum()))
+    target.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return carried.counts

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import InputError
+from ..storage import declared_separator, decoded, number, separator_of
 from .carrier import Carrier, Counts
-from .text_cpu import find, replace
+from .text_cpu import COMMA, DOT, find, replace
 
+logger = logging.getLogger(__name__)
 PIECE = 24 << 20  # bytes of text that are in hand at once
 WIDEST = 24  # bytes of a number that is written
-SEPARATORS = ",\t;"
+INSIDE = "inside"
+"""The added column of zeros and ones."""
 NAPARI = ("axis-0", "axis-1", "axis-2")
 """Columns of a layer of points that napari saved."""
 
@@ -41,25 +46,54 @@ def chosen_columns(source: Path, names: Sequence[str], columns: Sequence[str] | 
     return found
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, separator: str) -> bool:
     try:
-        float(text)
+        number(text or "nan", separator)  # an empty cell is a point that has no place
     except ValueError:
         return False
     return True
 
 
-def _header(source: Path, line: bytes, columns: Sequence[str] | None) -> tuple[bool, int, list[int]]:
-    """Whether there is a header, the separator, and the places of z, y, x."""
-    try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"points '{source}' is no UTF-8 text: {error}; save it as CSV in UTF-8") from error
-    separator = max(SEPARATORS, key=text.count)
+@dataclass(frozen=True)
+class _Begin:
+    """How a table begins: its first bytes as they are written, whether they hold a header, how many lines they are."""
+
+    content: bytes
+    header: bool
+    lines: int
+    separator: str
+    names: list[str]
+    places: list[int]
+
+
+def _numbered(names: Sequence[str], columns: Sequence[str] | None, separator: str) -> bool:
+    """Whether columns are numbers of columns, and what stands there is a point: its numbers are no names."""
+    if not columns or not all(column.isdigit() and int(column) < len(names) for column in columns):
+        return False
+    return all(_is_number(names[int(column)], separator) for column in columns)
+
+
+def _begin(source: Path, read: BinaryIO, columns: Sequence[str] | None) -> _Begin:
+    """A line "sep=;" of a spreadsheet, and the header or the first point."""
+    first = read.readline()
+    text, _ = decoded(first, f"points '{source}'")
+    declared = declared_separator(text)
+    before = b""
+    if declared is not None:
+        before, first = first, read.readline()
+        text, _ = decoded(first, f"points '{source}'")
+    text = text.rstrip("\r\n")
+    separator = declared or separator_of(text)
     names = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
-    places = chosen_columns(source, names, columns)
+    if _numbered(names, columns, separator):
+        places = [int(column) for column in columns or ()]
+    else:
+        places = chosen_columns(source, names, columns)
     # Numbers where the columns' names should be are the first point.
-    return not all(_is_number(names[i]) for i in places), ord(separator), places
+    known = [names[i] for i in places]
+    header = not all(_is_number(name, separator) for name in known) or not any(known)
+    lines = (declared is not None) + 1
+    return _Begin(before + first, header, lines, separator, names, places)
 
 
 def map_text(source: Path, target: Path, carrier: Carrier, columns: Sequence[str] | None) -> Counts:
@@ -70,34 +104,62 @@ def map_text(source: Path, target: Path, carrier: Carrier, columns: Sequence[str
         ThreadPoolExecutor(1) as ahead,
         ThreadPoolExecutor(1) as behind,
     ):
-        first = read.readline()
-        has_header, separator, places = _header(source, first, columns)
-        begin = first.removeprefix(b"\xef\xbb\xbf")
-        if has_header:
-            write.write(begin if begin.endswith(b"\n") else begin + b"\n")
-        order = np.argsort(places)
+        begin = _begin(source, read, columns)
+        first = begin.content.removeprefix(b"\xef\xbb\xbf")
+        rest = b"" if begin.header else first
+        if begin.header:
+            write.write(_with_names(source, first, begin, list(carrier.added)))
+        elif begin.lines > 1:
+            line, _, rest = first.partition(b"\n")
+            write.write(line + b"\n")
+        order = np.argsort(begin.places)
         back = np.argsort(order)
         counts, written = Counts(), None
-        parts = _pieces(source, read, b"" if has_header else begin, separator, np.sort(places), 1 + has_header)
+        digits = np.array([0 if name == INSIDE else 4 for name in carrier.added], np.int64)
+        separator = ord(begin.separator)
+        parts = _pieces(source, read, rest, separator, np.sort(begin.places), begin.lines + begin.header)
         coming = ahead.submit(next, parts, None)
         while (piece := coming.result()) is not None:
             coming = ahead.submit(next, parts, None)
-            text, stop, values, spans = piece
+            text, stop, found, sign = piece
             # The columns stand in the file in an order of their own.
-            mapped = carrier(values[:, back])
-            counts += Counts(len(mapped), int(np.isnan(mapped).any(1).sum()))
+            carried = carrier(found.values[:, back])
+            counts += carried.counts
             if written is not None:
                 written.result()
-            written = behind.submit(_put, write, text, stop, spans, mapped[:, order], carrier.decimals)
+            written = behind.submit(
+                _put, write, text, stop, found, carried.points[:, order], carrier.decimals, carried.added, digits,
+                separator, sign,
+            )  # fmt: skip
         if written is not None:
             written.result()
     return counts
 
 
+def _with_names(source: Path, first: bytes, begin: _Begin, added: list[str]) -> bytes:
+    """A header with the names of columns that are added."""
+    taken = [name for name in added if name in begin.names]
+    if taken:
+        raise InputError(f"'{source}' has a column {taken[0]} already; rename it")
+    bare = first.rstrip(b"\r\n")
+    names = "".join(begin.separator + name for name in added).encode("latin-1")
+    return bare + names + (first[len(bare) :] or b"\n")
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The numbers of some rows (N, 3), where they stand (N, 3, 2), and where the rows end (N,)."""
+
+    values: np.ndarray
+    spans: np.ndarray
+    ends: np.ndarray
+
+
 def _pieces(
     source: Path, file: BinaryIO, rest: bytes, separator: int, columns: np.ndarray, line: int
-) -> Iterator[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
-    """(text, bytes of whole rows, values (N, 3), spans) of one piece of a file after another."""
+) -> Iterator[tuple[np.ndarray, int, _Found, int]]:
+    """(text, bytes of whole rows, what is in them, decimal sign) of one piece of a file after another."""
+    sign, written = 0, False
     while True:
         new = file.read(PIECE)
         text = np.frombuffer(rest + new, np.uint8)
@@ -105,21 +167,42 @@ def _pieces(
             return
         most = int((text == 10).sum()) + 1
         values, spans = np.empty((most, 3)), np.empty((most, 3, 2), np.int64)
-        rows, stop, bad = find(text, separator, columns, not new, values, spans)
+        ends, marks = np.empty(most, np.int64), np.zeros(2, np.int64)
+        rows, stop, bad = find(text, separator, columns, not new, values, spans, ends, marks)
         if bad >= 0:
             row = bytes(text[stop : stop + 200]).split(b"\n")[0].decode(errors="replace").strip()
             raise InputError(f"'{source}' line {line + bad}: '{row}' has no three numbers in the columns of z, y and x")
         if not stop and len(text) > 2 * PIECE:
             raise InputError(f"'{source}' line {line}: a quotation mark is opened and not closed; mend that row")
+        if marks.all() or (marks[0] and (sign == DOT or (written and sign != COMMA))) or (marks[1] and sign == COMMA):
+            raise InputError(
+                f"'{source}' has numbers with a decimal comma and others with a point; write all of them with one sign"
+            )
+        if marks[0] and sign != COMMA:
+            logger.warning("'%s': commas in its numbers are decimal signs, and are written so", source)
+        sign = COMMA if marks[0] else DOT if marks[1] else sign
         if stop:
-            yield text, stop, values[:rows], spans[:rows]
+            written = written or rows > 0
+            yield text, stop, _Found(values[:rows], spans[:rows], ends[:rows]), sign or DOT
         if not new:
             return
         line += rows
         rest = text[stop:].tobytes()
 
 
-def _put(file: BinaryIO, text: np.ndarray, stop: int, spans: np.ndarray, values: np.ndarray, decimals: int) -> None:
-    out = np.empty(stop + 3 * WIDEST * len(values), np.uint8)
-    size = replace(text, stop, spans, np.ascontiguousarray(values), decimals, out)
+def _put(
+    file: BinaryIO,
+    text: np.ndarray,
+    stop: int,
+    found: _Found,
+    values: np.ndarray,
+    decimals: int,
+    added: np.ndarray,
+    digits: np.ndarray,
+    separator: int,
+    sign: int,
+) -> None:
+    out = np.empty(stop + (3 + len(digits)) * WIDEST * len(values), np.uint8)
+    values, added = np.ascontiguousarray(values), np.ascontiguousarray(added)
+    size = replace(text, stop, found.spans, values, decimals, out, found.ends, added, digits, separator, sign)
     file.write(out[:size].data)

@@ -9,23 +9,28 @@ import numpy as np
 
 from ..jit import compiled
 
-NEWLINE, RETURN, QUOTE, SPACE, TAB, MINUS, PLUS, DOT = 10, 13, 34, 32, 9, 45, 43, 46
+NEWLINE, RETURN, QUOTE, SPACE, TAB, MINUS, PLUS, DOT, COMMA = 10, 13, 34, 32, 9, 45, 43, 46, 44
 
 
 @compiled
 def _number(text, start, stop):
-    """(value, 1) of a decimal number in text[start:stop], or (0, 0). "nan", "inf" and their kin are NaN."""
-    negative = False
+    """(value, 1, its decimal sign or 0) of a decimal number in text[start:stop], or (0, 0, 0).
+
+    Nothing, "nan", "inf" and their kin are NaN. The decimal sign is a point or a comma.
+    """
+    negative, sign = False, 0
+    if start == stop:
+        return np.nan, 1, 0
     if start < stop and (text[start] == MINUS or text[start] == PLUS):
         negative = text[start] == MINUS
         start += 1
     if start == stop:
-        return 0.0, 0
+        return 0.0, 0, 0
     first = text[start] | 32
     if stop - start >= 3 and (
         (first == 110 and text[start + 1] | 32 == 97) or (first == 105 and text[start + 1] | 32 == 110)
     ):
-        return np.nan, 1
+        return np.nan, 1, 0
     mantissa, digits, exponent, seen, dot = np.uint64(0), 0, 0, 0, False
     i = start
     while i < stop:
@@ -38,26 +43,26 @@ def _number(text, start, stop):
                 exponent -= 1 if dot else 0
             elif not dot:
                 exponent += 1
-        elif c == DOT and not dot:
-            dot = True
+        elif c in (DOT, COMMA) and not dot:
+            dot, sign = True, c
         else:
             break
         i += 1
     if seen == 0:
-        return 0.0, 0
+        return 0.0, 0, 0
     if i < stop:
         if text[i] | 32 != 101:
-            return 0.0, 0
+            return 0.0, 0, 0
         i += 1
         down, power = False, 0
         if i < stop and (text[i] == MINUS or text[i] == PLUS):
             down = text[i] == MINUS
             i += 1
         if i == stop:
-            return 0.0, 0
+            return 0.0, 0, 0
         while i < stop:
             if not 48 <= text[i] <= 57:
-                return 0.0, 0
+                return 0.0, 0, 0
             power = min(power * 10 + (text[i] - 48), 9999)
             i += 1
         exponent += -power if down else power
@@ -71,16 +76,18 @@ def _number(text, start, stop):
         step = min(exponent, 22)
         value *= 10.0**step
         exponent -= step
-    return (-value if negative else value), 1
+    return (-value if negative else value), 1, sign
 
 
 @compiled
-def find(text, separator, columns, last, values, spans):
+def find(text, separator, columns, last, values, spans, ends, marks):
     """Find the numbers of three columns in all whole rows of `text` (uint8).
 
     columns   (3,) numbers of the columns, ascending
     last      whether the text ends the file, so that its last row needs no newline
-    values    (N, 3) float64, spans (N, 3, 2) int64: filled for each row that is not empty
+    values    (N, 3) float64, spans (N, 3, 2) int64, ends (N,) int64, the last byte of the row and one:
+              filled for each row that is not empty
+    marks     (2,) counts of numbers with a decimal comma, and with a point; a comma is none where it separates
     Returns (rows, bytes of whole rows, the row in which a number is missing or -1).
     """
     rows, i, end = 0, 0, len(text)
@@ -103,8 +110,10 @@ def find(text, separator, columns, last, values, spans):
                         text[b - 1] == SPACE or text[b - 1] == QUOTE or text[b - 1] == RETURN or text[b - 1] == TAB
                     ):
                         b -= 1
-                    value, ok = _number(text, a, b)
-                    bad = bad or ok == 0
+                    value, ok, sign = _number(text, a, b)
+                    bad = bad or ok == 0 or (sign == COMMA and separator == COMMA)
+                    marks[0] += sign == COMMA
+                    marks[1] += sign == DOT
                     if rows < len(values):
                         values[rows, wanted] = value
                         spans[rows, wanted, 0] = a
@@ -125,6 +134,8 @@ def find(text, separator, columns, last, values, spans):
         if not empty:
             if bad or wanted < 3:
                 return rows, begin, rows
+            if rows < len(ends):
+                ends[rows] = i - 1 if i > begin and text[i - 1] == RETURN else i
             rows += 1
         i = min(i + 1, end)
         done = i
@@ -132,7 +143,7 @@ def find(text, separator, columns, last, values, spans):
 
 
 @compiled
-def _write(out, place, value, decimals):
+def _write(out, place, value, decimals, sign):
     """Write a number with a fixed number of decimals at out[place:]; returns the place after it."""
     if not np.isfinite(value) or abs(value) >= 1e13:
         out[place], out[place + 1], out[place + 2] = 110, 97, 110
@@ -151,7 +162,7 @@ def _write(out, place, value, decimals):
         integer //= 10
     place += digits
     if decimals:
-        out[place] = DOT
+        out[place] = sign
         for k in range(decimals):
             out[place + decimals - k] = 48 + rest % 10
             rest //= 10
@@ -160,16 +171,28 @@ def _write(out, place, value, decimals):
 
 
 @compiled
-def replace(text, stop, spans, values, decimals, out):
-    """Copy text[:stop] to `out` with the numbers of `values` (N, 3) at `spans`; returns how many bytes that are."""
+def replace(text, stop, spans, values, decimals, out, ends, added, digits, separator, sign):
+    """Copy text[:stop] to `out` with the numbers of `values` (N, 3) at `spans`; returns how many bytes that are.
+
+    added    (N, columns) numbers behind each row, which ends at `ends`, with `digits` (columns,) decimals
+    sign     the decimal sign that is written
+    """
     place, at = 0, 0
     for row in range(len(spans)):
         for k in range(3):
             for i in range(at, spans[row, k, 0]):
                 out[place] = text[i]
                 place += 1
-            place = _write(out, place, values[row, k], decimals)
+            place = _write(out, place, values[row, k], decimals, sign)
             at = spans[row, k, 1]
+        if len(digits):
+            for i in range(at, ends[row]):
+                out[place] = text[i]
+                place += 1
+            at = ends[row]
+            for k in range(len(digits)):
+                out[place] = separator
+                place = _write(out, place + 1, added[row, k], digits[k], sign)
     for i in range(at, stop):
         out[place] = text[i]
         place += 1

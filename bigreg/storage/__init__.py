@@ -26,6 +26,7 @@ from .nodes import (
     write_file,
 )
 from .retry import patiently
+from .tables import declared_separator, decoded, number, separator_of, table_rows
 from .turns import computing
 
 __all__ = [
@@ -38,12 +39,15 @@ __all__ = [
     "configure",
     "create_array",
     "create_group",
+    "declared_separator",
+    "decoded",
     "exists",
     "filesystem",
     "find_node",
     "join",
     "local_path",
     "new_file",
+    "number",
     "open_array",
     "patiently",
     "read_attributes",
@@ -51,6 +55,8 @@ __all__ = [
     "read_json",
     "remove",
     "scheme",
+    "separator_of",
+    "table_rows",
     "write_attributes",
     "write_file",
     "zip_parts",

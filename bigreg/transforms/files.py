@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +67,8 @@ def open_maps(
 def read_csv(path: Path) -> np.ndarray:
     """A 4 x 4 of four lines, fixed to moving world (z, y, x, um), or the fit of landmarks."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [[float(v) for v in row if v.strip()] for row in csv.reader(file) if row]
+        lines, separator = storage.table_rows(storage.decoded(path.read_bytes(), f"'{path}'")[0])
+        rows = [[storage.number(v, separator) for v in row if v.strip()] for row in lines]
     except ValueError:  # words: landmarks have names
         return landmarks.fit(*landmarks.read_pairs(path))
     if [len(row) for row in rows] != [4] * 4:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import storage
 from ..errors import InputError
 from .affine import about
 
@@ -72,25 +73,25 @@ def read_landmarks(path: str | Path) -> Landmarks:
     Raises InputError where the file is missing or holds no pairs.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
         raise InputError(f"landmarks '{path}' cannot be read: {error}; check the path") from error
-    return parse(text, str(path))
+    return parse(storage.decoded(content, f"landmarks '{path}'")[0], str(path))
 
 
 def parse(text: str, path: str) -> Landmarks:
     """The pairs in the text of a file; `path` is what it is called in errors. Raises InputError."""
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
+    rows, separator = storage.table_rows(text)
     header = [name.strip() for name in rows[0]] if rows else []
     names, active = None, None
     try:
         if set(COLUMNS) <= set(header):
             order = [header.index(name) for name in COLUMNS]
-            values = [[float(row[i]) for i in order] for row in rows[1:]]
+            values = [[_coordinate(row[i], separator) for i in order] for row in rows[1:]]
             if "name" in header:
                 names = [row[header.index("name")] for row in rows[1:]]
         elif rows and all(len(row) == 8 for row in rows):
-            values = [[float(row[i]) for i in (7, 6, 5, 4, 3, 2)] for row in rows]
+            values = [[_coordinate(row[i], separator) for i in (7, 6, 5, 4, 3, 2)] for row in rows]
             names = [row[0] for row in rows]
             active = [row[1].strip().lower() != "false" for row in rows]
         else:
@@ -103,6 +104,11 @@ def parse(text: str, path: str) -> Landmarks:
     pairs = np.array(values, dtype=float).reshape(-1, 6)
     pairs[~np.isfinite(pairs)] = np.nan
     return landmarks(pairs[:, :3], pairs[:, 3:], names, active)
+
+
+def _coordinate(cell: str, separator: str) -> float:
+    """The number of a cell; an empty one is a point that is not placed yet."""
+    return storage.number(cell, separator) if cell.strip() else np.nan
 
 
 def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Any image that can be read to OME-Zarr 0.5: sharded, with a pyramid, out of core, and all or nothing."""
+"""Any image that can be read to OME-Zarr, sharded, with a pyramid, or to one file; out of core, and all or nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OutputError
+from ..errors import ConfigError, OutputError
 from ..geometry import Shape, triple
 from ..storage import check_replaceable, exists, local_path, remove
+from . import outputs
 from .multiscale import CHUNKS, SHARDS, ImageWriter, create_image
 from .pyramid import downsample, pyramid_factors
 from .volume import Volume, open_volume
@@ -42,16 +43,20 @@ def convert(
     levels: int | None = None,
     dtype: np.dtype | str | None = None,
     labels: bool = False,
+    ome_version: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Volume:
     """Write `source` (anything open_volume takes) to `out` and return it opened.
 
-    Without `channel` all channels are written. `levels` limits the pyramid (default: until 64 voxels are left along
-    the longest axis); `labels` takes the commonest label instead of means. `dtype` casts (integers are rounded and
-    clipped). `progress(done, total, what)` counts shards. Memory: a few shards a thread, whatever the volume, unless
-    the format has to be loaded whole (compressed NRRD and NIfTI).
+    The ending of `out` is the format: OME-Zarr 0.5 (or `ome_version` "0.4", for older programs, on a disk), TIFF, NIfTI
+    or NRRD, see `image_files.write_file`; the last three have no chunks, shards and levels.
+
+    Without `channel` and `time` all channels and time points are written. `levels` limits the pyramid (default: until
+    64 voxels are left along the longest axis); `labels` takes the commonest label instead of means. `dtype` casts
+    (integers are rounded and clipped). `progress(done, total, what)` counts shards. Memory: a few shards a thread,
+    whatever the volume, unless the format has to be loaded whole (compressed NRRD and NIfTI).
 
     A local output is written beside its final name and renamed at the end; elsewhere its metadata is written last. So
     what is there is finished. Raises OutputError where `out` exists, unless `overwrite`.
@@ -66,10 +71,21 @@ def convert(
         orientation=orientation,
     )
     out = os.fspath(out)
+    older = outputs.check_version(out, ome_version)
+    if outputs.output_format(out) != outputs.OME_ZARR:
+        from .image_files import write_file
+
+        if levels is not None or (tuple(chunks), shards) != (CHUNKS, SHARDS):
+            raise ConfigError(f"'{out}' is one image without chunks and levels; leave them out, or write .ome.zarr")
+        write_file(volume, out, dtype=dtype, overwrite=overwrite, progress=progress)
+        return open_volume(out, name=volume.name)
+    if older and local_path(out) is None:
+        raise OutputError(f"'{out}': OME-Zarr 0.4 is written to disks of this machine; choose one, or version 0.5")
     if exists(out) and not overwrite:
         raise OutputError(f"'{out}' exists already; choose another output or pass --overwrite")
-    given = channel is not None or getattr(volume.spec, "channel", None) is not None
-    sources = [volume] if given or volume.channels == 1 else [volume.with_channel(c) for c in range(volume.channels)]
+    planes = volume.planes
+    sources = [volume] if len(planes) == 1 else [volume.plane(*plane) for plane in planes]
+    times, channel_numbers = (sorted({plane[axis] for plane in planes}) for axis in (0, 1))
     factors = pyramid_factors(volume.grid())[:levels]
     target = local_path(out)
     if target is not None:
@@ -86,20 +102,38 @@ def convert(
             name=Path(out.rstrip("/")).name.removesuffix(".zarr").removesuffix(".ome"),
             chunks=chunks,
             shards=shards,
-            channels=len(sources) if len(sources) > 1 else 0,
+            channels=len(channel_numbers) if len(channel_numbers) > 1 else 0,
+            times=len(times) if len(times) > 1 else 0,
             labels=labels,
             orientation=volume.orientation,
-            display=volume.shown([0 if channel is None else channel] if len(sources) == 1 else range(len(sources))),
+            display=volume.shown(channel_numbers),
             finished=False,
         )
         _fill(writer, sources, factors, labels, progress, workers or min(4, os.cpu_count() or 1))
         writer.finish()
+        if older:
+            part = _as_04(part, progress)
         if target is not None:
             _put_in_place(Path(part), target, overwrite)
     except BaseException:
         remove(part)
         raise
     return open_volume(out, name=volume.name)
+
+
+def _as_04(part: str, progress: Progress | None) -> str:
+    """The same image in the older version, beside it and in its place."""
+    from .ome_zarr_04 import write_04
+
+    older = f"{part}.04"
+    try:
+        write_04(part, Path(older), progress=progress)
+    except BaseException:
+        remove(older)
+        raise
+    remove(part)
+    os.rename(older, part)
+    return part
 
 
 def _put_in_place(part: Path, target: Path, overwrite: bool) -> None:
@@ -195,16 +229,12 @@ def _coarsen(
     labels: bool,
     report: Callable[[], None],
 ) -> None:
-    finer = writer.array(level - 1)
-    lead = (channel,) if len(finer.shape) == 4 else ()
-    result = np.empty([b - a for a, b in zip(start, stop, strict=True)], dtype=finer.dtype)
+    result = np.empty([b - a for a, b in zip(start, stop, strict=True)], dtype=writer.array(level).dtype)
     # By parts, because the finer box of a whole shard is eight shards.
     for low, high in boxes(result.shape, [max(1, u // 2) for u in writer.unit(level)]):
         first = [(s + a) * f for s, a, f in zip(start, low, step, strict=True)]
         last = [(s + b) * f for s, b, f in zip(start, high, step, strict=True)]
-        data = finer.read((*lead, *first), (*(c + 1 for c in lead), *last)).reshape(
-            [b - a for a, b in zip(first, last, strict=True)]
-        )
+        data = writer.read(level - 1, first, last, channel=channel)
         result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = downsample(data, step, labels=labels)
     writer.write(level, start, result, channel=channel)
     report()

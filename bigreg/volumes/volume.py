@@ -15,12 +15,13 @@ import numpy as np
 from dask.base import tokenize
 from pydantic import ValidationError
 
-from ..errors import BigregError, CorruptDataError, InputError
+from ..errors import BigregError, CorruptDataError, InputError, SpacingError
 from ..geometry import Grid, Shape, Vector, triple
 from ..storage import patiently
 from .arrays import open_in_memory
 from .formats import find_format
 from .levels import checked_levels
+from .slicing import sliced
 from .spec import ImageSpec
 from .stored import StoredImage, label, option
 from .told import understood
@@ -39,6 +40,9 @@ class Level:
 
 class Volume:
     """An image that is read box by box. Make one with `open_volume`.
+
+    `volume[10:20, :, 5]` and `volume.read(start, stop, level)` read a box, `numpy.asarray(volume)` all of it, and
+    `volume.to_dask()` is lazy. `shape`, `spacing` (um), `dtype` are those of the finest level.
 
     spec         how to open it again; None for an array in memory
     name         what it is called in messages: fixed, moving, image
@@ -126,6 +130,34 @@ class Volume:
             raise CorruptDataError(f"{what} cannot be decoded: {error}; restore the file from its source") from error
         return np.ascontiguousarray(data, dtype=self.dtype)
 
+    @property
+    def spacing(self) -> Vector:
+        """um (z, y, x) between voxels of the finest level."""
+        return triple(float(s) for s in self.grid().spacing)
+
+    @property
+    def ndim(self) -> int:
+        return 3
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Voxels of the finest level by numbers and slices of (z, y, x): no more is read than is asked for."""
+        return sliced(self.read, self.shape, key)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All voxels of the finest level: `numpy.asarray(volume)`."""
+        if copy is False:
+            raise ValueError(f"{self} is not in memory, so it cannot be had without a copy")
+        return self.read((0, 0, 0), self.shape).astype(dtype or self.dtype, copy=False)
+
+    def to_dask(self, level: int = 0) -> Any:
+        """A level as a dask array, with the chunks of its file."""
+        import dask.array as da
+
+        chunks = tuple(int(c) for c in self._stored.levels[level].chunks)
+        name = f"bigreg-{tokenize(self.identity(), level)}"
+        from_array: Any = da.from_array  # its types are not stated
+        return from_array(_LevelArray(self, level), chunks=chunks, name=name, fancy=False, inline_array=True)
+
     def with_channel(self, channel: int) -> Volume:
         """The same image, another channel."""
         return _reopen(self.spec, self.name, self._array, self._settings.model_copy(update={"channel": channel}))
@@ -173,6 +205,19 @@ class Volume:
         metadata = self._stored.metadata if self._array is None else tokenize(self._array)
         text = json.dumps([metadata, grids, self.orientation], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _LevelArray:
+    """A level as dask wants an array to be."""
+
+    ndim = 3
+
+    def __init__(self, volume: Volume, level: int) -> None:
+        self.volume, self.level = volume, level
+        self.shape, self.dtype = volume.grid(level).shape, volume.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return sliced(lambda start, stop: self.volume.read(start, stop, self.level), self.shape, key)
 
 
 def _reopen(spec: ImageSpec | None, name: str, array: Any, settings: ImageSpec) -> Volume:
@@ -247,7 +292,7 @@ def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
         kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
         raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")
     if not stored.spacing_known and spec.spacing is None:
-        raise InputError(f"{label(name, spec)}: {_missing(stored, name)}")
+        raise SpacingError(f"{label(name, spec)}: {_missing(stored, name)}", shape)
 
 
 def _missing(stored: StoredImage, name: str) -> str:

@@ -26,7 +26,9 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
         viewer.add_layer(Layer.create(*layer))
     scale_bar_of(viewer).visible = True
     for name in panels:
-        viewer.window.add_dock_widget(panel_class(name)(viewer), name=f"{name.capitalize()} (bigreg)", area="right")
+        viewer.window.add_dock_widget(
+            panel_class(name)(viewer), name=f"{name.capitalize()} (bigreg)", area="right", tabify=True
+        )
     viewer.reset_view()
     return viewer
 

@@ -7,15 +7,15 @@ import pytest
 
 from bigreg import open_volume
 from bigreg.atlases import Structures, local_atlas, regions
-from bigreg.atlases import lookup as looking
 from bigreg.atlases.borders import border_voxels, write_borders
-from bigreg.atlases.lookup import lookup
 from bigreg.atlases.regions import CellCounter, Counts, cell_rows, count_voxels, from_csv, region_rows, to_csv
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.points.files import map_points_file
 from bigreg.quality.outlines import outline_segments
 from bigreg.transforms.maps import Affine, Frame, Map
+from bigreg.volumes import lookup as looking
+from bigreg.volumes.lookup import lookup
 
 SPACING = (20.0, 12.0, 10.0)
 TREE = Structures([(1, "r", "root", None), (5, "a", "first", 1), (7, "b", "second", 1), (400000001, "c", "third", 7)])

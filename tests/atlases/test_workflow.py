@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from bigreg import load_config, open_volume
 from bigreg.atlases import Structures, atlas, chosen_atlas, local_atlas
 from bigreg.atlases import workflow as working
+from bigreg.atlases.halves import halves_of, warning_of_halves
 from bigreg.cli import app
 from bigreg.errors import ConfigError, InputError, OutputError
 
@@ -101,6 +103,26 @@ def test_cells_are_in_their_region_and_half_and_keep_their_columns(made):
         lines = list(csv.DictReader(file))
     assert [line["name"] for line in lines][-2:] == [f"c{number - 1}", "far"] and lines[-1]["z"] == "nan"
     assert dict(result.summary())["cells: outside"] == "1"
+
+
+def test_halves_that_are_alike_are_not_warned_of(made, known):
+    result = made[0]
+    assert result.warning == "" and "Left and right differ" not in Path(result.report).read_text(encoding="utf-8")
+    rows = [{**row, "volume_left_mm3": 0.7 * row["volume_right_mm3"]} for row in result.regions]
+    found = warning_of_halves(rows, known)
+    assert "though the atlas is symmetric" in found and "--atlas-orientation, now asr" in found
+    assert warning_of_halves([{**r, "volume_left_mm3": 0.9 * r["volume_right_mm3"]} for r in rows], known) == ""
+
+
+def test_halves_of_an_atlas_that_is_not_symmetric_say_nothing(scene, made):
+    labels = scene[1].copy()
+    labels[:, :, 30:] = 0
+    one_sided = local_atlas((scene[0], SPACING), (labels, SPACING), TREE, orientation="asr")
+    left, right = halves_of(one_sided)
+    index = np.argwhere(labels)
+    assert (left, right) == tuple(int(n) for n in ((index[:, 2] >= 20).sum(), (index[:, 2] < 20).sum()))
+    rows = [{**row, "volume_left_mm3": 0.5 * row["volume_right_mm3"]} for row in made[0].regions]
+    assert warning_of_halves(rows, one_sided) == ""
 
 
 def test_the_page_shows_borders_over_the_tissue(made):

@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -258,3 +259,30 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ConfigError, match=r"needs dask-jobqueue.*pip install 'bigreg\[jobqueue\]'"), client(settings()):
         pass
+
+
+def test_ctrl_c_stays_what_it_was_when_the_batch_systems_are_imported():
+    code = (
+        "import signal, sys; from bigreg.cluster import Cluster; from bigreg.cluster.workers import extra; "
+        "extra('dask_jobqueue', 'jobqueue', Cluster()); "
+        "print('dask_jobqueue.runner' in sys.modules, signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_who_waits_for_jobs_is_stopped():
+    class Queued:
+        scheduler_info: ClassVar[dict] = {"workers": {}}
+        workers: ClassVar[dict] = {}
+
+    class Asked(Exception):
+        pass
+
+    def stopped():
+        raise Asked
+
+    begin = time.monotonic()
+    with pytest.raises(Asked):
+        jobs_upkeep.JobKeeper(Queued(), "slurm").wait_for_a_worker(stopped)
+    assert time.monotonic() - begin < 5

@@ -1,6 +1,8 @@
 """The cluster on this machine: its workers come back."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -88,3 +90,22 @@ def test_a_worker_that_has_most_of_its_memory_goes_on():
         assert client.submit(fill, 0.87).result(timeout=60) > 0.82
         time.sleep(2)  # its memory is looked at meanwhile
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+
+
+SCRIPT = """
+print("the script", flush=True)
+import math, os, signal
+from bigreg.cluster import Cluster, client
+
+with client(Cluster(workers=1, memory_limit="1GB")) as workers:
+    os.kill(workers.submit(os.getpid).result(), signal.SIGKILL)
+    print(workers.submit(math.sqrt, 1764.0, pure=False).result(timeout=120))
+print(__file__, __spec__)
+"""
+
+
+def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=240)
+    assert done.stdout.splitlines() == ["the script", "42.0", f"{tmp_path}/script.py None"], done.stderr
+    assert "Traceback" not in done.stderr

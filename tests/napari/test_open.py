@@ -236,14 +236,13 @@ def test_a_run_of_a_newer_version_says_so(run_copy):
         RunView(str(run_copy))
 
 
-def test_the_reader_claims_runs_and_nothing_else(finished, tmp_path):
+def test_the_reader_claims_runs_and_images_and_nothing_else(finished, tmp_path):
     (tmp_path / "folder.zarr").mkdir()
     (tmp_path / "image.tif").write_bytes(b"II*")
     (tmp_path / "broken.zarr").mkdir()
     (tmp_path / "broken.zarr/zarr.json").write_text("{")
     for other in ("folder.zarr", "image.tif", "broken.zarr", "nothing.zarr"):
         assert get_reader(str(tmp_path / other)) is None
-    assert get_reader(str(finished / "warped")) is None
     assert get_reader([str(finished), str(tmp_path / "folder.zarr")]) is None
     assert len(get_reader([str(finished), str(finished)])(str(finished))) == 7
 

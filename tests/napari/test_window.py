@@ -14,6 +14,7 @@ from bigreg.cli import app
 from bigreg.errors import InputError
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
+from qtpy.QtWidgets import QDockWidget
 
 
 def view(*arguments) -> tuple[int, str]:
@@ -43,6 +44,9 @@ def test_a_window_has_the_layers_of_all_runs_and_the_panels(make_napari_viewer, 
     assert {layer.metadata["bigreg"]["run"] for layer in viewer.layers} == {str(finished), str(run_copy)}
     docks = viewer.window.dock_widgets
     panels = [docks[f"{name} (bigreg)"] for name in ("Monitor", "Inspect")]
+    window_of, docked = viewer.window._qt_window, [d for d in viewer.window._qt_window.findChildren(QDockWidget)]
+    monitor = next(d for d in docked if d.windowTitle() == "Monitor (bigreg)")
+    assert [d.windowTitle() for d in window_of.tabifiedDockWidgets(monitor)] == ["Inspect (bigreg)"]
     until(lambda: panels[0].snapshot is not None and panels[1].model is not None)
     assert panels[0].model.url == str(run_copy)  # the one that was opened last
     for panel in panels:

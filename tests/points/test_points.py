@@ -37,6 +37,13 @@ def inside(count, seed=0):
     return FIXED.index_to_world(np.random.default_rng(seed).uniform(-0.4, np.asarray(FIXED.shape) - 0.6, (count, 3)))
 
 
+def counted(points):
+    """All lie in the fixed frame; how many leave the moving one."""
+    index = MOVING.world_to_index(a_map().points(points))
+    there = ((index >= -0.5) & (index <= np.array(MOVING.shape) - 0.5)).all(1)
+    return Counts(len(points), 0, int((~there).sum()))
+
+
 def rows_of(path, delimiter=","):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file, delimiter=delimiter))
@@ -58,7 +65,7 @@ def test_a_table_keeps_all_but_its_three_columns(separator, newline, piece, tmp_
         )
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text(newline.join(lines), encoding="utf-8-sig", newline="")
-    assert map_points_file(source, target, a_map()) == Counts(40, 0)
+    assert map_points_file(source, target, a_map()) == counted(points)
     before, after = rows_of(source, separator), rows_of(target, separator)
     expected = a_map().points(points)
     got = np.array([[float(row[3]), float(row[4]), float(row[1])] for row in after[1:]])
@@ -115,7 +122,7 @@ def test_points_outside_are_nan_and_counted(tmp_path):
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     z, y, x = inside(1)[0]
     source.write_text(f"z,y,x\n{z},{y},{x}\n0,0,0\nnan,{y},{x}\n1e9,{y},inf\n")
-    assert map_points_file(source, target, a_map()) == Counts(4, 3)
+    assert map_points_file(source, target, a_map()) == Counts(4, 3, counted(inside(1)).beyond)
     assert rows_of(target)[2:] == [["nan"] * 3] * 3
 
 
@@ -123,7 +130,7 @@ def test_an_empty_table_and_blank_lines_stay_so(tmp_path):
     for number, content in enumerate(("z,y,x\n", "z,y,x", "z,y,x\n\n\n")):
         source, target = tmp_path / f"in{number}.csv", tmp_path / f"out{number}.csv"
         source.write_text(content)
-        assert map_points_file(source, target, a_map()) == Counts(0, 0)
+        assert map_points_file(source, target, a_map()).points == 0
         assert target.read_text().strip() == "z,y,x"
 
 
@@ -134,7 +141,8 @@ def test_numbers_are_read_as_python_reads_them(numbers, style):
     words = [repr(v) if style == "r" else f"{v:.9{style}}" for v in numbers]
     data = np.frombuffer("".join(f"{w},{w},{w}\n" for w in words).encode(), np.uint8)
     values, spans = np.empty((len(words), 3)), np.empty((len(words), 3, 2), np.int64)
-    assert find(data, ord(","), np.arange(3), False, values, spans) == (len(words), len(data), -1)
+    rest = np.empty(len(words), np.int64), np.zeros(2, np.int64)
+    assert find(data, ord(","), np.arange(3), False, values, spans, *rest) == (len(words), len(data), -1)
     np.testing.assert_allclose(values[:, 1], [float(w) for w in words], rtol=1e-14, atol=1e-300)
 
 
@@ -143,7 +151,9 @@ def test_numbers_are_written_as_python_writes_them(numbers, decimals):
     data = np.frombuffer(b"a,b,c\n" * len(numbers), np.uint8)
     spans = (np.arange(len(numbers)) * 6)[:, None, None] + np.array([[0, 1], [2, 3], [4, 5]])
     out = np.empty(100 * len(numbers), np.uint8)
-    size = replace(data, len(data), spans, np.repeat(np.array(numbers)[:, None], 3, 1), decimals, out)
+    values, ends = np.repeat(np.array(numbers)[:, None], 3, 1), np.arange(len(numbers)) * 6 + 5
+    none = np.empty((len(numbers), 0)), np.empty(0, np.int64)
+    size = replace(data, len(data), spans, values, decimals, out, ends, *none, ord(","), ord("."))
     written = [float(line.split(b",")[2]) for line in out[:size].tobytes().splitlines()]
     np.testing.assert_allclose(written, numbers, rtol=0, atol=0.5001 * 10.0**-decimals + 1e-7)
     assert all(len(line.split(b",")) == 3 for line in out[:size].tobytes().splitlines())
@@ -153,14 +163,17 @@ def test_numbers_are_written_as_python_writes_them(numbers, decimals):
     ("content", "options", "message"),
     [
         ("z,y\n1,2\n", {}, "no column x; it has z, y"),
-        ("z,y,x\n1,2,3\n1,,3\n", {}, "line 3: '1,,3' has no three numbers"),
+        ("z,y,x\n1,2,3\n1,-,3\n", {}, "line 3: '1,-,3' has no three numbers"),
+        ("z;y;x\n1,5;2;3\n1.5;2;3\n", {}, "one sign"),
+        ('z,y,x\n"1,5",2,3\n', {}, "line 2"),
+        ("z;y;x\n1,234,5;2;3\n", {}, "line 2"),
         ("z,y,x\n1,2,3\n1,2\n", {}, "line 3: '1,2'"),
         ("z,y,x\n1,2,3x\n", {}, "line 2: '1,2,3x'"),
         ("z,y,x\n1,2,1e\n", {}, "line 2"),
         ("z,y,x\n1,2,3\n", {"columns": ["a", "y", "x"]}, "no column a"),
         ('z,y,x,n\n1,2,3,"a\n' + "1,2,3,4\n" * 40, {}, "line 2: a quotation mark"),
         ("", {}, "no column z"),
-        ("\xff\xfe", {}, "no UTF-8"),
+        ("\xff\xfe", {}, "UTF-16"),
     ],
 )
 def test_what_is_no_table_of_points_is_named(content, options, message, tmp_path, monkeypatch):
@@ -261,7 +274,7 @@ def test_the_radius_of_a_neurite_grows_as_the_tissue_does(tmp_path):
     source.write_text(f"# traced by hand\n1 1 {x} {y} {z} 5.0 -1\n2 3 {x + 4} {y} {z} 2 1\n\n3 3 9e9 0 0 1 2\n")
     scale = np.diag([2.0, 1.0, 4.0])
     map_ = Map((Affine(about(scale, (z, y, x))),), Frame(FIXED), Frame(MOVING))
-    assert map_points_file(source, target, map_) == Counts(3, 1)
+    assert map_points_file(source, target, map_) == Counts(3, 1, 0)
     lines = target.read_text().splitlines()
     assert lines[0] == "# traced by hand" and lines[3] == "" and "nan nan nan nan" in lines[4]
     nodes = np.loadtxt([lines[1], lines[2]])

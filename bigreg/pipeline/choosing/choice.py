@@ -12,7 +12,7 @@ from ...engines.affine import AffineResult
 from ...volumes import Volume
 from ..context.lying import provisional
 from ..judging.status import CHOICE
-from ..store.inputs import Image
+from ..store.inputs import Image, require_one_plane
 from ..store.store import RunStore, is_run
 from ..tasks.start import affine_factors
 from .copies import unreadable
@@ -69,6 +69,7 @@ def choose(
     """
     if out is not None and storage.exists(out) and is_run(out):
         return stored_choice(RunStore(out))
+    require_one_plane(*images.values())
     config = load_config(DEFAULT, cluster=cluster, overrides=list(overrides))
     volumes = {which: v for which, v in images.items() if isinstance(v, Volume)}
     if len(volumes) < len(images):

@@ -35,6 +35,7 @@ class StageStatus:
 class RunStatus:
     """Progress of a run. `state`: planned, running, incomplete (ended early) or finished. `updated`: unix seconds.
 
+    `waiting`: of a running one, the batch system whose first job has not started yet; else empty.
     `workers`: processes that are connected while it is running. `start`: what is told of the global start, in lines:
     its confidence, warnings, the best few where it is doubtful, the picture; none before the affine is known.
     `start_doubtful`: the run does not go on before a person has accepted a start.
@@ -54,6 +55,7 @@ class RunStatus:
     verdict: Verdict | None = None
     choice: dict[str, Any] | None = None
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    waiting: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -62,6 +64,7 @@ class RunStatus:
             "state": self.state,
             "updated": self.updated,
             "workers": self.workers,
+            "waiting": self.waiting,
             "blocks": {"total": self.blocks, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
             "stages": [asdict(s) for s in self.stages],
             "errors": list(self.errors),
@@ -114,6 +117,7 @@ def status_of(store: RunStore) -> RunStatus:
     return RunStatus(
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
         attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
+        (attributes.get("waiting") or "") if state == "running" else "",
     )  # fmt: skip
 
 

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...geometry import triple
+from ...volumes import Volume, open_volume
+from ...volumes.lookup import lookup
 from ..context.context import Context
+from ..judging import confidence as judged
 from . import pyramids, seen_blocks
 from .pyramids import Samples
 from .seen_blocks import BlockReport, Blocks, Patches
@@ -29,6 +32,31 @@ class Viewed:
             self._seen = fresh
         return self._seen
 
+    @property
+    def fixed(self) -> Volume:
+        """The fixed image."""
+        return self._view().volumes["fixed"]
+
+    @property
+    def moving(self) -> Volume:
+        """The moving image."""
+        return self._view().volumes["moving"]
+
+    @property
+    def warped(self) -> Volume:
+        """The moving image on the fixed grid. Raises InputError where the run has not come so far, or keeps none."""
+        self.pyramid("warped")
+        return open_volume(self._view().store.path("warped"), name="warped")
+
+    @property
+    def confidence(self) -> Volume:
+        """The probability of an error above two voxels, a value a tile of 8^3, NaN where nothing is known.
+
+        Raises InputError where the run has not come so far, or keeps none.
+        """
+        self.pyramid("risk")
+        return open_volume(self._view().store.path(judged.PLACE), name="confidence")
+
     def pyramid(self, what: str) -> tuple[Samples, ...]:
         """Something of the run at several resolutions, finest first, read box by box.
 
@@ -39,6 +67,12 @@ class Viewed:
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """
         return pyramids.pyramid(self._view(), what)
+
+    def risk_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) the probability that the map is off by more than two voxels of the finest level, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet).
+        """
+        return lookup(self.confidence, np.asarray(points, dtype=float), outside=np.nan)
 
     def contrast(self, which: str) -> tuple[float, float] | None:
         """The range of stored values of "fixed" or "moving" in which its tissue is; None before the affine is known."""

@@ -27,7 +27,7 @@ from ..context.given import GivenStart
 from ..context.ladder import LevelPlan, ladder
 from ..context.lying import provisional
 from ..context.masks import given_masks
-from ..store.inputs import Image, as_image
+from ..store.inputs import Image, as_image, require_one_plane
 from ..tasks.steering import given_pairs
 from .foresee import foresee
 from .rates import Rates, known_rates
@@ -248,6 +248,7 @@ def plan(
         said = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
         raise InputError(f"{said} is given together with images; give images or a shape, not both")
     volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
+    require_one_plane(*volumes.values())
     config = chosen_config(volumes)[0] if config is None else load_config(config)
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)

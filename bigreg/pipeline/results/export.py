@@ -37,6 +37,7 @@ bigwarp     pairs of landmarks on a regular lattice: moving x y z, fixed x y z, 
 
 def export(map_: Map, out: str, format: str | None, unit: str, axes: str, pairs: int) -> str:
     """Write a map; returns the name of the format. See `Transform.export`."""
+    unit_um(unit), axes_of(axes)
     format = format or _by_suffix(out)
     if format not in FORMATS or not out.lower().endswith(FORMATS[format]):
         offered = "; ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())

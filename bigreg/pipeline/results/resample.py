@@ -59,6 +59,7 @@ class Job:
     image     how to open it, or an array in memory (then it does not travel)
     planes    (time point, channel) of each plane of the output
     grids     of its levels
+    dtype     of its voxels; None is that of the image
     """
 
     transform: Mapped
@@ -69,6 +70,7 @@ class Job:
     out: str
     interpolation: str
     io: IO = field(default_factory=IO)
+    dtype: str | None = None
 
     @property
     def labels(self) -> bool:
@@ -222,13 +224,18 @@ def run(
         "planes": [list(p) for p in job.planes], "grid": job.grids[0].to_json(), "interpolation": job.interpolation,
         "chunk": chunk, "shard": shard,
     }  # fmt: skip
+    if job.dtype is not None:
+        description["dtype"] = job.dtype
+    if len(job.grids) < len(warp.output_grids(job.grids[0])):
+        description["levels"] = len(job.grids)
 
     if storage.exists(job.out) and not storage.exists(work.url):
         raise OutputError(f"'{job.out}' exists already; choose another output or remove it")
     with working_on(work.url):
         work.begin(description)
+        dtype = volume.dtype if job.dtype is None else np.dtype(job.dtype)
         writer = create_image(
-            job.out, job.grids, volume.dtype, name=name, chunks=(chunk,) * 3, shards=(shard,) * 3,
+            job.out, job.grids, dtype, name=name, chunks=(chunk,) * 3, shards=(shard,) * 3,
             channels=channels if channels > 1 else 0, times=times if times > 1 else 0, labels=job.labels,
             orientation=orientation, display=volume.shown(sorted({c for _, c in job.planes})), finished=False,
             exist_ok=True,

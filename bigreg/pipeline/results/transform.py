@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ... import storage
 from ...cluster import Cluster
 from ...config import Config, load_cluster
 from ...errors import ConfigError, InputError
 from ...geometry import Grid
-from ...points import Counts, map_points_file
+from ...points import Column, Counts, inside_column, map_points_file
 from ...transforms.maps import Map
 from ...volumes import Volume
 from ..store.inputs import as_volume
@@ -22,8 +22,12 @@ from ..tasks import warp
 from ..tasks.fields import DIRECTIONS, ends
 from . import resample
 from .export import export
+from .likened import opened_like, warn_of_extent
+from .outputs import Output, chosen_interpolation
 from .resample import Job
 from .target import Box, target_grid
+
+logger = logging.getLogger(__name__)
 
 
 def checked(direction: str) -> str:
@@ -78,18 +82,44 @@ class Transform(ABC):
         to: str | None = None,
         image: Any = None,
         onto: Any = None,
+        inside: bool = False,
+        risk: bool = False,
     ) -> Counts:
         """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
 
         image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
-        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside.
+        inside        a table gets a column of 1 for points that lie in both frames, else 0
+        risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
+        For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside of
+        either frame.
         """
         grids = (
             None if image is None else as_volume(image, "image").grid(),
             None if onto is None else as_volume(onto, "onto").grid(),
         )
         through = self.map(checked(direction))
-        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids)
+        added: dict[str, Column] = {}
+        if inside:
+            if through.target.grid is None and grids[1] is None:
+                raise InputError(
+                    "column inside: how far the other image reaches is not known; give it as onto (--onto)"
+                )
+            added["inside"] = inside_column
+        if risk:
+            added["risk"] = self.risk_column(direction)
+        return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids, added=added)
+
+    def risk_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) the probability that the map is off by more than two voxels of the finest level, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where no map of it is kept: only a run has one.
+        """
+        raise InputError(f"{self!r} keeps no map of its risk; give the run itself")
+
+    def risk_column(self, direction: str) -> Column:
+        """The risk as a column of a table of points that go in a direction. Raises InputError as `risk_at` does."""
+        self.risk_at(np.empty((0, 3)))
+        forth = checked(direction) == "fixed_to_moving"
+        return lambda given, mapped, there: self.risk_at(given if forth else mapped)
 
     def warp(
         self,
@@ -97,28 +127,36 @@ class Transform(ABC):
         *,
         out: str,
         direction: str = "fixed_to_moving",
-        interpolation: str = "linear",
+        interpolation: str | None = None,
         onto: Any = None,
         spacing: Sequence[float] | None = None,
         level: int | None = None,
         box: Box | None = None,
         channels: Sequence[int] | None = None,
+        dtype: Any = None,
+        levels: int | None = None,
+        ome_version: str | None = None,
         client: Any = None,
         cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Volume:
-        """Resample an image through the map, once, and write it as OME-Zarr; the same call goes on after a stop.
+        """Resample an image through the map, once, and write it; the same call goes on after a stop.
 
-        image           all its channels and time points, unless it was opened at one
+        out             its ending is the format, as `bigreg.convert` has it: .ome.zarr, .ome.tif, .tif, .nii.gz, .nrrd
+
+        image           all its channels and time points, unless it was opened at one; where it states no voxel size and
+                        has the shape of the run's image there, it lies as that
         direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
                         frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
-        interpolation   linear, nearest (labels, masks) or cubic
+        interpolation   linear, nearest (labels, masks) or cubic; None is nearest for what looks like labels (see
+                        `volumes.labelled`), else linear
         onto            an image, or a Grid, whose grid is taken instead; it lies in the world that the map starts in
         spacing, level, box   another spacing (um, z y x) over the same, a level of its pyramid, a part of it in um
                         ((low, high) of z, y and x; None is as far as it goes)
         channels        which ones
+        dtype, levels, ome_version   of the output, as `bigreg.convert` has them
         client          a dask.distributed Client; None makes the cluster that is named
         cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
                         process and a large one by all cores of this machine
@@ -128,10 +166,12 @@ class Transform(ABC):
         image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """
         through = self.map(checked(direction))
-        if interpolation not in ("linear", "nearest", "cubic"):
+        if interpolation not in (None, "linear", "nearest", "cubic"):
             raise ConfigError(f"interpolation {interpolation!r} is unknown; use linear, nearest or cubic")
-        volume = as_volume(image, "image")
-        frame, _ = ends(direction)
+        output = Output.of(out, dtype, levels, ome_version)
+        frame, other = ends(direction)
+        volume = opened_like(image, lambda: self.frame_image(other), other)
+        warn_of_extent(volume, through.target.grid, other)
         source = through.source
         base = onto if onto is None or isinstance(onto, Grid) else as_volume(onto, "onto")
         if base is None:
@@ -142,15 +182,21 @@ class Transform(ABC):
         given = {"workers": workers, "memory_limit": memory_limit}
         given = {key: value for key, value in given.items() if value is not None}
         settings = load_cluster(cluster, overrides=given) if cluster is not None or given else None
+        if interpolation is None:
+            interpolation, why = chosen_interpolation(volume)
+            if why:
+                logger.info(why)
         job = Job(
-            self, direction, volume.spec or volume, _planes(volume, channels), tuple(warp.output_grids(grid)),
-            out if storage.local_path(out) is None else str(storage.local_path(out)), interpolation, self.config.io,
+            self, direction, volume.spec or volume, _planes(volume, channels),
+            tuple(warp.output_grids(grid)[: output.levels]), output.made_at, interpolation, self.config.io,
+            output.dtype,
         )  # fmt: skip
-        output = self.config.output
-        return resample.run(
-            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=output.chunk,
-            shard=output.shard, client=client, cluster=settings, progress=progress,
+        sizes = self.config.output
+        made = resample.run(
+            job, volume, name=f"{volume.name} on {frame}", orientation=source.orientation, chunk=sizes.chunk,
+            shard=sizes.shard, client=client, cluster=settings, progress=progress,
         )  # fmt: skip
+        return output.finished(made, progress)
 
     def export(
         self,
@@ -202,6 +248,10 @@ class Inverse(Transform):
 
     def frame_image(self, frame: str) -> Volume | None:
         return self.other.frame_image("moving" if frame == "fixed" else "fixed")
+
+    def risk_column(self, direction: str) -> Column:
+        there, back = DIRECTIONS
+        return self.other.risk_column(back if checked(direction) == there else there)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         there, back = DIRECTIONS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ...config import Config
 from ...errors import InputError, OutputError
@@ -27,8 +29,14 @@ def same_run(
         raise OutputError(f"'{store.url}' exists already and is no bigreg run; choose another output") from error
     if not resume:
         raise OutputError(f"'{store.url}' exists already; choose another output, or resume it")
-    if Config.model_validate(there["config"]).result_part() != config.result_part():
-        raise OutputError(f"'{store.url}' is a run with another configuration; choose another output")
+    before, now = Config.model_validate(there["config"]).result_part(), config.result_part()
+    if before != now:
+        keys = list(differences(before, now))
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise OutputError(
+            f"'{store.url}' is a run with another configuration: {'; '.join(keys[:3])}{more}. Choose another output, "
+            f"or `bigreg resume {store.url}` with what it began with"
+        )
     for which in IMAGES:
         if there["identities"][which] != identities[which]:
             raise OutputError(
@@ -42,6 +50,18 @@ def same_run(
         raise OutputError(f"'{store.url}' is a run from another start; choose another output")
     if there.get("landmarks") != landmarks:
         raise OutputError(f"'{store.url}' is a run with other landmarks; choose another output")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """What differs between two configurations, one key each: "blocks.core is 96 there and 64 now"."""
+    for key in [*before, *(k for k in now if k not in before)]:
+        one, other = before.get(key), now.get(key)
+        if one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from differences(one, other, f"{within}{key}.")
+        else:
+            yield f"{within}{key} is {json.dumps(one)} there and {json.dumps(other)} now"
 
 
 def same_engines(began: Mapping[str, str], now: Mapping[str, str], url: str) -> None:

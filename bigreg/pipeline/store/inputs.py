@@ -5,13 +5,36 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ...errors import InputError
 from ...volumes import Volume, open_volume
 from ...volumes.described import VolumeDescription
+from ...volumes.stored import label, option
 
 Image = Volume | VolumeDescription
 
 INVERSE = ":inverse"
 """What stands after the path of a run or a transform file that is to be followed backwards."""
+
+
+def require_one_plane(*images: Image) -> None:
+    """Raise InputError where an image has several channels or time points and none was chosen: one is compared."""
+    for image in images:
+        if not isinstance(image, Volume):
+            continue
+        settings = image.settings
+        for what, count, asked in (
+            ("channel", image.channels, settings.channel),
+            ("time", image.times, settings.time),
+        ):
+            if count < 2 or asked is not None:
+                continue
+            names = [one.get("label") for one in image.display.get("omero", {}).get("channels", ())]
+            named = f" ({', '.join(map(str, names))})" if what == "channel" and names and all(names) else ""
+            told = "channels" if what == "channel" else "time points"
+            raise InputError(
+                f"{label(image.name, settings)} has {count} {told}{named}, of which one is compared; pass "
+                f"{option(image.name, what)} N, counted from 0"
+            )
 
 
 def as_image(source: Any, name: str) -> Image:

@@ -290,3 +290,75 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_image(tmp_path, through):
             through(TURN, source.grid()).warp(source, out=str(tmp_path / f"out{number}"), client=client)
             peaks.append(max(client.run(peak_memory).values()))
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+# ------------------------------------------------------------------------------------------------- what is written
+
+
+def test_ids_stay_ids_where_nobody_says_how_to_interpolate(tmp_path, through, caplog):
+    ids = np.array([0, 3, 7, 40, 99, 120, 201, 250], np.uint8)
+    data = ids[noise(4, 6, 8, dtype=int) % 8].repeat(6, 0).repeat(7, 1).repeat(6, 2)
+    image = open_volume(data, spacing=SPACING, origin=ORIGIN)
+    caplog.set_level("INFO")
+    found = whole(through(TURN).warp(image, out=str(tmp_path / "a")))
+    assert set(np.unique(found)) <= set(ids) and "interpolation: nearest" in caplog.text
+    assert not set(np.unique(whole(through(TURN).warp(image, out=str(tmp_path / "b"), interpolation="linear")))) <= set(
+        ids
+    )
+
+
+@pytest.mark.parametrize("name", ["o.tif", "o.ome.tif", "o.nii.gz", "o.nrrd"])
+def test_a_warped_image_is_what_its_name_says(tmp_path, through, name):
+    path, data = series(tmp_path / "in.ome.zarr")
+    out = through().warp(path, out=str(tmp_path / name))
+    assert (tmp_path / name).is_file() and (out.times, out.channels, out.shape) == (2, 3, SHAPE)
+    for t, c in product(range(2), range(3)):
+        assert np.array_equal(whole(out.plane(t, c)), data[t, c])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["in.ome.zarr", "matrix.csv", name])
+    with pytest.raises(OutputError, match="exists already"):
+        through().warp(path, out=str(tmp_path / name))
+
+
+def test_dtype_levels_and_version_of_a_warped_image(tmp_path, through):
+    data = noise(40, 70, 150)
+    frame = Grid.from_spacing(data.shape, SPACING)
+    image = open_volume(data, spacing=SPACING)
+    one = through(grid=frame).warp(image, out=str(tmp_path / "a"), dtype="uint8", levels=1)
+    assert one.dtype == np.uint8 and len(one.levels) == 1 and whole(one).max() == 255
+    old = through(grid=frame).warp(image, out=str(tmp_path / "old.ome.zarr"), ome_version="0.4")
+    assert (
+        zarr.open_group(tmp_path / "old.ome.zarr", mode="r", zarr_format=2).attrs["multiscales"][0]["version"] == "0.4"
+    )
+    assert len(old.levels) > 1 and np.array_equal(whole(old), data)
+    for keywords, message in (({"dtype": "voxel"}, "no type"), ({"ome_version": "3"}, "0.4 or 0.5")):
+        with pytest.raises(ConfigError, match=message):
+            through(grid=frame).warp(image, out=str(tmp_path / "b.ome.zarr"), **keywords)
+    with pytest.raises(ConfigError, match=r"\.png"):
+        through(grid=frame).warp(image, out=str(tmp_path / "b.png"))
+    assert not list(tmp_path.glob("*b.*"))
+
+
+def test_a_file_that_was_stopped_is_made_by_the_same_call(tmp_path, through):
+    path, data = series(tmp_path / "in.ome.zarr")
+
+    def stop(done, total, what):
+        if what == "write":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        through().warp(path, out=str(tmp_path / "o.tif"), progress=stop)
+    assert not (tmp_path / "o.tif").exists()
+    out = through().warp(path, out=str(tmp_path / "o.tif"))
+    assert np.array_equal(whole(out.plane(1, 2)), data[1, 2])
+
+
+def test_one_of_several_channels_is_asked_for_where_it_matters(tmp_path):
+    from bigreg import doctor, plan, register
+
+    path, _ = series(tmp_path / "in.ome.zarr", times=1)
+    other = open_volume(noise(*SHAPE), spacing=SPACING)
+    for call in (plan, doctor, lambda f, m: register(f, m, out=str(tmp_path / "run.zarr"), config="rounds")):
+        with pytest.raises(InputError, match=r"3 channels \(DAPI, GFP, RFP\), .* pass --moving-channel N"):
+            call(other, path)
+    assert not (tmp_path / "run.zarr").exists()
+    assert plan(other, open_volume(path, channel=1), config="rounds").stages

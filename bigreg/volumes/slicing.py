@@ -1,0 +1,47 @@
+"""Boxes of an image as numpy's indices name them, for people at a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+
+from ..geometry import Shape, triple
+
+
+def sliced(read: Callable[[Shape, Shape], np.ndarray], shape: Shape, key: Any) -> np.ndarray:
+    """What `key`, whole numbers, slices and an ellipsis, picks of an array of this shape that is read in boxes.
+
+    Raises IndexError for a place outside, and for what is no box.
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if sum(isinstance(one, EllipsisType) for one in keys) == 0:
+        keys.append(...)
+    gap = next(n for n, one in enumerate(keys) if isinstance(one, EllipsisType))
+    keys[gap : gap + 1] = [slice(None)] * (3 - (len(keys) - 1))
+    if len(keys) != 3:
+        raise IndexError(f"{key!r} names more axes than z, y and x")
+    starts: list[int] = []
+    stops: list[int] = []
+    picks: list[Any] = []
+    for one, size in zip(keys, shape, strict=True):
+        if isinstance(one, slice):
+            start, stop, step = one.indices(size)
+            if step < 1:
+                raise IndexError(f"{one} runs backwards; read a box and turn it round")
+            starts.append(start)
+            stops.append(max(stop, start))
+            picks.append(slice(None, None, step))
+            continue
+        if isinstance(one, bool | np.bool_) or not isinstance(one, int | np.integer):
+            raise IndexError(f"{one!r} is no box; an image is read by whole numbers and slices of z, y and x")
+        place = int(one) + size if one < 0 else int(one)
+        if not 0 <= place < size:
+            raise IndexError(f"{one} is out of range for an axis of {size} voxels")
+        starts.append(place)
+        stops.append(place + 1)
+        picks.append(0)
+    found: np.ndarray = read(triple(starts), triple(stops))[tuple(picks)]
+    return found
