@@ -23,7 +23,7 @@ class PatchPair:
     lattice                   the patch's part of the level's lattice; `lattice.samples` is voxels per cell, so the
                               image shape is cells * samples and the voxel spacing (um) is spacing / samples
     level                     position in the ladder, 0 = finest
-    native                    whether its voxels are as small as those of the images
+    native                    whether its voxels are as small as those of the images, and coarser levels went before
     start                     None, or the control points (3, cells + 4 an axis) in um of a velocity that was found
                               already: where to go on from
     """

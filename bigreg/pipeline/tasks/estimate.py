@@ -104,7 +104,9 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
             values = torch.zeros(1, *mask.shape, device=mask.device)
         images.append(values)
         masks.append(mask.to(values.dtype))
-    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=level.downsample == 1)
+    # Without a coarser level there is no map that a patch could keep.
+    native = level.downsample == 1 and any(plan.downsample > 1 for plan in context.levels.values())
+    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=native)
 
 
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
