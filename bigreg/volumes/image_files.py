@@ -53,9 +53,7 @@ def write_file(
     """
     kind = output_format(out)
     path = local_path(os.fspath(out))
-    known = _OME if kind == TIFF else _ALL
-    stored = stored_dtype(np.dtype(volume.dtype if dtype is None else dtype), known, f"'{os.fspath(out)}' ({kind})")
-    image = Planes.of(volume, stored, planes, progress)
+    image = Planes.of(volume, dtype_in(out, volume.dtype if dtype is None else dtype), planes, progress)
     write = {TIFF: _write_tiff, NIFTI: _write_nifti}.get(kind, _write_nrrd)
     if path is None or not (overwrite and path.exists()):
         with new_file(os.fspath(out)) as part:
@@ -68,6 +66,12 @@ def write_file(
     with new_file(fresh) as part:
         write(part, path.name, image)
     os.replace(fresh, path)
+
+
+def dtype_in(out: str | os.PathLike[str], dtype: np.dtype | str) -> np.dtype:
+    """What the format of `out` stores a dtype as. Raises InputError where it holds none."""
+    kind = output_format(out)
+    return stored_dtype(np.dtype(dtype), _OME if kind == TIFF else _ALL, f"'{os.fspath(out)}' ({kind})")
 
 
 # ------------------------------------------------------------------------------------------------- TIFF

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from ..geometry import Shape, triple
 
 
-def sliced(read: Callable[[Shape, Shape], np.ndarray], shape: Shape, key: Any) -> np.ndarray:
-    """What `key`, whole numbers, slices and an ellipsis, picks of an array of this shape that is read in boxes.
+def box_of_key(shape: Sequence[int], key: Any) -> tuple[Shape, Shape, tuple[int | slice, ...]]:
+    """(start, stop, what is picked of that box) of `key`, whole numbers, slices and an ellipsis, in three dimensions.
 
     Raises IndexError for a place outside, and for what is no box.
     """
@@ -25,7 +25,7 @@ def sliced(read: Callable[[Shape, Shape], np.ndarray], shape: Shape, key: Any) -
         raise IndexError(f"{key!r} names more axes than z, y and x")
     starts: list[int] = []
     stops: list[int] = []
-    picks: list[Any] = []
+    picks: list[int | slice] = []
     for one, size in zip(keys, shape, strict=True):
         if isinstance(one, slice):
             start, stop, step = one.indices(size)
@@ -43,5 +43,11 @@ def sliced(read: Callable[[Shape, Shape], np.ndarray], shape: Shape, key: Any) -
         starts.append(place)
         stops.append(place + 1)
         picks.append(0)
-    found: np.ndarray = read(triple(starts), triple(stops))[tuple(picks)]
+    return triple(starts), triple(stops), tuple(picks)
+
+
+def sliced(read: Callable[[Shape, Shape], np.ndarray], shape: Sequence[int], key: Any) -> np.ndarray:
+    """What `key` picks of an array of this shape that is read in boxes. Raises IndexError as `box_of_key` does."""
+    start, stop, picks = box_of_key(shape, key)
+    found: np.ndarray = read(start, stop)[picks]
     return found

@@ -124,7 +124,7 @@ def begin(pair: Pair, folder: Path, client: Client) -> tuple[int, str]:
 
     command = written(pair, folder)
     with mock.patch("bigreg.pipeline.run.Stages", Beginning), mock.patch(
-        "bigreg.pipeline.run.cluster_client", lambda settings: nullcontext(client)
+        "bigreg.pipeline.run.cluster_client", lambda *settings: nullcontext(client)
     ):  # fmt: skip
         result = CliRunner().invoke(app, command)
     if isinstance(result.exception, Reached):

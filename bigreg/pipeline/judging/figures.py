@@ -138,9 +138,8 @@ def figures(context: Context) -> list[Row]:
     for name, count in (("done", done), ("blank", blank), ("failed", failed)):
         rows.append(("blocks", name, float(count), "", "patches of all levels"))
     finest = _metrics(context, "levels/0")
-    asked = (
-        np.isfinite(finest["agreement"]) if "agreement" in finest else np.zeros(0, bool)
-    )  # a run of before it was kept
+    # Runs from before it was kept have none.
+    asked = np.isfinite(finest["agreement"]) if "agreement" in finest else np.zeros(0, bool)
     if asked.any():
         note = f"of {int(asked.sum())} patches: the images differ too much in detail; median agreement "
         note += f"{np.median(finest['agreement'][asked]):.3f} (1: wholly)"

@@ -64,6 +64,13 @@ class Output:
             storage.remove(made_at)  # finished, by whatever command, but the file of it was not
         return cls(str(place), made_at, name, levels if older else 1, older)
 
+    def require_dtype(self, volume: Volume) -> None:
+        """Raise InputError where the format does not hold what is resampled: at the end it would be hours too late."""
+        if output_format(self.url) != OME_ZARR:
+            from ...volumes.image_files import dtype_in
+
+            dtype_in(self.url, self.dtype or volume.dtype)
+
     def finished(self, made: Volume, progress: Progress | None) -> Volume:
         """The output of what was resampled."""
         if self.url == self.made_at:

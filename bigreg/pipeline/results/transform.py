@@ -171,6 +171,7 @@ class Transform(ABC):
         output = Output.of(out, dtype, levels, ome_version)
         frame, other = ends(direction)
         volume = opened_like(image, lambda: self.frame_image(other), other)
+        output.require_dtype(volume)
         warn_of_extent(volume, through.target.grid, other)
         source = through.source
         base = onto if onto is None or isinstance(onto, Grid) else as_volume(onto, "onto")

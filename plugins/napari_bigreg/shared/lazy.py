@@ -16,6 +16,7 @@ import numpy as np
 
 from bigreg.errors import BigregError
 from bigreg.geometry import Integers, triple
+from bigreg.volumes.slicing import box_of_key
 
 Tell = Callable[[str], Any]
 
@@ -57,35 +58,13 @@ class LazyArray:
         return self._read(self._first, np.add(self._first, self.shape)).astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, key: Any) -> LazyArray | np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in key:
-            at = key.index(Ellipsis)
-            key = (*key[:at], *[slice(None)] * (4 - len(key)), *key[at + 1 :])
-        key = (*key, *[slice(None)] * (3 - len(key)))
-        start: list[int] = []
-        stop: list[int] = []
-        rest: list[slice | int] = []
-        for part, n in zip(key, self.shape, strict=True):
-            if isinstance(part, slice):
-                first, last, step = part.indices(n)
-                if step < 1:
-                    raise IndexError(f"slice {part}: only steps forward are read")
-                start.append(first)
-                stop.append(max(first, last))
-                rest.append(slice(None, None, step))
-            else:
-                index = int(part) + (n if part < 0 else 0)
-                if not 0 <= index < n:
-                    raise IndexError(f"index {part} of an axis of {n}")
-                start.append(index)
-                stop.append(index + 1)
-                rest.append(0)
-        if all(part == slice(None, None, 1) for part in rest):
+        start, stop, rest = box_of_key(self.shape, key)
+        if all(isinstance(part, slice) and part.step == 1 for part in rest):
             view = copy(self)
             view.shape = tuple(b - a for a, b in zip(start, stop, strict=True))
             view._first = triple(int(a + o) for a, o in zip(start, self._first, strict=True))
             return view
-        return self._read(np.add(start, self._first), np.add(stop, self._first))[tuple(rest)]
+        return self._read(np.add(start, self._first), np.add(stop, self._first))[rest]
 
     def _read(self, start: Integers, stop: Integers) -> np.ndarray:
         first, last = (tuple(int(v) for v in corner) for corner in (start, stop))

@@ -362,3 +362,10 @@ def test_one_of_several_channels_is_asked_for_where_it_matters(tmp_path):
             call(other, path)
     assert not (tmp_path / "run.zarr").exists()
     assert plan(other, open_volume(path, channel=1), config="rounds").stages
+
+
+def test_a_dtype_that_the_format_does_not_hold_is_refused_before_anything_is_resampled(tmp_path, through):
+    image = open_volume(noise(*SHAPE).astype("i8"), spacing=SPACING)
+    with pytest.raises(InputError, match=r"o\.tif' \(TIFF\) holds no int64; pass --dtype"):
+        through().warp(image, out=str(tmp_path / "o.tif"))
+    assert not list(tmp_path.glob("*o.tif*"))
