@@ -245,8 +245,7 @@ class _Affine:
         """Candidates for the mirror image of moving: near what was found, and where that does not convince, all."""
         mirrored = self.moving.turned(MIRROR[:3, :3])
         judge = Judge(self.fixed, mirrored, self.signless)
-        linear = polar_rotation(followed[0].matrix)
-        near = [MIRROR[:3, :3] @ linear @ np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
+        near = reversals(polar_rotation(followed[0].matrix))
         found = find_near(judge, self.fixed, mirrored, self.kinds[0], near, self.min_overlap)
         if self._confidence(followed) < DOUBTFUL and self.within_deg >= 180.0:
             found += find_anywhere(judge, self.fixed, mirrored, self.kinds[0], self.min_overlap)
@@ -345,6 +344,15 @@ class _Affine:
                     found = refined
                     break
         return found
+
+
+def reversals(turn: np.ndarray) -> list[np.ndarray]:
+    """Rotations onto the mirror image of moving where one of the images is reversed along an axis of its own.
+
+    So is a stack that is written the wrong way round, be it fixed or moving. `turn`: fixed to moving.
+    """
+    flips = [np.diag(1.0 - 2.0 * (np.arange(3) == axis)) for axis in range(3)]
+    return [MIRROR[:3, :3] @ linear for flip in flips for linear in (turn @ flip, flip @ turn)]
 
 
 def _rungs(fixed: Placed, moving: Placed) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bigreg.engines.affine import AMBIGUOUS, register_affine
+from bigreg.engines.affine import AMBIGUOUS, MIRROR, register_affine, reversals
 from bigreg.engines.affine_refinement import Refinement
 from bigreg.engines.placed import Placed
 from bigreg.errors import InputError
@@ -270,6 +270,31 @@ def test_mirror_image_is_named_and_chosen_only_where_that_is_allowed():
     assert any("mirror" in w for w in result.warnings)
     allowed = register_affine(*images, FIXED, MOVING, kind="rigid", similarity=LNCC, allow_mirror=True)
     assert allowed.mirrored and error_voxels(allowed.matrix, truth) < 0.1
+
+
+def test_a_stack_of_either_image_that_is_reversed_is_among_the_mirror_images_tried():
+    turn = turned((70.0, 20.0, -30.0))[:3, :3]
+    tried = reversals(turn)
+    for axis in range(3):
+        flip = np.diag(1.0 - 2.0 * (np.arange(3) == axis))
+        for reversed_ in (turn @ flip, flip @ turn):
+            assert any(np.allclose(MIRROR[:3, :3] @ near, reversed_) for near in tried)
+
+
+@pytest.mark.parametrize("upright", ["fixed", "moving"])
+def test_the_mirror_image_of_a_body_of_two_like_sides_is_found_where_one_image_lies_obliquely(upright):
+    flip, turn = np.diag([1.0, -1.0, 1.0]), turned((70.0, 20.0, -30.0))
+    to_body = translation(-CENTRE) if upright == "fixed" else translation(-TARGET) @ turn  # its sides lie along y
+
+    def body(points):
+        there = apply_affine(to_body, points)
+        left, right = (tissue(CENTRE + 1.3 * there @ f) for f in (np.eye(3), flip))
+        return 0.65 * left + 0.35 * right
+
+    truth = turn @ about(flip, CENTRE) if upright == "fixed" else about(flip, TARGET) @ turn
+    images = pair(truth, light=body)
+    result = register_affine(*images, FIXED, MOVING, kind="rigid", similarity=LNCC, allow_mirror=True)
+    assert result.mirrored and error_voxels(result.matrix, truth) < 0.1
 
 
 def test_images_of_nothing_in_common_are_not_believed():
