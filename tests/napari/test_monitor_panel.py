@@ -35,7 +35,7 @@ def watch(make_napari_viewer, dock, until):
     yield make
     for panel in panels:
         panel.close()
-        until(lambda panel=panel: not panel._asking, 30)
+        until(lambda panel=panel: not panel._work._jobs)
 
 
 def click(viewer, world) -> None:
