@@ -29,7 +29,7 @@ from bigreg.volumes import convert
 
 SETTINGS = [
     "--preset", "demo", "--set", "blocks.core=24", "--set", "blocks.halo=8", "--set", "affine.rotations_deg=0",
-    "--set", "affine.voxels=32", "--set", "ladder.coarsest=2", "--set", "output.chunk=16", "--set", "output.shard=32",
+    "--set", "affine.voxels=64", "--set", "ladder.coarsest=2", "--set", "output.chunk=16", "--set", "output.shard=32",
 ]  # fmt: skip
 
 

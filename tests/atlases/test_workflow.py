@@ -22,7 +22,7 @@ SHAPE = (36, 32, 40)
 SHIFT = (2, -1, 1)  # voxels, of the brain against the atlas along the brain's axes
 TREE = Structures([(997, "root", "root", None), (10, "A", "front", 997), (20, "B", "back", 997), (21, "b", "b", 20)])
 CONFIG = [
-    "affine.voxels=32", "affine.rotations_deg=0", "affine.kind=translation", "blocks.core=48", "blocks.halo=8",
+    "affine.voxels=64", "affine.rotations_deg=0", "affine.kind=translation", "blocks.core=48", "blocks.halo=8",
     "ladder.finest=2", "ladder.coarsest=2", "ladder.iterations=[3]", "ladder.repeats=[1]",
 ]  # fmt: skip
 

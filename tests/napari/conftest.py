@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 CONFIG = [
-    "affine.voxels=32",
+    "affine.voxels=64",
     "affine.rotations_deg=0",
     "ladder.finest=1",
     "ladder.coarsest=2",

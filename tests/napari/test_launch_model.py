@@ -23,7 +23,7 @@ from napari_bigreg.shared.threads import Cancelled
 
 from bigreg.transforms.landmarks import read_pairs, write_bigwarp
 
-QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
+QUICK = ("affine.voxels=64", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
          "blocks.halo=8", "output.chunk=16", "output.shard=32")  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from napari_bigreg.shared.registration import Choice, Launch
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-QUICK = ("affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
+QUICK = ("affine.voxels=64", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
          "blocks.halo=8", "output.chunk=16", "output.shard=32")  # fmt: skip
 
 

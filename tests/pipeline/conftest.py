@@ -9,16 +9,18 @@ import pytest
 from distributed import Client, LocalCluster
 
 from bigreg import load_config, register
+from bigreg.config import Config
 from bigreg.phantom import make_pair
 from bigreg.pipeline.run import Run
 
 SMALL = [
-    "affine.voxels=32",
+    "affine.voxels=64",  # a start that convinces at once: far fewer are looked at than with copies of 32 voxels
     "affine.rotations_deg=0",
     "blocks.core=24",
     "blocks.halo=8",
     "output.chunk=16",
     "output.shard=32",
+    "output.report=false",
 ]
 
 
@@ -51,14 +53,16 @@ class Registered:
     run: Run
     fixed: tuple
     moving: tuple
+    config: Config
 
 
 @pytest.fixture(scope="session")
 def registered(pair, thread_client, tmp_path_factory):
-    """A finished run of the small pair."""
+    """A finished run of the small pair, with its report."""
     fixed, moving = (pair.fixed, pair.spacing), (pair.moving, pair.spacing)
     out = str(tmp_path_factory.mktemp("run") / "run.zarr")
-    return Registered(register(fixed, moving, out=out, config=_small_config(), client=thread_client), fixed, moving)
+    config = _small_config("output.report=true")
+    return Registered(register(fixed, moving, out=out, config=config, client=thread_client), fixed, moving, config)
 
 
 RESULTS = ("transforms/fixed_to_moving/0", "transforms/moving_to_fixed/0", "warped/0", "levels/0/velocity")

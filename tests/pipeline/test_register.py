@@ -117,7 +117,7 @@ def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
     registered, thread_client, tmp_path, small_config, same_bits
 ):
     images, out = (registered.fixed, registered.moving), str(tmp_path / "run.zarr")
-    config = small_config("output.confidence=false", "output.report=false")
+    config = small_config("output.confidence=false")
     run = register(*images, out=out, config=config, client=thread_client)
     assert same_bits(registered.run, run)
     assert not any(storage.exists(run.store.path(place)) for place in ("confidence", "report", "stages/report"))
@@ -184,26 +184,26 @@ def test_the_report_is_there_and_loads_nothing_from_elsewhere(registered):
     assert "data:image/png" in page
 
 
-def test_a_finished_run_is_opened_not_run_again(registered, small_config):
-    again = register(registered.fixed, registered.moving, out=registered.run.url, config=small_config())
+def test_a_finished_run_is_opened_not_run_again(registered):
+    again = register(registered.fixed, registered.moving, out=registered.run.url, config=registered.config)
     assert again.status().updated == registered.run.status().updated
 
 
 def test_an_existing_output_is_never_overwritten(registered, tmp_path, small_config):
     with pytest.raises(OutputError, match="exists already"):
-        register(registered.fixed, registered.moving, out=registered.run.url, config=small_config(), resume=False)
+        register(registered.fixed, registered.moving, out=registered.run.url, config=registered.config, resume=False)
     with pytest.raises(OutputError, match="another configuration"):
         register(registered.fixed, registered.moving, out=registered.run.url, config=small_config("blocks.core=32"))
     with pytest.raises(OutputError, match="another fixed image"):
-        register(registered.moving, registered.moving, out=registered.run.url, config=small_config())
+        register(registered.moving, registered.moving, out=registered.run.url, config=registered.config)
     (tmp_path / "thesis.txt").write_text("do not lose me")
     with pytest.raises(OutputError, match="no bigreg run"):
-        register(registered.fixed, registered.moving, out=str(tmp_path), config=small_config())
+        register(registered.fixed, registered.moving, out=str(tmp_path), config=registered.config)
     assert (tmp_path / "thesis.txt").read_text() == "do not lose me"
 
 
-def test_a_plan_reads_nothing_and_foresees_the_blocks(registered, small_config):
-    foreseen = plan(registered.fixed, registered.moving, config=small_config())
+def test_a_plan_reads_nothing_and_foresees_the_blocks(registered):
+    foreseen = plan(registered.fixed, registered.moving, config=registered.config)
     done = sum(figure(registered.run, "blocks", k) for k in ("done", "blank", "failed"))
     assert abs(foreseen.blocks - done) <= 0.5 * done
     assert foreseen.memory_per_worker > 0 and dict(foreseen.rows())["blocks"] == str(foreseen.blocks)

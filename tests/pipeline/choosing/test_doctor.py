@@ -177,7 +177,7 @@ def test_what_is_no_number_is_refused_as_a_run_refuses_it():
 # -------------------------------------------------------------------------------------------------------- choices
 
 QUICK = [
-    "affine.voxels=32", "affine.rotations_deg=0", "blocks.core=24", "blocks.halo=8", "output.chunk=16",
+    "affine.voxels=64", "affine.rotations_deg=0", "blocks.core=24", "blocks.halo=8", "output.chunk=16",
     "output.shard=32", "ladder.finest=2", "ladder.repeats=[1]", "ladder.iterations=[4]", "output.report=false",
     "affine.least_confidence=0",
 ]  # fmt: skip
@@ -192,7 +192,7 @@ def test_a_run_without_a_preset_keeps_what_was_chosen_and_its_bits(
     }
     out = str(tmp_path / "run.zarr")
     config, choice = chosen_config(images, QUICK, out=out)
-    assert config == choice.config(QUICK) and config.affine.voxels == 32
+    assert config == choice.config(QUICK) and config.affine.voxels == 64
     answered = []
     known = looked.known
     monkeypatch.setattr(looked, "known", lambda *a: answered.append(known(*a)) or answered[-1])

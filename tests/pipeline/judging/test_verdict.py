@@ -20,7 +20,7 @@ from bigreg.pipeline.store.store import RunStore
 
 SPACING = (4.0, 2.6, 2.6)
 SETTINGS = [
-    "affine.voxels=32", "affine.rotations_deg=0", "blocks.core=40", "blocks.halo=8", "output.chunk=16",
+    "affine.voxels=64", "affine.rotations_deg=0", "blocks.core=40", "blocks.halo=8", "output.chunk=16",
     "output.shard=64", "output.report=false", "output.confidence=false",
 ]  # fmt: skip
 

@@ -37,7 +37,7 @@ def corrected(pair, small_config, thread_client, tmp_path_factory):
     runs = {}
     for name, changes in (("with", WANTED), ("without", ["affine.least_confidence=0"])):
         runs[name] = register(
-            (pair.fixed, pair.spacing), (dim, pair.spacing), out=str(folder / name), config=small_config(*changes),
+            (pair.fixed, pair.spacing), (dim, pair.spacing), out=str(folder / name), config=small_config("output.report=true", *changes),
             client=thread_client,
         )  # fmt: skip
     return runs, dim
