@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
     QGroupBox,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
-    QWidget,
 )
 
 from bigreg.errors import BigregError
 
-from ..shared.controls import WRONG, make_button, make_row, make_text
+from ..shared.controls import WRONG, make_button, make_row, make_text, scrolled
 from ..shared.linked_views import centre_of
 from ..shared.named import open_beside
 from ..shared.open_model import FIXED, MOVING, placed
@@ -94,22 +92,13 @@ class LaunchPanel(Panel):
         column.addLayout(make_row(self.level, self.try_it, self.cancel, self.live, self.after))
         column.addWidget(self.bar)
         column.addWidget(self.figures)
-        inside = QWidget()
-        whole = QVBoxLayout(inside)
+        whole = scrolled(self)
         whole.addWidget(self.form)
         whole.addLayout(make_row(self.plan, self.go, self.copy))
         whole.addWidget(self.message)
         whole.addWidget(box)
         whole.addWidget(self.rows)
         whole.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(480)
 
     def say(self, text: str, wrong: bool = False) -> None:
         self.message.setStyleSheet(WRONG if wrong else "")

@@ -5,10 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QSpinBox, QWidget
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 
 WRONG = "color: #ff7b6b"
+
+
+class Scrolled(QScrollArea):
+    """Scrolls what a panel holds up and down; never narrower than that, so that nothing is cut at the side."""
+
+    def __init__(self, inside: QWidget) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setWidgetResizable(True)
+        self.setWidget(inside)
+
+    def minimumSizeHint(self) -> QSize:
+        wanted, bar = super().minimumSizeHint(), self.verticalScrollBar()
+        inside = self.widget()
+        if inside is not None and bar is not None:
+            wanted.setWidth(inside.minimumSizeHint().width() + bar.sizeHint().width())
+        return wanted
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        if event.type() == QEvent.Type.LayoutRequest:  # what is inside may need another width now
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
+
+
+def scrolled(panel: QWidget) -> QVBoxLayout:
+    """The layout of all that a panel holds, in a scroll area that fills the panel."""
+    inside, whole = QWidget(), QVBoxLayout(panel)
+    layout = QVBoxLayout(inside)
+    whole.setContentsMargins(0, 0, 0, 0)
+    whole.addWidget(Scrolled(inside))
+    return layout
 
 
 def make_button(text: str, tip: str, call: Callable[[], Any]) -> QPushButton:
