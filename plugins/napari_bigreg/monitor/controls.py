@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..shared.colours import STATUS
-from ..shared.controls import make_text, scrolled
+from ..shared.controls import Picture, make_text, scrolled
 from ..shared.panel import Panel, RunChoice
 
 FOLLOW = "follow the run"
@@ -47,6 +47,8 @@ class MonitorControls(Panel):
         self.start = make_text()
         self.starts = QPushButton("Starts…")
         self.starts.setToolTip("The best starts of the global affine, both images overlaid")
+        self.three = Picture()
+        self.three.setToolTip("The best starts, the first at the top: fixed magenta, moving green. Click for a window.")
         self.accept = QSpinBox()
         self.accept.setSpecialValueText("accept no start")
         self.accept.setPrefix("accept start ")
@@ -78,6 +80,7 @@ class MonitorControls(Panel):
         chosen.addWidget(self.starts)
         chosen.addWidget(self.accept)
         layout.addLayout(chosen)
+        layout.addWidget(self.three)
         layout.addWidget(self.verdict)
         layout.addLayout(row)
         layout.addWidget(self.legend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -55,6 +56,7 @@ class MonitorPanel(MonitorControls):
         self.process: Any = None
         self.layer: Image | None = None
         self.starts_window: QDialog | None = None
+        self._drawn_starts: MonitorModel | None = None
         self._work = Work(self)
         self._asking = False
         self._connect()
@@ -84,7 +86,8 @@ class MonitorPanel(MonitorControls):
         self.stage.currentIndexChanged.connect(self._choose_stage)
         self.stop.clicked.connect(self._stop)
         self.resume.clicked.connect(self._resume)
-        self.starts.clicked.connect(self._show_starts)
+        self.starts.clicked.connect(self._open_starts)
+        self.three.clicked.connect(self._open_starts)
         self.accept.valueChanged.connect(lambda _: self._enable())
         self.next_failed.clicked.connect(self._go_to_failed)
         self.plane.valueChanged.connect(self._show_plane)
@@ -104,6 +107,7 @@ class MonitorPanel(MonitorControls):
             return
         self.choice.box.setEditText(self.model.url)
         self.snapshot, self.layer = None, None
+        self.three.clear()
         self.accept.setValue(0)
         self._forget_block()
         self.stage.setCurrentIndex(0)
@@ -157,31 +161,49 @@ class MonitorPanel(MonitorControls):
         self.start.setText("\n".join(("the start: " + told[0], *told[1:])) if told else "")
         self.start.setVisible(bool(told))
         self.starts.setVisible(bool(told))
-        self.accept.setVisible(snapshot is not None and bool(told) and snapshot.status.start_doubtful)
+        doubtful = snapshot is not None and bool(told) and snapshot.status.start_doubtful
+        self.accept.setVisible(doubtful)
+        self.three.setVisible(doubtful and not self.three.pixmap().isNull())
+        if doubtful and self._drawn_starts is not self.model:  # a choice is asked for: it is made by the picture
+            self._drawn_starts = self.model
+            self._read_starts(self._show_three)
         self.resume.setEnabled(snapshot is not None and not held and not going and snapshot.status.state != "finished")
         if snapshot is not None and snapshot.status.start_doubtful and not self.accept.value():
             self.resume.setEnabled(False)  # it would stop again at once
         self.next_failed.setEnabled(snapshot is not None and bool(snapshot.failed))
 
-    def _show_starts(self) -> None:
-        """A window with the picture of the best starts."""
-
-        def show(png: bytes | None) -> None:
-            picture = QPixmap()
-            if not png or not picture.loadFromData(png):
-                self.text.setText("this run has no picture of its starts")
-                return
-            self.starts_window = window = QDialog(self)
-            window.setWindowTitle("Starts")
-            area, label = QScrollArea(), QLabel()
-            label.setPixmap(picture)
-            area.setWidget(label)
-            QVBoxLayout(window).addWidget(area)
-            window.resize(min(picture.width() + 60, 1300), min(picture.height() + 60, 900))
-            window.show()
-
+    def _read_starts(self, show: Callable[[QPixmap], Any]) -> None:
+        """Get the picture of the best starts, in a thread, and show it."""
         model = self.opened
-        self._work.start(lambda report: model.run.start_picture(), "Starts", done=show, failed=self._failed, bar=False)
+
+        def read(png: bytes | None) -> None:
+            picture = QPixmap()
+            if model is not self.model:
+                return
+            if not png or not picture.loadFromData(png):
+                self.start.setText(f"{self.start.text()}\nthis run has no picture of its starts")
+                return
+            show(picture)
+
+        self._work.start(lambda report: model.run.start_picture(), "Starts", done=read, failed=self._failed, bar=False)
+
+    def _show_three(self, picture: QPixmap) -> None:
+        self.three.setPixmap(picture)
+        self._enable()
+
+    def _open_starts(self) -> None:
+        self._read_starts(self._show_window)
+
+    def _show_window(self, picture: QPixmap) -> None:
+        self.starts_window = window = QDialog(self)
+        window.setWindowTitle("Starts")
+        area, label = QScrollArea(), QLabel()
+        label.setPixmap(picture)
+        area.setWidget(label)
+        QVBoxLayout(window).addWidget(area)
+        screen = self.screen().availableSize()
+        window.resize(min(picture.width() + 60, screen.width() - 40), min(picture.height() + 60, screen.height() - 60))
+        window.show()
 
     def _list_stages(self, snapshot: Snapshot) -> None:
         known = [self.stage.itemData(i) for i in range(1, self.stage.count())]

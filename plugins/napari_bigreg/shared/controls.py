@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -50,6 +51,43 @@ def scrolled(panel: QWidget) -> QVBoxLayout:
     whole.setContentsMargins(0, 0, 0, 0)
     whole.addWidget(Scrolled(inside))
     return layout
+
+
+class Picture(QLabel):
+    """A picture as wide as its place; `clicked` by who wants more of it."""
+
+    clicked = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setScaledContents(True)
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+
+    def heightForWidth(self, width: int) -> int:
+        size = self.pixmap().size()
+        return round(width * size.height() / size.width()) if size.width() else 0
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(1, self.heightForWidth(self.width()))
+
+    def sizeHint(self) -> QSize:
+        return self.minimumSizeHint()
+
+    def mouseReleaseEvent(self, event: Any) -> None:
+        self.clicked.emit()
+        super().mouseReleaseEvent(event)
+
+
+def reveal(widget: QWidget) -> None:
+    """Scroll a widget of a panel into sight."""
+    area: Any = widget.parent()
+    while area is not None and not isinstance(area, QScrollArea):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
 
 
 def make_button(text: str, tip: str, call: Callable[[], Any]) -> QPushButton:
