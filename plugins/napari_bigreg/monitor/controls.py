@@ -23,6 +23,8 @@ from ..shared.controls import Picture, make_text, scrolled
 from ..shared.panel import Panel, RunChoice
 
 FOLLOW = "follow the run"
+WIDE = 440
+"""Pixels, below which the pictures of starts do not tell which is right."""
 
 
 class MonitorControls(Panel):
@@ -48,6 +50,7 @@ class MonitorControls(Panel):
         self.starts = QPushButton("Starts…")
         self.starts.setToolTip("The best starts of the global affine, both images overlaid")
         self.three = Picture()
+        self.three.setMinimumWidth(WIDE)
         self.three.setToolTip("The best starts, the first at the top: fixed magenta, moving green. Click for a window.")
         self.accept = QSpinBox()
         self.accept.setSpecialValueText("accept no start")
@@ -75,13 +78,13 @@ class MonitorControls(Panel):
         layout.addWidget(self.choice)
         layout.addWidget(self.bar)
         layout.addWidget(self.text)
+        layout.addWidget(self.verdict)
         layout.addWidget(self.start)
         chosen = QHBoxLayout()
         chosen.addWidget(self.starts)
         chosen.addWidget(self.accept)
         layout.addLayout(chosen)
         layout.addWidget(self.three)
-        layout.addWidget(self.verdict)
         layout.addLayout(row)
         layout.addWidget(self.legend)
         layout.addLayout(buttons)

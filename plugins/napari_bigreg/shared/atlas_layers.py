@@ -13,7 +13,7 @@ from .image_layers import image_layers, labels_layer
 from .lazy import Tell, warn
 from .open_model import LayerData, RunView, dots
 
-CELL_VOXELS = 3
+CELL_VOXELS = 2
 """Voxels of the brain that a cell is drawn wide."""
 
 

@@ -35,11 +35,13 @@ class Scrolled(QScrollArea):
         wanted, bar = super().minimumSizeHint(), self.verticalScrollBar()
         inside = self.widget()
         if inside is not None and bar is not None:
-            wanted.setWidth(inside.minimumSizeHint().width() + bar.sizeHint().width())
+            taken = self.width() - self.viewport().width()  # by the bar as it is drawn, once there is one
+            wanted.setWidth(inside.minimumSizeHint().width() + max(bar.sizeHint().width(), taken))
         return wanted
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        if event.type() == QEvent.Type.LayoutRequest:  # what is inside may need another width now
+        # What is inside may need another width now, or have less of it.
+        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize):
             self.updateGeometry()
         return super().eventFilter(watched, event)
 
