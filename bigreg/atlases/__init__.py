@@ -1,6 +1,6 @@
 """A brain in an atlas and the atlas in a brain: regions, their borders and volumes, the cells in each."""
 
-from .result import AtlasResult
+from .result import AtlasResult, is_atlas_result
 from .source import Atlas, brainglobe_atlas, chosen_atlas, local_atlas
 from .structures import Structure, Structures
 from .workflow import atlas
@@ -13,5 +13,6 @@ __all__ = [
     "atlas",
     "brainglobe_atlas",
     "chosen_atlas",
+    "is_atlas_result",
     "local_atlas",
 ]

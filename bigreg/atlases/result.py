@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from .. import storage
 from ..errors import InputError
 from ..pipeline.run import Run, open_run
+from ..points import map_points_file
+from ..transforms.maps import Frame, Map
 from ..volumes import Volume, open_volume
 from .regions import Row, from_csv
 
 KEY = "bigreg-atlas"
 RUN, ANNOTATION, BORDERS = "run.zarr", "annotation.ome.zarr", "borders.ome.zarr"
 REGIONS, CELLS = "regions.csv", "cells.csv"
+
+
+@dataclass(eq=False)
+class _Recorder:
+    """Stands where a Map is asked for, and keeps where it took the points of a table of any length."""
+
+    through: Map
+    pieces: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def source(self) -> Frame:
+        return self.through.source
+
+    @property
+    def target(self) -> Frame:
+        return self.through.target
+
+    @property
+    def affine(self) -> np.ndarray:
+        return self.through.affine
+
+    def determinant(self, points: np.ndarray) -> np.ndarray:
+        return self.through.determinant(points)
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) um to (N, 3), as Map.points has it."""
+        mapped = self.through.points(points)
+        self.pieces.append(mapped[np.isfinite(mapped).all(1)])
+        return mapped
+
+    @property
+    def found(self) -> np.ndarray:
+        """(N, 3) um of all points that came somewhere."""
+        return np.concatenate([np.empty((0, 3)), *self.pieces])
 
 
 @dataclass(frozen=True)
@@ -55,6 +95,23 @@ class AtlasResult:
             raise InputError(f"'{self.url}' has no table of cells; give them (--cells FILE)")
         return from_csv(_text(self.url, CELLS))
 
+    def cell_places(self) -> np.ndarray | None:
+        """(N, 3) um in the brain of the cells that lie in the atlas; None where no cells were given.
+
+        They are those of the table cells_in_atlas, taken back through the map.
+        """
+        done = _attributes(self.url)["done"].get("cells")
+        if done is None:
+            return None
+        name = f"cells_in_atlas{Path(done['given']['path']).suffix.lower()}"
+        seen = _Recorder(self.run.map("fixed_to_moving"))
+        with TemporaryDirectory() as folder:
+            kept = Path(folder) / name
+            files, place = storage.filesystem(storage.join(self.url, name))
+            files.get_file(place, str(kept))
+            map_points_file(kept, kept.with_name(f"back{kept.suffix}"), seen, columns=done["given"]["columns"])
+        return seen.found
+
     @property
     def report(self) -> str:
         """The path of the page."""
@@ -74,6 +131,11 @@ class AtlasResult:
         counted = _attributes(self.url)["done"].get("cells")
         rows += [(f"cells: {k}", str(counted[k])) for k in ("cells", "outside", "no region") if counted]
         return [*rows, ("report", self.report)]
+
+
+def is_atlas_result(url: str) -> bool:
+    """Whether `bigreg atlas` wrote the folder at `url`, to its end or not."""
+    return storage.exists(url) and KEY in storage.read_attributes(url)
 
 
 def _attributes(url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""napari's reader of runs and images: `napari run.zarr`, drag and drop."""
+"""napari's reader of runs, results of `bigreg atlas` and images: `napari run.zarr`, drag and drop."""
 
 from __future__ import annotations
 
@@ -25,24 +25,13 @@ def _paths(path: str | Sequence[str]) -> list[str]:
 # What they need is imported by them, which is in a thread: the first time it takes seconds.
 
 
-def _is_run(path: str) -> bool:
-    import bigreg
-    from bigreg.errors import BigregError
-
-    try:
-        return bigreg.is_run(path)
-    except BigregError:  # a place that no run can be at, or a folder whose metadata is broken
-        return False
-
-
 def _are_known(paths: list[str]) -> bool:
-    from .shared.image_layers import is_image
+    from .shared.opened import is_known
 
-    return bool(paths) and all(_is_run(p) or is_image(p) for p in paths)
+    return bool(paths) and all(map(is_known, paths))
 
 
 def _layers(paths: list[str]) -> list:
-    from .shared.image_layers import image_layers
-    from .shared.open_model import RunView
+    from .shared.opened import layers_at
 
-    return [layer for p in paths for layer in (RunView(p).layers() if _is_run(p) else image_layers(p))]
+    return [layer for path in paths for layer in layers_at(path)]

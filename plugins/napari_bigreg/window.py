@@ -1,4 +1,4 @@
-"""`bigreg view`: a window of napari on some runs."""
+"""`bigreg view`: a window of napari on some runs and results of `bigreg atlas`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import napari
-from napari.layers import Layer
+from napari.layers import Labels, Layer
 
 from .shared import threads
 from .shared.named import panel_class
-from .shared.open_model import RunView
+from .shared.opened import layers_at
 from .shared.slicing import read_in_threads
 
 
-def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
-    """A viewer with the layers of runs and with panels; `settings` are the viewer's.
+def open_window(paths: Sequence[str], panels: Sequence[str] = (), **settings: Any) -> napari.Viewer:
+    """A viewer with the layers of runs and results of `bigreg atlas`, and with panels; `settings` are the viewer's.
 
-    Raises InputError where there is no run, or one of another version.
+    Raises InputError where there is neither, or one of another version.
     """
-    layers = [layer for run in runs for layer in RunView(run).layers()]  # before a window opens for nothing
+    layers = [layer for path in paths for layer in layers_at(path)]  # before a window opens for nothing
     viewer = napari.Viewer(title="bigreg", **settings)
     for layer in layers:
         viewer.add_layer(Layer.create(*layer))
@@ -30,6 +30,8 @@ def open_window(runs: Sequence[str], panels: Sequence[str] = (), **settings: Any
             panel_class(name)(viewer), name=f"{name.capitalize()} (bigreg)", area="right", tabify=True
         )
     viewer.reset_view()
+    if named := [layer for layer in viewer.layers if isinstance(layer, Labels)]:
+        viewer.layers.selection.active = named[-1]  # whose values the status bar tells: the regions under the cursor
     return viewer
 
 
@@ -39,10 +41,10 @@ def scale_bar_of(viewer: Any) -> Any:
     return canvas.overlays.scale_bar if hasattr(canvas, "overlays") else viewer.scale_bar
 
 
-def show(runs: Sequence[str], panels: Sequence[str]) -> None:
+def show(paths: Sequence[str], panels: Sequence[str]) -> None:
     """Open the window and stay until it is closed."""
     read_in_threads()
-    open_window(runs, panels)
+    open_window(paths, panels)
     # What is loaded by now stays. To look for garbage among it takes longer than a window may stand still.
     gc.collect()
     gc.freeze()

@@ -80,6 +80,14 @@ def test_the_annotation_lies_on_the_turned_brain(made, scene):
     assert set(np.unique(found)) == {0, 10, 20, 21}
 
 
+def test_cells_are_taken_back_to_their_places_in_the_brain(made):
+    result, _, call, number = made
+    places = result.cell_places()
+    with open(call["cells"]) as file:
+        given = np.array([[float(row[a]) for a in "zyx"] for row in csv.DictReader(file)])[:-1]  # the last is far away
+    assert places.shape == (number, 3) and np.abs(places - given).max() < 0.1 * SPACING[0]
+
+
 def test_volumes_are_those_of_the_brain_on_the_right_side(made, scene):
     rows = {r["acronym"]: r for r in made[0].regions}
     truth = scene[3]

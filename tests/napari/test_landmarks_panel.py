@@ -10,7 +10,8 @@ from bigreg.transforms.landmarks import read_landmarks
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
-from napari_bigreg.landmarks.panel import AFTER, BEFORE, NAME, USE, LandmarksPanel
+from napari_bigreg.landmarks.panel import LandmarksPanel
+from napari_bigreg.landmarks.table import AFTER, BEFORE, NAME, USE
 from napari_bigreg.shared.linked_views import centre_of, centre_on
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QFileDialog

@@ -153,6 +153,8 @@ def test_a_doubtful_start_is_told_shown_and_accepted(watch, until, run_copy):
     _, panel = watch(run_copy)
     assert "the start: confidence" in panel.start.text() and "starts.png" in panel.start.text()
     assert panel.accept.isVisibleTo(panel) and not panel.resume.isEnabled()
+    until(lambda: panel.three.isVisibleTo(panel))  # the best three, where they are chosen from
+    assert panel.three.pixmap().width() > 300
     panel.starts.click()
     until(lambda: panel.starts_window is not None)
     assert panel.starts_window.findChildren(QLabel)[0].pixmap().width() > 300
@@ -165,3 +167,4 @@ def test_a_start_that_is_sure_is_told_and_asks_for_nothing(watch, finished):
     _, panel = watch(finished)
     assert "the start: confidence" in panel.start.text()
     assert panel.starts.isVisibleTo(panel) and not panel.accept.isVisibleTo(panel)
+    assert not panel.three.isVisibleTo(panel)

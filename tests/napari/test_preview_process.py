@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ import bigreg
 from bigreg.errors import InputError
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
+from napari_bigreg.launch import preview_process
 from napari_bigreg.launch.model import opened
 from napari_bigreg.launch.preview import Previewer
 from napari_bigreg.launch.preview_process import PreviewProcess
@@ -155,6 +160,61 @@ def test_closing_ends_what_goes_on_and_removes_its_files(launch, tmp_path, monke
     assert seen and not list(tmp_path.glob("bigreg-preview-*")) and process.child.poll() == 0
     with pytest.raises(RuntimeError, match="closed"):
         process.run(launch, None, 0, quiet)
+
+
+def test_what_another_thread_goes_on_writing_is_removed_too(tmp_path):
+    code = """
+import sys, threading
+from pathlib import Path
+from napari_bigreg.launch.preview_process import leave
+folder = Path(sys.argv[1])
+def write(number):
+    count = 0
+    while True:
+        place = folder / str(number) / str(count % 50)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "file").write_bytes(bytes(1000))
+        count += 1
+        if count > 200:
+            begun.set()
+begun = threading.Event()
+for number in range(4):
+    threading.Thread(target=write, args=(number,), daemon=True).start()
+begun.wait()
+leave(str(folder))
+"""
+    for attempt in range(3):
+        folder = tmp_path / f"written {attempt}"
+        folder.mkdir()
+        done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and not folder.exists(), done.stderr
+
+
+def test_a_fault_in_the_child_is_told_with_where_it_is():
+    sent = []
+    child = preview_process._Child(SimpleNamespace(write=lambda data: sent.append(pickle.loads(data)), flush=int))
+
+    class Unsendable(Exception):  # of a function, so that it cannot be pickled
+        pass
+
+    def broken(report):
+        raise Unsendable("the cause")
+
+    child.previewer.warm = broken
+    child.answer(preview_process.WARM)
+    child.previewer.close()
+    ((kind, error),) = sent
+    assert kind == preview_process.FAILED and "Unsendable: the cause" in str(error) and "in broken" in str(error)
+
+
+def test_an_answer_that_cannot_be_read_ends_the_waiting(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda fault: None)
+    answers = queue.SimpleQueue()
+    wrong = pickle.dumps(np.float64).replace(b"float64", b"floatXX")  # a name that is not there
+    reader = threading.Thread(target=preview_process._collect, args=(io.BytesIO(wrong), answers))
+    reader.start()
+    assert answers.get(timeout=20) == (preview_process.GONE, None)
+    reader.join()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")

@@ -7,34 +7,19 @@ from typing import Any
 
 import numpy as np
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QFileDialog,
-    QFormLayout,
-    QGroupBox,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QSizePolicy,
-    QSlider,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog
 
 from bigreg.geometry import triple
 
-from ..shared.colours import FOLD
 from ..shared.drawn import Drawn
 from ..shared.lazy import warn
 from ..shared.open_model import RunView, enlargement
-from ..shared.panel import Panel, RunChoice, Work, adding, camera_of, layer_of, runs_of, verdict_text
+from ..shared.panel import Work, adding, camera_of, layer_of, runs_of, verdict_text
 from ..shared.planes import Plane
 from ..shared.threads import later
-from .model import BLEND, CHECKER, COMPUTED, FLICKER, OVERLAYS, SWIPE, InspectModel
+from .controls import InspectControls
+from .model import BLEND, CHECKER, COMPUTED, FLICKER, SWIPE, InspectModel
 
 FLICKER_MS = 500
 SETTLE_MS = 120
@@ -44,27 +29,23 @@ BLOCK_PIXELS = 300
 NO_MAP = "none"
 
 
-class InspectPanel(Panel):
+class InspectPanel(InspectControls):
     """A result in a viewer, slice by slice. `set_run` chooses one."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.model: InspectModel | None = None
         self.drawn: Drawn | None = None
         self.ranked: list[tuple[tuple[int, int, int], float]] = []
         self.place = -1
         self._work = Work(self)
         self._busy = self._again = False
-        self._build()
         self._settle = later(SETTLE_MS, self.compute)
         self._settle.setParent(self)
         self._flicker = QTimer(self)
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.timeout.connect(self._flick)
-        viewer.dims.events.connect(self._moved)
-        camera_of(viewer).events.zoom.connect(self._moved)
-        camera_of(viewer).events.center.connect(self._moved)
+        self._connect()
         self._enable()
         if self.choice.url:
             self.set_run(self.choice.url)
@@ -81,94 +62,29 @@ class InspectPanel(Panel):
         assert self.drawn is not None
         return self.drawn
 
-    def _build(self) -> None:
-        self.choice = RunChoice(self.viewer)
+    def _connect(self) -> None:
+        self.viewer.dims.events.connect(self._moved)
+        camera_of(self.viewer).events.zoom.connect(self._moved)
+        camera_of(self.viewer).events.center.connect(self._moved)
         self.choice.chosen.connect(self.set_run)
-        self.text = QLabel("Choose a run.")
-        self.text.setWordWrap(True)
-        self.verdict = QLabel()
-        self.verdict.setWordWrap(True)
-        self.verdict.setVisible(False)
-        self.mode = QComboBox()
-        self.mode.addItems(OVERLAYS)
         self.mode.currentTextChanged.connect(lambda _: self.show_overlay())
-        self.before = QCheckBox("before the deformation (affine only)")
         self.before.toggled.connect(lambda _: self.show_overlay())
-        self.tile = QDoubleSpinBox()
-        self.tile.setRange(1, 100_000)
-        self.tile.setSuffix(" um")
         self.tile.valueChanged.connect(lambda _: self._settle.start())
-        self.curtain = QSlider(Qt.Orientation.Horizontal)
-        self.curtain.setRange(0, 100)
-        self.curtain.setValue(50)
         self.curtain.valueChanged.connect(lambda _: self._settle.start())
-        compare = QGroupBox("Compare fixed (magenta) and moving (green)")
-        form = QFormLayout(compare)
-        form.addRow("overlay", self.mode)
-        form.addRow("", self.before)
-        form.addRow("tile", self.tile)
-        form.addRow("curtain", self.curtain)
-
-        self.arrows, self.grid = QCheckBox("arrows"), QCheckBox("deformed grid")
-        self.jacobian, self.folds = QCheckBox("Jacobian determinant"), QCheckBox("folds")
-        self.risk = QCheckBox("risk of an error above 2 voxels")
-        self.density = QSpinBox()
-        self.density.setRange(4, 200)
-        self.density.setValue(32)
-        self.density.setToolTip("Arrows, or lines of the grid, along the longer edge of what is seen")
-        self.longer = QDoubleSpinBox()
-        self.longer.setRange(0.1, 1000)
-        self.longer.setValue(1)
-        self.longer.setPrefix("x ")
-        self.longer.setToolTip("By how much displacements are drawn longer than they are")
         for box in (self.arrows, self.grid):
             box.toggled.connect(lambda _: self.compute())
         for length in (self.density, self.longer):
             length.valueChanged.connect(lambda _: self._settle.start())
-        self.jacobian.setToolTip("Volume ratio: blue shrinks, red grows, yellow folds")
         self.jacobian.toggled.connect(lambda shown: self._show("jacobian", shown))
-        self.risk.setToolTip("Where not to trust the map: red is most likely wrong; found without knowing the truth")
         self.risk.toggled.connect(lambda shown: self._show("risk", shown))
         self.folds.toggled.connect(self._show_folds)
-        self.folds.setToolTip(f'<span style="color:{FOLD}">■</span> every place where the map is not invertible')
-        self.map = QComboBox()
         self.map.currentTextChanged.connect(self._show_map)
-        deformation = QGroupBox("Deformation")
-        form = QFormLayout(deformation)
-        form.addRow(_row(self.arrows, self.grid))
-        form.addRow(_row(QLabel("density"), self.density, QLabel("length"), self.longer))
-        form.addRow(_row(self.jacobian, self.folds))
-        form.addRow(self.risk)
-        form.addRow("map of blocks", self.map)
-
-        self.rank = QComboBox()
         self.rank.currentTextChanged.connect(self._rank)
-        self.previous, self.next = QPushButton("◀ Back"), QPushButton("Next worst ▶")
         self.previous.clicked.connect(lambda: self.go(-1))
         self.next.clicked.connect(lambda: self.go(1))
-        self.where = QLabel()
-        self.where.setWordWrap(True)
-        worst = QGroupBox("Go to the worst blocks, in order")
-        form = QFormLayout(worst)
-        form.addRow("by", self.rank)
-        form.addRow(_row(self.previous, self.next))
-        form.addRow(self.where)
-
-        self.solid = QCheckBox("3-D")
         self.solid.toggled.connect(self._show_solid)
-        self.screenshot, self.figure = QPushButton("Screenshot…"), QPushButton("Figure…")
-        self.screenshot.setToolTip("What is seen in the canvas, as PNG")
-        self.figure.setToolTip("This slice before and after, with correlation and scale bar: PNG, PDF or SVG")
         self.screenshot.clicked.connect(self._ask_screenshot)
         self.figure.clicked.connect(self._ask_figure)
-
-        layout = QVBoxLayout(self)
-        for widget in (self.choice, self.text, self.verdict, compare, deformation, worst):
-            layout.addWidget(widget)
-        layout.addWidget(_row(self.solid, self.screenshot, self.figure))
-        layout.addStretch(1)
-        for choice in (self.mode, self.map, self.rank):
-            choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -199,7 +115,6 @@ class InspectPanel(Panel):
         after = "" if model.after is not None else "; there is no warped image (yet): the affine alone is shown"
         self.text.setText(f"{model.state}{after}")
         self.verdict.setText(verdict_text(model.verdict))
-        self.verdict.setToolTip(self.verdict.text())  # where the panel is too low for all of it
         self.verdict.setVisible(model.verdict is not None)
         extent = np.multiply(model.fixed[0].grid.shape, model.fixed[0].grid.spacing)
         for box, value in ((self.tile, round(float(extent.max()) / 16, 1)), (self.longer, self._usual_length(extent))):
@@ -410,12 +325,3 @@ class InspectPanel(Panel):
 
 
 MOVES = ("point", "current_step", "order", "ndisplay", "zoom", "center")
-
-
-def _row(*widgets: QWidget) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        layout.addWidget(widget)
-    return row

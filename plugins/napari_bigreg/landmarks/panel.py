@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from napari.layers import Layer
 from napari.qt import QtViewer
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
     QDoubleSpinBox,
     QFileDialog,
-    QHeaderView,
     QLabel,
     QSplitter,
-    QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -25,18 +20,16 @@ from qtpy.QtWidgets import (
 
 from bigreg.errors import BigregError
 
-from ..shared.controls import WRONG, make_button, make_row, make_text
+from ..shared.controls import WRONG, make_button, make_row, make_text, scrolled
 from ..shared.linked_views import LinkedViews
 from ..shared.named import open_beside, panel_class
 from ..shared.open_model import RunView
 from ..shared.panel import Panel, RunChoice, Work, adding, runs_of
 from ..shared.registration import SIDES, Launch
 from ..shared.threads import later
-from .layers import UNUSED, PairLayers
+from .layers import PairLayers
 from .model import Errors, LandmarksModel, Pair
-
-USE, NAME, BEFORE, AFTER = range(4)
-HEADER = ("use", "name", "affine, um", "deformation, um")
+from .table import NAME, USE, PairTable
 
 
 class LandmarksPanel(Panel):
@@ -106,13 +99,7 @@ class LandmarksPanel(Panel):
             "Save in the run", "Keep the pairs in the run: they steer and judge registrations", self._save
         )
         self.steer = make_button("Steer a run...", "Register the images again, led by these pairs", self._steer)
-        self.table = QTableWidget(0, 4)
-        self.table.setHorizontalHeaderLabels(HEADER)
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.verticalHeader().hide()
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        self.table = PairTable()
         self.table.itemChanged.connect(self._edited)
         self.table.itemSelectionChanged.connect(self._chosen)
         self.table.cellDoubleClicked.connect(lambda row, column: self._go_to(row))
@@ -137,10 +124,9 @@ class LandmarksPanel(Panel):
         split.setStretchFactor(0, 3)
         split.setStretchFactor(1, 2)
         split.setSizes([600, 400])
-        whole = QVBoxLayout(self)
+        whole = scrolled(self)
         whole.addLayout(make_row(self.choice, self.link))
         whole.addWidget(split)
-        self.setMinimumWidth(560)
         self._enable()
 
     def _enable(self) -> None:
@@ -230,17 +216,11 @@ class LandmarksPanel(Panel):
         """The pairs of the chosen rows."""
         if self.model is None:
             return []
-        rows = sorted({index.row() for index in self.table.selectedIndexes()})
-        return [self.model.pairs[row] for row in rows if row < len(self.model.pairs)]
+        return [self.model.pairs[row] for row in self.table.chosen if row < len(self.model.pairs)]
 
     def _link(self, on: bool) -> None:
         if self.views is not None:
             self.views.enable(on)
-
-    def _cell(self, row: int, column: int) -> QTableWidgetItem:
-        item = self.table.item(row, column)
-        assert item is not None, "every row has all its cells"
-        return item
 
     def _toggle_adding(self) -> None:
         if self.layers is not None:
@@ -307,10 +287,7 @@ class LandmarksPanel(Panel):
     def _chosen_in_view(self, pairs: list[Pair]) -> None:
         rows = [row for row, pair in enumerate(self.opened.pairs) if any(pair is p for p in pairs)]
         self._filling = True
-        self.table.clearSelection()
-        for row in rows:
-            for column in range(self.table.columnCount()):
-                self._cell(row, column).setSelected(True)
+        self.table.choose(rows)
         self._filling = False
 
     # --------------------------------------------------------------------------------------------------------- table
@@ -319,14 +296,7 @@ class LandmarksPanel(Panel):
         """Show the pairs as they are now; their errors follow from a thread."""
         chosen = self.chosen if self.table.rowCount() == len(self.opened.pairs) else []
         self._filling = True
-        self.table.setRowCount(len(self.opened.pairs))
-        for row, pair in enumerate(self.opened.pairs):
-            if self.table.item(row, USE) is None:
-                for column, item in enumerate((_tick(), QTableWidgetItem(), _number(), _number())):
-                    self.table.setItem(row, column, item)
-            state = Qt.CheckState.Checked if pair.active else Qt.CheckState.Unchecked
-            self._cell(row, USE).setCheckState(state)
-            self._cell(row, NAME).setText(pair.name)
+        self.table.fill(self.opened.pairs)
         self._filling = False
         self._chosen_in_view(chosen)
         self.shown.refresh()
@@ -367,11 +337,7 @@ class LandmarksPanel(Panel):
         if self.model is None or len(errors.affine) != len(self.model.pairs):
             return
         self._filling = True
-        for row, pair in enumerate(self.model.pairs):
-            for column, value in ((BEFORE, errors.affine[row]), (AFTER, errors.mapped[row])):
-                item = self._cell(row, column)
-                item.setText("proposed" if pair.lacks and column == AFTER else _text(value))
-                item.setForeground(QColor(UNUSED) if pair.lacks or not pair.active else self.table.palette().text())
+        self.table.measure(self.model.pairs, errors)
         self._filling = False
         self.figures.setText(errors.text())
 
@@ -420,20 +386,3 @@ class LandmarksPanel(Panel):
         self.launch = open_beside(self.viewer, "launch")
         self.launch.form.fill(launch)
         self.say("see Launch")
-
-
-def _tick() -> QTableWidgetItem:
-    item = QTableWidgetItem()
-    item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-    return item
-
-
-def _number() -> QTableWidgetItem:
-    item = QTableWidgetItem()
-    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-    item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
-    return item
-
-
-def _text(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "-"

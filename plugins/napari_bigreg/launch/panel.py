@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
     QGroupBox,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
-    QWidget,
 )
 
 from bigreg.errors import BigregError
 
-from ..shared.controls import WRONG, make_button, make_row, make_text
+from ..shared.controls import WRONG, make_button, make_row, make_text, reveal, scrolled
 from ..shared.linked_views import centre_of
 from ..shared.named import open_beside
 from ..shared.open_model import FIXED, MOVING, placed
@@ -37,6 +35,8 @@ from .preview_process import PreviewProcess
 LOOK_MS = 700
 LIVE_MS = 600
 PREVIEW = "preview"
+LONG = 20
+"""Letters of what a row of the plan is about, above which it takes more than a line."""
 
 
 class LaunchPanel(Panel):
@@ -91,25 +91,17 @@ class LaunchPanel(Panel):
         self.message = make_text()
         box = QGroupBox("Preview of one block")
         column = QVBoxLayout(box)
-        column.addLayout(make_row(self.level, self.try_it, self.cancel, self.live, self.after))
+        column.addWidget(self.level)
+        column.addLayout(make_row(self.try_it, self.cancel, self.live, self.after))
         column.addWidget(self.bar)
         column.addWidget(self.figures)
-        inside = QWidget()
-        whole = QVBoxLayout(inside)
+        whole = scrolled(self)
         whole.addWidget(self.form)
         whole.addLayout(make_row(self.plan, self.go, self.copy))
         whole.addWidget(self.message)
         whole.addWidget(box)
         whole.addWidget(self.rows)
         whole.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(480)
 
     def say(self, text: str, wrong: bool = False) -> None:
         self.message.setStyleSheet(WRONG if wrong else "")
@@ -122,6 +114,7 @@ class LaunchPanel(Panel):
                 self.say(str(error), wrong=True)
             else:
                 self.say(f"see {error.place}", wrong=True)
+                reveal(self.form.fields[error.place])
             return
         self.say(str(error) if isinstance(error, BigregError) else f"{type(error).__name__}: {error}", wrong=True)
 
@@ -155,7 +148,8 @@ class LaunchPanel(Panel):
     def _planned(self, found: Checked) -> None:
         self._list_levels(levels_of(found.volumes["fixed"]))
         cells = "".join(
-            f"<tr><td style='padding-right:10px; white-space:nowrap'><b>{k}</b></td><td width='100%'>{v}</td></tr>"
+            f"<tr><td style='padding-right:10px'><b>{k if len(k) > LONG else k.replace(' ', '&nbsp;')}</b></td>"
+            f"<td width='100%'>{v}</td></tr>"
             for k, v in found.rows
         )
         self.rows.setText(f"<table>{cells}</table>")

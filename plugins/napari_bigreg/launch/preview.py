@@ -107,7 +107,8 @@ class Previewer:
     def __init__(self) -> None:
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
-        self._folder: tempfile.TemporaryDirectory | None = None  # it goes at the end of the process, if not before
+        # It goes at the end of the process, if not before.
+        self._folder = tempfile.TemporaryDirectory(prefix="bigreg-preview-", ignore_cleanup_errors=True)
         self._affines: dict[str, np.ndarray] = {}
         self.boxes: Boxes | None = None
         self._warm = False
@@ -117,13 +118,13 @@ class Previewer:
         for thing in (self._client, self._cluster):
             if thing is not None:
                 thing.close()
-        self.remove_files()
-        self._client = self._cluster = self._folder = self.boxes = None
+        self._folder.cleanup()
+        self._client = self._cluster = self.boxes = None
 
-    def remove_files(self) -> None:
-        """From any thread, before this process ends."""
-        if self._folder is not None:
-            self._folder.cleanup()
+    @property
+    def folder(self) -> str:
+        """Where its files are."""
+        return self._folder.name
 
     def run(
         self, volumes: dict[str, Volume], config: Config, centre: np.ndarray | None, level: int, report: Report
@@ -164,8 +165,6 @@ class Previewer:
         self._warm = True
 
     def _new_folder(self) -> Path:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="bigreg-preview-", ignore_cleanup_errors=True)
         return Path(tempfile.mkdtemp(dir=self._folder.name))
 
     @contextmanager

@@ -13,20 +13,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
+import traceback
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..shared.registration import Launch
+from bigreg.errors import BigregError
+
+from ..shared.registration import FieldError, Launch
 from .model import opened
 from .preview import Preview, Previewer, Report
 
 ASK_SECONDS = 0.3
 """After which a silent child's caller is asked whether it still wants to know."""
-END_SECONDS = 5.0
+END_SECONDS = 20.0
+"""For a child to remove its files, after which it is killed."""
 STOP, WARM = "stop", "warm"
 CLOSED = "the previews are closed"
 TOLD, DONE, FAILED, GONE = "told", "done", "failed", "gone"
@@ -82,10 +85,10 @@ class PreviewProcess:
                         self._send(child, STOP)
                 elif stopped is not None:
                     raise stopped
+                elif self._closed:  # whatever came of it meanwhile, its files going away
+                    raise RuntimeError(CLOSED)
                 elif kind == DONE:
                     return value
-                elif self._closed:
-                    raise RuntimeError(CLOSED)
                 else:
                     raise self._broken(child) if kind == GONE else value
         finally:
@@ -130,6 +133,8 @@ def _collect(stream: BinaryIO, answers: queue.SimpleQueue) -> None:
         while True:
             answers.put(pickle.load(stream))
     except (EOFError, OSError, pickle.UnpicklingError):
+        pass
+    finally:  # whatever else it says that cannot be read: the one who waits must not wait for ever
         answers.put((GONE, None))
 
 
@@ -166,10 +171,7 @@ class _Child:
                     self._stop.clear()
                     self.requests.put(request)
         finally:
-            for _ in range(10):  # what still goes on may write meanwhile
-                self.previewer.remove_files()
-                time.sleep(0.02)
-            os._exit(0)
+            leave(self.previewer.folder)
 
     def answer(self, request: Any) -> None:
         try:
@@ -179,12 +181,10 @@ class _Child:
             else:
                 launch, centre, level = request
                 self._send(DONE, self.previewer.run(*opened(launch), centre, level, self._report))
-        except Exception as error:
-            try:
-                pickle.loads(pickle.dumps(error))
-            except Exception:
-                error = RuntimeError(f"{type(error).__name__}: {error}")
+        except (BigregError, FieldError, CancelledError) as error:
             self._send(FAILED, error)
+        except Exception:  # a fault of bigreg's: told with where it is, as only this process knows
+            self._send(FAILED, RuntimeError(f"the preview failed:\n{traceback.format_exc().strip()}"))
 
     def _report(self, done: int, total: int, text: str) -> None:
         if self._stop.is_set():
@@ -195,6 +195,20 @@ class _Child:
         with self._sending, suppress(OSError):  # nobody is left who asks: `listen` ends this
             self._answers.write(pickle.dumps((kind, value)))
             self._answers.flush()
+
+
+def leave(folder: str) -> None:
+    """End this process and remove a folder, in which others of its threads may be writing.
+
+    Another program takes the process over, which ends all threads at once: what they write later than a removal by one
+    of them would stay.
+    """
+    code = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
+    command = [sys.executable, "-I", "-S", "-c", code, folder]
+    if os.name == "nt":  # where nothing takes a process over, and files that are open stay until it has ended
+        subprocess.Popen(command)
+        os._exit(0)
+    os.execv(sys.executable, command)
 
 
 def main() -> None:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QPixmap
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDialog,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QPlainTextEdit,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QSizePolicy,
-    QSlider,
-    QSpinBox,
-    QVBoxLayout,
-)
+from qtpy.QtWidgets import QDialog, QLabel, QScrollArea, QVBoxLayout
 
 from bigreg.errors import BigregError
 from bigreg.geometry import triple
@@ -32,15 +19,15 @@ from bigreg.geometry import triple
 from ..shared.colours import STATUS
 from ..shared.drawn import Drawn
 from ..shared.open_model import block_layer
-from ..shared.panel import Panel, RunChoice, Work, camera_of, layer_of, pixmap, verdict_text
+from ..shared.panel import Work, camera_of, layer_of, pixmap, verdict_text
 from ..shared.pictures import patch_tiles
 from ..shared.planes import Plane
 from ..shared.processes import log_of, start_process
 from ..shared.threads import tell
+from .controls import FOLLOW, MonitorControls
 from .model import MonitorModel, Snapshot
 
 BUSY_MS, IDLE_MS = 1000, 5000
-FOLLOW = "follow the run"
 TILES = ("fixed", "moving, affine", "warped", "fixed + warped")
 FIGURES = (
     ("similarity_before", "similarity before", ""),
@@ -57,12 +44,11 @@ FIGURES = (
 )
 
 
-class MonitorPanel(Panel):
+class MonitorPanel(MonitorControls):
     """Progress of a run in a viewer. `set_run` chooses one; a click on a block tells about it."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self.viewer = viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.model: MonitorModel | None = None
         self.snapshot: Snapshot | None = None
         self.block: tuple[str, tuple[int, int, int]] | None = None
@@ -70,12 +56,16 @@ class MonitorPanel(Panel):
         self.process: Any = None
         self.layer: Image | None = None
         self.starts_window: QDialog | None = None
+        self._drawn_starts: MonitorModel | None = None
         self._work = Work(self)
         self._asking = False
-        self._build()
+        self._connect()
+        self._forget_block()
+        self._show_verdict(None)
+        self._enable()
         self.timer = QTimer(self)
         self.timer.timeout.connect(self.refresh)
-        viewer.mouse_drag_callbacks.append(self._clicked)
+        self.viewer.mouse_drag_callbacks.append(self._clicked)
         if self.choice.url:
             self.set_run(self.choice.url)
 
@@ -91,72 +81,16 @@ class MonitorPanel(Panel):
         assert self.snapshot is not None
         return self.snapshot
 
-    def _build(self) -> None:
-        self.choice = RunChoice(self.viewer)
+    def _connect(self) -> None:
         self.choice.chosen.connect(self.set_run)
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.text = _label()
-        self.verdict = _label()
-        self.stage = QComboBox()
-        self.stage.addItem(FOLLOW, None)
-        self.stage.setToolTip("Whose blocks are shown")
-        self.stage.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.stage.currentIndexChanged.connect(self._choose_stage)
-        self.stop = QPushButton("Stop")
-        self.stop.setToolTip("Ask the process that works on the run to stop, wherever it is; what is done is kept")
         self.stop.clicked.connect(self._stop)
-        self.resume = QPushButton("Resume")
-        self.resume.setToolTip("Go on with the run in a process of its own; closing napari does not stop it")
         self.resume.clicked.connect(self._resume)
-        self.start = _label()
-        self.starts = QPushButton("Starts…")
-        self.starts.setToolTip("The best starts of the global affine, both images overlaid")
-        self.starts.clicked.connect(self._show_starts)
-        self.accept = QSpinBox()
-        self.accept.setSpecialValueText("accept no start")
-        self.accept.setPrefix("accept start ")
-        self.accept.setToolTip("The start that is right, by the picture; Resume goes on from it")
+        self.starts.clicked.connect(self._open_starts)
+        self.three.clicked.connect(self._open_starts)
         self.accept.valueChanged.connect(lambda _: self._enable())
-        self.next_failed = QPushButton("Next failed block")
         self.next_failed.clicked.connect(self._go_to_failed)
-        legend = "  ".join(f'<span style="color:{c}">■</span> {name}' for name, c in STATUS.items())
-        self.legend = QLabel(legend)
-        self.title = _label("Click a block for details.")
-        self.picture = QLabel()
-        self.captions = QLabel()
-        self.plane = QSlider(Qt.Orientation.Horizontal)
-        self.plane.setToolTip("Plane of the block, along z")
         self.plane.valueChanged.connect(self._show_plane)
-        self.figures = _label()
-        self.error = QPlainTextEdit()
-        self.error.setReadOnly(True)
-        self.error.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        buttons = QGridLayout()
-        for place, button in enumerate((self.stop, self.resume, self.next_failed)):
-            buttons.addWidget(button, 0, place)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("blocks of"))
-        row.addWidget(self.stage, 1)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.choice)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.text)
-        layout.addWidget(self.start)
-        chosen = QHBoxLayout()
-        chosen.addWidget(self.starts)
-        chosen.addWidget(self.accept)
-        layout.addLayout(chosen)
-        layout.addWidget(self.verdict)
-        layout.addLayout(row)
-        layout.addWidget(self.legend)
-        layout.addLayout(buttons)
-        for widget in (self.title, self.captions, self.picture, self.plane, self.figures, self.error):
-            layout.addWidget(widget)
-        layout.addStretch(1)
-        self._forget_block()
-        self._show_verdict(None)
-        self._enable()
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -173,6 +107,7 @@ class MonitorPanel(Panel):
             return
         self.choice.box.setEditText(self.model.url)
         self.snapshot, self.layer = None, None
+        self.three.clear()
         self.accept.setValue(0)
         self._forget_block()
         self.stage.setCurrentIndex(0)
@@ -226,31 +161,49 @@ class MonitorPanel(Panel):
         self.start.setText("\n".join(("the start: " + told[0], *told[1:])) if told else "")
         self.start.setVisible(bool(told))
         self.starts.setVisible(bool(told))
-        self.accept.setVisible(snapshot is not None and bool(told) and snapshot.status.start_doubtful)
+        doubtful = snapshot is not None and bool(told) and snapshot.status.start_doubtful
+        self.accept.setVisible(doubtful)
+        self.three.setVisible(doubtful and not self.three.pixmap().isNull())
+        if doubtful and self._drawn_starts is not self.model:  # a choice is asked for: it is made by the picture
+            self._drawn_starts = self.model
+            self._read_starts(self._show_three)
         self.resume.setEnabled(snapshot is not None and not held and not going and snapshot.status.state != "finished")
         if snapshot is not None and snapshot.status.start_doubtful and not self.accept.value():
             self.resume.setEnabled(False)  # it would stop again at once
         self.next_failed.setEnabled(snapshot is not None and bool(snapshot.failed))
 
-    def _show_starts(self) -> None:
-        """A window with the picture of the best starts."""
-
-        def show(png: bytes | None) -> None:
-            picture = QPixmap()
-            if not png or not picture.loadFromData(png):
-                self.text.setText("this run has no picture of its starts")
-                return
-            self.starts_window = window = QDialog(self)
-            window.setWindowTitle("Starts")
-            area, label = QScrollArea(), QLabel()
-            label.setPixmap(picture)
-            area.setWidget(label)
-            QVBoxLayout(window).addWidget(area)
-            window.resize(min(picture.width() + 60, 1300), min(picture.height() + 60, 900))
-            window.show()
-
+    def _read_starts(self, show: Callable[[QPixmap], Any]) -> None:
+        """Get the picture of the best starts, in a thread, and show it."""
         model = self.opened
-        self._work.start(lambda report: model.run.start_picture(), "Starts", done=show, failed=self._failed, bar=False)
+
+        def read(png: bytes | None) -> None:
+            picture = QPixmap()
+            if model is not self.model:
+                return
+            if not png or not picture.loadFromData(png):
+                self.start.setText(f"{self.start.text()}\nthis run has no picture of its starts")
+                return
+            show(picture)
+
+        self._work.start(lambda report: model.run.start_picture(), "Starts", done=read, failed=self._failed, bar=False)
+
+    def _show_three(self, picture: QPixmap) -> None:
+        self.three.setPixmap(picture)
+        self._enable()
+
+    def _open_starts(self) -> None:
+        self._read_starts(self._show_window)
+
+    def _show_window(self, picture: QPixmap) -> None:
+        self.starts_window = window = QDialog(self)
+        window.setWindowTitle("Starts")
+        area, label = QScrollArea(), QLabel()
+        label.setPixmap(picture)
+        area.setWidget(label)
+        QVBoxLayout(window).addWidget(area)
+        screen = self.screen().availableSize()
+        window.resize(min(picture.width() + 60, screen.width() - 40), min(picture.height() + 60, screen.height() - 60))
+        window.show()
 
     def _list_stages(self, snapshot: Snapshot) -> None:
         known = [self.stage.itemData(i) for i in range(1, self.stage.count())]
@@ -428,13 +381,6 @@ class MonitorPanel(Panel):
         self._work.cancel()
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
-
-
-def _label(text: str = "") -> QLabel:
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
 
 
 def _last_line(log: Any) -> str:

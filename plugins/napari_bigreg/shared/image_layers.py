@@ -31,17 +31,30 @@ def is_image(path: str) -> bool:
     return True
 
 
-def image_layers(path: str, tell: Tell = warn) -> list[LayerData]:
-    """The layers of an image at its first time point, or at the one that it has. Raises InputError where none is."""
+def image_layers(path: str, tell: Tell = warn, labels: bool | None = None) -> list[LayerData]:
+    """The layers of an image at its first time point, or at the one that it has. Raises InputError where none is.
+
+    labels   whether it holds labels; None: as it looks
+    """
     volume = bigreg.open_volume(path)
-    name = path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
+    name = _name(path)
     planes = [volume.plane(0, channel) for channel in range(volume.channels)]
-    if looks_like_labels(volume):
+    if looks_like_labels(volume) if labels is None else labels:
         return [_labels(plane, path, name, tell) for plane in planes]
     return [
         _image(plane, path, name if len(planes) == 1 else f"{name}, channel {c}", tell)
         for c, plane in enumerate(planes)
     ]
+
+
+def labels_layer(path: str, tell: Tell = warn, **settings: Any) -> LayerData:
+    """The layer of an image of labels, with the names of their regions. Raises InputError where none is."""
+    data, known, kind = _labels(bigreg.open_volume(path).plane(0, 0), path, _name(path), tell)
+    return data, {**known, **settings}, kind
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
 
 
 def _pyramid(volume: bigreg.Volume) -> list[Samples]:

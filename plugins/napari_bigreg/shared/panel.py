@@ -161,8 +161,8 @@ def camera_of(viewer: Any) -> Any:
 
 def runs_of(viewer: Any) -> list[str]:
     """The runs whose layers a viewer shows, the newest first."""
-    urls = [layer.metadata["bigreg"]["run"] for layer in viewer.layers if "bigreg" in layer.metadata]
-    return list(dict.fromkeys(reversed(urls)))
+    urls = [layer.metadata.get("bigreg", {}).get("run") for layer in viewer.layers]  # None: an image, somebody else's
+    return list(dict.fromkeys(url for url in reversed(urls) if url is not None))
 
 
 def adding(viewer: Any, layers: list[LayerData]) -> list[Callable[[], Any]]:
