@@ -14,7 +14,7 @@ from ..geometry import triple
 from ..storage import Array, Node, children, find_node, join, open_array
 from .bdv import bdv_size
 from .levels import block_means, factors_by_shape
-from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size
+from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size, unread_size
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, packed, pick, scaling, unnamed_axes
 from .units import figures, numbers
@@ -137,6 +137,9 @@ def _sized(
         full = full or stated
     if full is not None and not full.known:
         unstated, likely = describe(full)
+    elif full is None and not unstated:
+        own = [found[path].attributes for path in places]
+        unstated = next((words for words in map(unread_size, [*own, *around]) if words), "")
     base = np.eye(4) if full is None else scaling(full.size[::-1], full.offset[::-1])
     affines = {path: None if f is None else base @ block_means(f[::-1]) for path, f in factors.items()}
     return _Placed(affines, full is not None and full.known, full.by if full else "", unstated, likely)
