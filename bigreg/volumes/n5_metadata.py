@@ -104,7 +104,9 @@ def cosem_of(path: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
 def _of_ngff(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     """OME-NGFF's multiscales in an N5 group, as COSEM states the same."""
     axes = [axis for axis in multiscale.get("axes") or [] if isinstance(axis, Mapping)]
-    steps = {step.get("type"): step for step in dataset.get("coordinateTransformations") or [] if isinstance(step, dict)}
+    steps = {
+        step.get("type"): step for step in dataset.get("coordinateTransformations") or [] if isinstance(step, dict)
+    }
     if not axes or not set(steps) <= {"scale", "translation"} or "scale" not in steps:
         return {}
     transform = {
