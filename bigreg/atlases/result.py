@@ -15,6 +15,7 @@ from .regions import Row, from_csv
 KEY = "bigreg-atlas"
 RUN, ANNOTATION, BORDERS = "run.zarr", "annotation.ome.zarr", "borders.ome.zarr"
 REGIONS, CELLS = "regions.csv", "cells.csv"
+AXES = "axes.png"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ class AtlasResult:
     def warning(self) -> str:
         """What is wrong about the two halves of the brain; empty where they are as in the atlas."""
         return str(_attributes(self.url)["done"].get("regions", {}).get("warning", ""))
+
+    @property
+    def axes_warning(self) -> str:
+        """That the brain lies otherwise in the atlas than the orientations say, and how; empty where it does not.
+
+        A picture is in axes.png, where it was seen before the registration.
+        """
+        done = _attributes(self.url)["done"]
+        return str(done.get("axes", {}).get("warning", "") or done.get("turn", {}).get("warning", ""))
+
+    @property
+    def warnings(self) -> list[str]:
+        """All that a person should look at, as sentences."""
+        return [text for text in (self.axes_warning, self.warning) if text]
 
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) of what is most asked for."""
