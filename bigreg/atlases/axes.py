@@ -42,11 +42,9 @@ def warning_of_turn(run: Run, atlas: Atlas, brain: Volume) -> str:
 
 
 def _words(how: str, fixed: Sequence[str], moving: Sequence[str], template: Volume, brain: Volume) -> str:
-    sides = ""
-    if len(fixed) > 1:
-        sides = "; a brain is nearly its own mirror image, so only the files' makers know left from right"
     return (
         f"{how}: regions and their sides would be wrong. If the brain's orientation {brain.orientation} is right, the "
         f"atlas is {' or '.join(fixed)} and not {template.orientation} (--atlas-orientation); if the atlas's is right, "
-        f"the brain is {' or '.join(moving)} and not {brain.orientation} (--orientation){sides}"
+        f"the brain is {' or '.join(moving)} and not {brain.orientation} (--orientation). A brain is nearly its own "
+        "mirror image, so left and right cannot be seen: know them from how the files were made"
     )

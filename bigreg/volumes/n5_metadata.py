@@ -127,7 +127,8 @@ def named_axes(attributes: Mapping[str, Any], shape: Sequence[int]) -> str | Non
         letters = "".join(axis.lower()[:1] for axis in listed)
         if set("yx") <= set(letters) <= set("tczyx") and len(set(letters)) == len(letters):
             # N5 counts x first; who lists z before it lists them as numpy does.
-            return letters[::-1] if letters.index("x") < letters.index("y") else letters
+            spatial = "".join(letter for letter in letters if letter in "zyx")
+            return letters if spatial in ("zyx", "yx") else letters[::-1]
     counts = [(letter, count) for letter, key in IMAGEJ_COUNTS if isinstance(count := attributes.get(key), int)]
     if len(counts) == len(IMAGEJ_COUNTS):
         more = [(axis, count) for axis, count in counts if count > 1]
