@@ -1,5 +1,6 @@
 """A brain in an atlas and the atlas in a brain: regions, their borders and volumes, the cells in each."""
 
+from .brainreg import export_brainreg
 from .result import AtlasResult
 from .source import Atlas, brainglobe_atlas, chosen_atlas, local_atlas
 from .structures import Structure, Structures
@@ -13,5 +14,6 @@ __all__ = [
     "atlas",
     "brainglobe_atlas",
     "chosen_atlas",
+    "export_brainreg",
     "local_atlas",
 ]

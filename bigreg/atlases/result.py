@@ -91,6 +91,14 @@ class AtlasResult:
         return [*rows, ("report", self.report)]
 
 
+def identity_of(url: str) -> dict[str, Any]:
+    """Of which brain, atlas and grid a result is. Raises InputError where `url` is none."""
+    known: dict[str, Any] | None = _attributes(url)["identity"]
+    if known is None:
+        raise InputError(f"'{url}' is not finished: it has no registration yet; run the same `bigreg atlas` again")
+    return known
+
+
 def _attributes(url: str) -> dict[str, Any]:
     known = storage.read_attributes(url).get(KEY) if storage.exists(url) else None
     if known is None:
