@@ -20,7 +20,7 @@ from ..quality.report import Picture, Section
 from ..volumes import Volume
 from ..volumes.lookup import lookup
 from .regions import Row
-from .result import AtlasResult
+from .result import AXES, AtlasResult
 from .source import Atlas
 
 SHOWN = 40
@@ -51,6 +51,8 @@ def write_atlas_report(folder: str, run: Run, result: AtlasResult, atlas: Atlas,
         style=style.group(1),
         verdict=run.verdict,
         warning=result.warning,
+        axes_warning=result.axes_warning,
+        axes_picture=_axes_picture(result),
         sections=sections,
         rows=largest(result.regions, {row["id"]: row for row in result.cells} if cells else {}),
         cells=cells,
@@ -59,6 +61,14 @@ def write_atlas_report(folder: str, run: Run, result: AtlasResult, atlas: Atlas,
         regions=sum(1 for row in result.regions if row["own_voxels"]),
     )
     storage.write_file(folder, "index.html", text.encode("utf-8"))
+
+
+def _axes_picture(result: AtlasResult) -> Picture | None:
+    png = storage.read_file(result.url, AXES)
+    text = "Both images as they fit best, and as stated."
+    return (
+        None if png is None else Picture("axes", text, "The brain in the atlas on the axes that fit, and stated", png)
+    )
 
 
 def labels_on(annotation: Volume, grid: Grid) -> np.ndarray:

@@ -21,6 +21,7 @@ from .regions import Row, from_csv
 KEY = "bigreg-atlas"
 RUN, ANNOTATION, BORDERS = "run.zarr", "annotation.ome.zarr", "borders.ome.zarr"
 REGIONS, CELLS = "regions.csv", "cells.csv"
+AXES = "axes.png"
 
 
 @dataclass(eq=False)
@@ -122,6 +123,20 @@ class AtlasResult:
         """What is wrong about the two halves of the brain; empty where they are as in the atlas."""
         return str(_attributes(self.url)["done"].get("regions", {}).get("warning", ""))
 
+    @property
+    def axes_warning(self) -> str:
+        """That the brain lies otherwise in the atlas than the orientations say, and how; empty where it does not.
+
+        A picture is in axes.png, where it was seen before the registration.
+        """
+        done = _attributes(self.url)["done"]
+        return str(done.get("axes", {}).get("warning", "") or done.get("turn", {}).get("warning", ""))
+
+    @property
+    def warnings(self) -> list[str]:
+        """All that a person should look at, as sentences."""
+        return [text for text in (self.axes_warning, self.warning) if text]
+
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) of what is most asked for."""
         named = [row for row in self.regions if row["own_voxels"]]
@@ -136,6 +151,14 @@ class AtlasResult:
 def is_atlas_result(url: str) -> bool:
     """Whether `bigreg atlas` wrote the folder at `url`, to its end or not."""
     return storage.exists(url) and KEY in storage.read_attributes(url)
+
+
+def identity_of(url: str) -> dict[str, Any]:
+    """Of which brain, atlas and grid a result is. Raises InputError where `url` is none."""
+    known: dict[str, Any] | None = _attributes(url)["identity"]
+    if known is None:
+        raise InputError(f"'{url}' is not finished: it has no registration yet; run the same `bigreg atlas` again")
+    return known
 
 
 def _attributes(url: str) -> dict[str, Any]:

@@ -76,17 +76,22 @@ class Atlas:
 
         By the hemisphere image, or by the plane in the middle of the template, on which is left.
         """
-        if self.hemispheres is not None:
-            return lookup(self.hemispheres, points)
-        orientation = self.template.orientation
-        assert orientation is not None, "an atlas without hemispheres has an orientation"
-        axis = next(i for i, side in enumerate(orientation) if side in "lr")
-        low, high = self.template.grid().bounds(faces=True)
-        beyond = points[:, axis] - (low + high)[axis] / 2
-        if orientation[axis] == "r":
-            beyond = -beyond
-        found = np.where(beyond <= 1e-6 * (high - low)[axis], LEFT, RIGHT)
-        return np.where(np.isfinite(points).all(1), found, 0).astype(np.uint8)
+        return sides_of(self.template, self.hemispheres, points)
+
+
+def sides_of(template: Volume, hemispheres: Volume | None, points: np.ndarray) -> np.ndarray:
+    """See `Atlas.sides_of`."""
+    if hemispheres is not None:
+        return lookup(hemispheres, points).astype(np.uint8)
+    orientation = template.orientation
+    assert orientation is not None, "the template of an atlas has an orientation"
+    axis = next(i for i, side in enumerate(orientation) if side in "lr")
+    low, high = template.grid().bounds(faces=True)
+    beyond = points[:, axis] - (low + high)[axis] / 2
+    if orientation[axis] == "r":
+        beyond = -beyond
+    found = np.where(beyond <= 1e-6 * (high - low)[axis], LEFT, RIGHT)
+    return np.where(np.isfinite(points).all(1), found, 0).astype(np.uint8)
 
 
 def local_atlas(

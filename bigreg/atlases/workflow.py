@@ -19,11 +19,12 @@ from ..pipeline.schedule.streaming import Listener
 from ..pipeline.store.inputs import as_volume, require_one_plane
 from ..points import FORMATS, map_points_file
 from ..volumes import Volume
+from .axes import warning_of_axes, warning_of_turn
 from .borders import write_borders
 from .halves import warning_of_halves
 from .regions import CellCounter, Counts, Row, cell_rows, count_voxels, region_rows, to_csv
 from .report import write_atlas_report
-from .result import ANNOTATION, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
+from .result import ANNOTATION, AXES, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
 from .source import Atlas, brainglobe_atlas
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def atlas(
 ) -> AtlasResult:
     """Register a brain to an atlas, and write into the folder `out` what follows from it.
 
+        axes.png                only where other axes than those stated fit better
         run.zarr                the registration, the brain in the atlas (run.zarr/warped) and its report
         annotation.ome.zarr     the annotation in the brain; borders.ome.zarr: where regions end
         regions.csv             the volume of each region, left and right
@@ -72,14 +74,27 @@ def atlas(
     if not storage.exists(storage.join(str(out), RUN)):
         require_one_plane(volume)
     work = _Work(str(out), progress)
+    result = AtlasResult(work.url)
     source = brainglobe_atlas(atlas, work.path("atlas", atlas)) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})
-    run = register(
-        source.template, volume, out=work.path(RUN), client=client, progress=progress,
-        config=load_config("brain-to-atlas" if config is None else config),
-    )  # fmt: skip
+    settings = load_config("brain-to-atlas" if config is None else config)
+
+    def look(told: Any) -> dict[str, str]:
+        text, png = warning_of_axes(source, volume, settings)
+        if png:
+            storage.write_file(work.url, AXES, png)
+            text += f"; drawn in {work.path(AXES)}"
+        return {"warning": text}
+
+    work.step("axes", look)
+    if result.axes_warning:
+        logger.warning(result.axes_warning)
+    run = register(source.template, volume, out=work.path(RUN), client=client, progress=progress, config=settings)
+    if not result.axes_warning:
+        work.step("turn", lambda told: {"warning": warning_of_turn(run, source, volume)})
+        if result.axes_warning:
+            logger.warning(result.axes_warning)
     into = run.map("moving_to_fixed")
-    result = AtlasResult(work.url)
 
     work.image("annotation", ANNOTATION, lambda url, told: run.warp(
         source.annotation, out=url, direction="moving_to_fixed", interpolation="nearest", onto=grid, progress=told

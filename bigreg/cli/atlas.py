@@ -102,6 +102,6 @@ def atlas(
             columns=None if columns is None else columns.split(","),
         )  # fmt: skip
     out.print(pairs(made.summary()), soft_wrap=True)
-    if made.warning:
-        err.print(f"warning: {made.warning}", style="red", soft_wrap=True)
+    for warning in made.warnings:
+        err.print(f"warning: {warning}", style="red", soft_wrap=True)
     show_verdict(made.run.verdict)

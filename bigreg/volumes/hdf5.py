@@ -74,7 +74,7 @@ def _axistags(attributes: Any) -> dict[str, dict[str, Any]]:
 def _axes(data: h5py.Dataset, tags: dict[str, dict[str, Any]]) -> str | None:
     """The letters of axistags or of HDF5's own dimension labels, where they name every axis."""
     for letters in ("".join(tags), "".join(_word(data.dims[n].label).lower()[:1] for n in range(data.ndim))):
-        if len(letters) == data.ndim == len(set(letters)) and set("zyx") <= set(letters) <= set("tczyx"):
+        if len(letters) == data.ndim == len(set(letters)) and set("yx") <= set(letters) <= set("tczyx"):
             return letters
     return None
 
@@ -87,10 +87,12 @@ def _only_dataset(file: h5py.File, spec: ImageSpec, name: str) -> str:
             raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(_images(file)) or 'none'}")
         return spec.dataset
     found = _images(file)
+    if not found:
+        raise InputError(f"{label(name, spec)} holds no dataset with three axes or more; give a file with an image")
     if len(found) != 1:
         raise InputError(
             f"{label(name, spec)} holds {len(found)} datasets with three axes or more; pass {option(name, 'dataset')} "
-            f"with one of {', '.join(found) or '(none)'}"
+            f"with one of {', '.join(found)}"
         )
     return found[0]
 

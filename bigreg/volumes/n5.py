@@ -14,7 +14,7 @@ from ..geometry import triple
 from ..storage import Array, Node, children, find_node, join, open_array
 from .bdv import bdv_size
 from .levels import block_means, factors_by_shape
-from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size
+from .n5_metadata import Stated, cosem_affine, cosem_of, describe, named_axes, stated_size, unread_size
 from .spec import ImageSpec
 from .stored import BoxReader, StoredImage, StoredLevel, counts, label, option, packed, pick, scaling, unnamed_axes
 from .units import figures, numbers
@@ -25,7 +25,7 @@ DEPTH = 5
 def open_n5(spec: ImageSpec, name: str) -> StoredImage:
     """Opens spec.dataset (a dataset, or a group of levels); without it, the only image of the container."""
     top = join(spec.path, spec.dataset or "")
-    node = find_node(top)
+    node, times = find_node(top), 1
     if node is not None and node.is_array:
         group, found = "", {"": node}
     else:
@@ -35,13 +35,17 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
                 f"{label(name, spec)} holds no N5 dataset that can be found; check the path or pass "
                 f"{option(name, 'dataset')} (folders behind http cannot be listed)"
             )
+        found, times = _one_time(found, spec, name)
         groups = {path.rpartition("/")[0] if _scale_number(path) is not None else path for path in found}
         if len(groups) > 1:
+            listed = sorted({re.sub(r"/timepoint\d+$", "", group) for group in groups})
             raise InputError(
                 f"{label(name, spec)} holds several images; pass {option(name, 'dataset')} with one of "
-                f"{', '.join(sorted(groups))}"
+                f"{', '.join(listed)}"
             )
         group = groups.pop()
+    if times > 1:
+        spec = spec.model_copy(update={"time": None})  # it is a group, not an axis
     # Attributes that a dataset lacks are looked for in the groups around it, up to the container.
     inside = "/".join(part for part in (spec.dataset or "", group) if part)
     around = _around(spec.path, inside)
@@ -66,7 +70,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
         levels=tuple(levels),
         dtype=first.dtype,
         metadata={"around": around, "datasets": [found[path].metadata for path in ordered]},
-        **counts(axes, first.shape),
+        **(counts(axes, first.shape) | ({"times": times} if times > 1 else {})),
         spacing_known=placed.known,
         notes=tuple(notes),
         spacing_from=placed.by,
@@ -75,6 +79,16 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
         likely_in="nm" if placed.by == "resolution" else "um",
         compression=packed(first),
     )
+
+
+def _one_time(found: dict[str, Node], spec: ImageSpec, name: str) -> tuple[dict[str, Node], int]:
+    """BigDataViewer's time points are groups: the datasets of the one that is read, and how many there are."""
+    at = {path: re.search(r"(?:^|/)timepoint(\d+)(?:/|$)", path) for path in found}
+    times = sorted({int(match[1]) for match in at.values() if match})
+    if len(times) < 2:
+        return found, 1
+    chosen = times[pick(name, spec, "tczyx", (len(times), (spec.channel or 0) + 1, 2, 2, 2))["t"]]
+    return {path: node for path, node in found.items() if (m := at[path]) is None or int(m[1]) == chosen}, len(times)
 
 
 def _lead(array: Array) -> tuple[int, ...]:
@@ -97,7 +111,7 @@ def _cosem(found: Mapping[str, Node], places: Mapping[str, str], around: list[di
     """COSEM: each dataset says itself where it lies, or its group says it for all."""
     affines, known = {}, True
     for path, place in places.items():
-        groups = [cosem_of(place, attributes) for attributes in around[:1]]
+        groups = [cosem_of(place, attributes) for attributes in around[:2]]
         stated = next((s for s in map(cosem_affine, (found[path].attributes, *groups)) if s is not None), None)
         affines[path] = None if stated is None else stated[0]
         known = known and (stated is None or stated[1])
@@ -137,6 +151,9 @@ def _sized(
         full = full or stated
     if full is not None and not full.known:
         unstated, likely = describe(full)
+    elif full is None and not unstated:
+        own = [found[path].attributes for path in places]
+        unstated = next((words for words in map(unread_size, [*own, *around]) if words), "")
     base = np.eye(4) if full is None else scaling(full.size[::-1], full.offset[::-1])
     affines = {path: None if f is None else base @ block_means(f[::-1]) for path, f in factors.items()}
     return _Placed(affines, full is not None and full.known, full.by if full else "", unstated, likely)

@@ -37,17 +37,32 @@ def stated_size(attributes: Mapping[str, Any]) -> Stated | None:
     if all(key in attributes for key in IMAGEJ[:2]):
         size = [attributes[key] for key in IMAGEJ if key in attributes] + [1.0] * ("pixelDepth" not in attributes)
         return _stated(size, attributes.get("pixelUnit"), "pixelWidth, pixelHeight, pixelDepth")
-    value = attributes.get("resolution")
+    value = _by_axes(attributes, attributes.get("resolution"))
     if value is None:
         return None
-    units = attributes.get("units", attributes.get("unit"))
+    units = _by_axes(attributes, attributes.get("units", attributes.get("unit")))
     units = units[:3] if isinstance(units, list) else [units]
     found = _stated(value, units[0] if len({str(unit) for unit in units}) == 1 else None, "resolution")
-    offset = numbers(attributes.get("offset"), 3)
+    offset = numbers(_by_axes(attributes, attributes.get("offset")), 3)
     if found is None or offset is None:
         return found
     factor = (micrometres(units[0]) if found.known else None) or 1.0
     return replace(found, offset=tuple(factor * v for v in offset))
+
+
+def _by_axes(attributes: Mapping[str, Any], values: Any) -> Any:
+    """Values that are listed one an axis, as those of x, y, z where `axes` names them; as they are elsewhere."""
+    axes = attributes.get("axes")
+    if not isinstance(axes, list) or not isinstance(values, list) or len(axes) != len(values):
+        return values
+    letters = [str(axis).lower()[:1] for axis in axes]
+    return [values[letters.index(axis)] for axis in "xyz"] if set("xyz") <= set(letters) else values
+
+
+def unread_size(attributes: Mapping[str, Any]) -> str:
+    """Words for what states a voxel size that cannot be read; empty where nothing does."""
+    keys = [key for key in ("pixelResolution", IMAGEJ[0], "resolution") if attributes.get(key) is not None]
+    return f"{keys[0]} {attributes[keys[0]]!r} cannot be read" if keys else ""
 
 
 def _stated(size: Any, unit: Any, by: str) -> Stated | None:
@@ -82,8 +97,26 @@ def cosem_of(path: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], Mapping) else {}
     for dataset in first.get("datasets") or []:
         if isinstance(dataset, Mapping) and dataset.get("path") == path.rpartition("/")[2]:
-            return dataset
+            return dataset if "transform" in dataset else _of_ngff(first, dataset)
     return {}
+
+
+def _of_ngff(multiscale: Mapping[str, Any], dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """OME-NGFF's multiscales in an N5 group, as COSEM states the same."""
+    axes = [axis for axis in multiscale.get("axes") or [] if isinstance(axis, Mapping)]
+    steps = {
+        step.get("type"): step for step in dataset.get("coordinateTransformations") or [] if isinstance(step, dict)
+    }
+    if not axes or not set(steps) <= {"scale", "translation"} or "scale" not in steps:
+        return {}
+    transform = {
+        "axes": [axis.get("name") for axis in axes],
+        "units": [axis.get("unit") for axis in axes],
+        "scale": steps["scale"].get("scale"),
+    }
+    if "translation" in steps:
+        transform["translate"] = steps["translation"].get("translation")
+    return {"transform": transform}
 
 
 def named_axes(attributes: Mapping[str, Any], shape: Sequence[int]) -> str | None:
@@ -92,9 +125,10 @@ def named_axes(attributes: Mapping[str, Any], shape: Sequence[int]) -> str | Non
     listed = transform.get("axes") if isinstance(transform, Mapping) else attributes.get("axes")
     if isinstance(listed, list) and len(listed) == len(shape) and all(isinstance(axis, str) for axis in listed):
         letters = "".join(axis.lower()[:1] for axis in listed)
-        letters = letters[::-1] if letters.startswith("x") else letters
-        if letters.endswith("yx") and len(set(letters)) == len(letters) and set(letters) <= set("tczyx"):
-            return letters
+        if set("yx") <= set(letters) <= set("tczyx") and len(set(letters)) == len(letters):
+            # N5 counts x first; who lists z before it lists them as numpy does.
+            spatial = "".join(letter for letter in letters if letter in "zyx")
+            return letters if spatial in ("zyx", "yx") else letters[::-1]
     counts = [(letter, count) for letter, key in IMAGEJ_COUNTS if isinstance(count := attributes.get(key), int)]
     if len(counts) == len(IMAGEJ_COUNTS):
         more = [(axis, count) for axis, count in counts if count > 1]

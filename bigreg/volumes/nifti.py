@@ -7,6 +7,7 @@ once a process.
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..errors import CorruptDataError
 from ..storage import local_path
 from .spec import ImageSpec
 from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
-from .units import micrometres, numbers
+from .units import figures, micrometres, numbers
 
 WORLD = "ipl"
 _ERRORS = (
@@ -36,14 +37,9 @@ _ERRORS = (
 def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
     try:
         image = _load(spec.path)
-        affine, stated = _stated_affine(image.header)
-    except (
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.wrapstruct.WrapStructError,
-        OSError,
-        ValueError,
-        EOFError,
-    ) as error:
+        pixdim = _pixdim(spec.path, type(image.header))
+        affine, stated = _stated_affine(image.header, pixdim)
+    except _ERRORS as error:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as NIfTI: {error}; restore it") from error
     # File axes are x, y, z, t, then the values of a vector.
     axes = "xyztc"[: len(image.shape)] if len(image.shape) <= 5 else "?" * len(image.shape)
@@ -65,11 +61,11 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
         orientation=WORLD if stated else None,
         spacing_from="its affine" if stated else "pixdim",
         compression="gzip" if spec.path.endswith(".gz") else "not compressed",
-        unstated="" if affine is not None else f"pixdim {list(map(str, image.header['pixdim'][1:4]))} is no voxel size",
+        unstated="" if affine is not None else f"pixdim {figures(pixdim)} (x, y, z) is no voxel size",
     )
 
 
-def _stated_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, bool]:
+def _stated_affine(header: nibabel.Nifti1Header, pixdim: list[float]) -> tuple[np.ndarray | None, bool]:
     """The sform, else the qform, where their codes say that they mean something; else pixdim alone, without directions.
 
     None where no voxel size can be read. The second value is whether the file states how the axes lie.
@@ -82,8 +78,17 @@ def _stated_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, boo
             continue
         if code and affine is not None and np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-30:
             return np.asarray(affine, dtype=float), True
-    sizes = numbers(header["pixdim"][1:4], 3, positive=True)
+    sizes = numbers([abs(v) for v in pixdim], 3, positive=True)
     return (None if sizes is None else np.diag([*sizes, 1.0])), False
+
+
+def _pixdim(path: str, kind: Any) -> list[float]:
+    """The voxel size (x, y, z) as the file has it: nibabel takes 1 for 0."""
+    local = local_path(path)
+    with nibabel.openers.ImageOpener(str(local)) if local is not None else open_binary(path) as file:
+        if local is None and path.endswith(".gz"):
+            file = gzip.GzipFile(fileobj=file)
+        return [float(v) for v in kind.from_fileobj(file, check=False)["pixdim"][1:4]]
 
 
 def _unit(header: nibabel.Nifti1Header) -> float:
@@ -102,8 +107,6 @@ def _load(path: str) -> nibabel.Nifti1Image:
     with open_binary(path) as file:
         data = file.read()
     if path.endswith(".gz"):
-        import gzip
-
         data = gzip.decompress(data)
     return nibabel.Nifti1Image.from_bytes(data)
 

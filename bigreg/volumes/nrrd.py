@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
-from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
-from .units import figures, micrometres, number
+from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick, unnamed_axes
+from .units import figures, micrometres, numbers
 
 _OPPOSITE = {"left": "r", "right": "l", "anterior": "p", "posterior": "a", "superior": "i", "inferior": "s"}
 _SPACE_LETTERS = {"l": "left", "r": "right", "a": "anterior", "p": "posterior", "s": "superior", "i": "inferior"}
@@ -51,27 +51,29 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
         dtype = _dtype(header)
         # The header counts axes from the fastest, x; the array that is read has them reversed.
         shape = tuple(int(n) for n in reversed(header["sizes"]))
+        if len(shape) != header["dimension"]:
+            raise ValueError(f"dimension {header['dimension']} and sizes {header['sizes']} contradict each other")
     except (nrrd.NRRDError, ValueError, KeyError, TypeError) as error:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as NRRD: {error}; restore it") from error
     if header.get("encoding") not in _DECODED:
         raise InputError(
             f"{label(name, spec)}: NRRD encoding '{header.get('encoding')}' is not supported; write it anew with gzip"
         )
-    axes = _axes(header)
+    axes = _axes(header, spec, name)
     read = BoxReader(_data(spec.path, header, offset, dtype), axes, pick(name, spec, axes, shape))
-    affine, has_directions = _affine(header)
-    unstated = f"{', '.join(unread)} cannot be read" if unread else ""
-    factor: float | None = 1.0
+    affine, has_directions = _affine(header, axes)
+    unstated = f"{', '.join(unread)} cannot be read" if unread else _unused(header)
+    factors: list[float] | None = [1.0] * 3
     if affine is not None:
-        factor, unstated = _unit(header, affine)
-        affine = np.diag([*[factor or 1.0] * 3, 1.0]) @ affine
+        factors, unstated = _units(header, affine, axes)
+        affine = np.diag([*(factors or [1.0] * 3), 1.0]) @ affine
     box = read.per_axis(shape)
     return StoredImage(
         levels=(StoredLevel(box, np.eye(4) if affine is None else affine, box, read),),
         dtype=dtype,
         metadata={key: str(value) for key, value in header.items()},
         **counts(axes, shape),
-        spacing_known=affine is not None and factor is not None,
+        spacing_known=affine is not None and factors is not None,
         has_directions=has_directions,
         orientation=_orientation(header.get("space")) if has_directions else None,
         spacing_from="space directions" if has_directions else "spacings",
@@ -124,10 +126,12 @@ def _vectors(header: Mapping[str, Any]) -> list[np.ndarray | None]:
     return [None if row is None or np.isnan(np.asarray(row, float)).any() else np.asarray(row, float) for row in rows]
 
 
-def _axes(header: Mapping[str, Any]) -> str:
+def _axes(header: Mapping[str, Any], spec: ImageSpec, name: str) -> str:
     """One letter an array axis (reversed file axes); an axis of colours, vectors or a list is the channel."""
     kinds = header.get("kinds") or []
     vectors = _vectors(header)
+    if not kinds and not vectors:
+        return unnamed_axes(name, spec, tuple(int(n) for n in reversed(header["sizes"])))
     letters, spatial = [], iter("xyz")
     for axis in range(len(header["sizes"])):
         kind = str(kinds[axis]).lower() if axis < len(kinds) else "domain"
@@ -136,7 +140,16 @@ def _axes(header: Mapping[str, Any]) -> str:
     return "".join(reversed(letters))
 
 
-def _affine(header: Mapping[str, Any]) -> tuple[np.ndarray | None, bool]:
+def _unused(header: Mapping[str, Any]) -> str:
+    """Words for a voxel size that is stated in a way that says none."""
+    for field in ("space directions", "spacings", "axis mins", "axismins", "thicknesses"):
+        if field in header:
+            values = [None if v is None else np.asarray(v, float).tolist() for v in header[field]]
+            return f"its {field} {values} (x, y, z) are no voxel size"
+    return ""
+
+
+def _affine(header: Mapping[str, Any], axes: str) -> tuple[np.ndarray | None, bool]:
     """Index (z, y, x) to header world (z, y, x) in the file's unit, and whether the file gives directions."""
     vectors = [vector for vector in _vectors(header) if vector is not None]
     affine = np.eye(4)
@@ -148,30 +161,35 @@ def _affine(header: Mapping[str, Any]) -> tuple[np.ndarray | None, bool]:
         if abs(np.linalg.det(affine[:3, :3])) > 1e-30:
             return affine, True
         return None, False
-    spacings = [v for s in header.get("spacings", ()) if (v := number(s)) is not None and v > 0]
-    if len(spacings) != 3:
+    listed = dict(zip(reversed(axes), header.get("spacings", ()), strict=False))
+    spacings = numbers([listed.get(axis) for axis in "zyx"], 3, positive=True)
+    if spacings is None:
         return None, False
-    affine[:3, :3] = np.diag(spacings[::-1])
+    affine[:3, :3] = np.diag(spacings)
     return affine, False
 
 
-def _unit(header: Mapping[str, Any], affine: np.ndarray) -> tuple[float | None, str]:
-    """How many um the file's lengths are, by the rule at the top of this module; None and why where it is unknown."""
-    units = header.get("space units")
+def _units(header: Mapping[str, Any], affine: np.ndarray, axes: str) -> tuple[list[float] | None, str]:
+    """How many um the file's lengths along (z, y, x) are, by the rule at the top of this module.
+
+    None and why where it is unknown. `units` are those of the array's axes, `space units` those of the world's.
+    """
+    units = [str(unit).strip('"') for unit in header.get("space units") or []][:3][::-1]
     if not units:
-        listed, letters = header.get("units") or [], reversed(_axes(header))
-        units = [unit for unit, letter in zip(listed, letters, strict=False) if letter in "xyz"]
-    units = {str(unit).strip('"') for unit in units} - {"", "???"}
+        listed = dict(zip(reversed(axes), header.get("units") or [], strict=False))
+        units = [str(listed.get(axis, "")).strip('"') for axis in "zyx"]
+        if len(set(units)) > 1 and np.any(affine[:3, :3] - np.diag(np.diag(affine)[:3])):
+            return None, f"units {', '.join(units)} (z, y, x) are not those of the axes of its space"
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    if units:
-        factors = {micrometres(unit) for unit in units}
-        if len(factors) == 1 and None not in factors:
-            return factors.pop(), ""
-        return None, f"spacing {figures(steps)} is in unknown units {', '.join(sorted(units))}"
+    if set(units) - {"", "???"}:
+        factors = [factor for unit in units if (factor := micrometres(unit)) is not None]
+        if len(factors) == 3:
+            return factors, ""
+        return None, f"spacing {figures(steps)} (z, y, x) is in unknown units {', '.join(units)}"
     if steps.min() >= 1:
-        return 1.0, ""
+        return [1.0] * 3, ""
     if steps.max() <= 0.1:
-        return 1000.0, ""
+        return [1000.0] * 3, ""
     return None, f"spacing {figures(steps)} is in no stated unit"
 
 
@@ -205,6 +223,11 @@ def _data(path: str, header: Mapping[str, Any], offset: int, dtype: np.dtype) ->
     skips = any(header.get(key) for key in ("byte skip", "byteskip", "line skip", "lineskip"))
     if local is not None and header["encoding"] == "raw" and not detached and not skips:
         shape = tuple(int(n) for n in reversed(header["sizes"]))
+        end, size = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, local.stat().st_size
+        if end > size:
+            raise CorruptDataError(
+                f"'{path}' is broken off: its voxels end at byte {end} of {size}; copy it again from its source"
+            )
         return np.memmap(local, dtype, "r", offset, shape)
     return LoadedOnce(path, _Load(path))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,13 +36,14 @@ class _Name:
     """A file name as texts and numbers in turn: texts has one more than numbers."""
 
     path: Path
+    stem: str
     texts: tuple[str, ...]
     numbers: tuple[str, ...]
 
 
 def natural(path: Path) -> list[Any]:
     """slice_9 before slice_10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", str(path))]
 
 
 def ordered(paths: Sequence[Path], called: str, spec: ImageSpec, name: str) -> Stack:
@@ -128,11 +130,16 @@ def _two_runs(names: list[_Name], running: list[int], called: str, spec: ImageSp
 
 
 def _split(paths: Sequence[Path]) -> list[_Name]:
-    """Names as texts and numbers; a sign belongs to its number where the names show that it is one."""
-    split = [_Name(path, *_parts(_NUMBER.split(path.stem))) for path in paths]
+    """Names as texts and numbers; a sign belongs to its number where the names show that it is one.
+
+    The folders that differ are part of the names.
+    """
+    root = os.path.commonpath([path.parent for path in paths])
+    stems = {path: os.path.relpath(path.with_suffix(""), root) for path in paths}
+    split = [_Name(path, stems[path], *_parts(_NUMBER.split(stems[path]))) for path in paths]
     if not _even(split):  # scan1.9, scan1.10: no decimals
-        split = [_Name(path, *_parts(re.split(r"(\d+)", path.stem))) for path in paths]
-    signed = [_Name(n.path, *_signed(n)) for n in split]
+        split = [_Name(path, stems[path], *_parts(re.split(r"(\d+)", stems[path]))) for path in paths]
+    signed = [_Name(n.path, n.stem, *_signed(n)) for n in split]
     texts = {n.texts for n in split}
     return signed if len({n.texts for n in signed}) < len(texts) or _plus(signed, split) else split
 
@@ -170,7 +177,7 @@ def _glob(group: list[_Name]) -> str:
     first = group[0]
     varies = [len({each.numbers[at] for each in group}) > 1 for at in range(len(first.numbers))]
     stem, position = "", 0
-    text = first.path.stem
+    text = first.stem
     for at, number in enumerate(first.numbers):
         place = text.index(number.lstrip("+-"), position)
         start = place - (len(number) - len(number.lstrip("+-")))
@@ -180,4 +187,5 @@ def _glob(group: list[_Name]) -> str:
 
 
 def _whole(group: list[_Name]) -> str:
-    return f"'{group[0].path.parent / _glob(group)}'"
+    first = group[0]
+    return f"'{str(first.path.with_suffix(''))[: -len(first.stem)]}{_glob(group)}'"

@@ -136,9 +136,21 @@ def counts(axes: str, shape: Sequence[int]) -> Counts:
     return {"channels": int(known.get("c", 1)), "times": int(known.get("t", 1))}
 
 
+COLOURS = 4
+"""So many values or fewer along an axis are channels of a voxel rather than voxels in a row."""
+
+
 def unnamed_axes(name: str, spec: ImageSpec, shape: Sequence[int]) -> str:
-    """Axes of an array that does not name them: (z, y, x), with channel and time before where they are asked for."""
+    """Axes of an array that does not name them: (z, y, x), with channel and time before where they are asked for.
+
+    Channels are the last axis where that one alone is as short as colours are; axes of one element are none.
+    """
     axes = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}.get(len(shape), "?" * len(shape))
+    if "c" in axes and shape[-1] <= COLOURS < min(shape[-4:-1]):
+        axes = axes.replace("c", "") + "c"
+    elif "c" in axes and spec.channel is None and spec.time is None and sum(n > 1 for n in shape) == 3:
+        spatial, other = iter("zyx"), iter("ct")
+        axes = "".join(next(spatial if n > 1 else other) for n in shape)
     if "?" in axes:
         raise InputError(f"{label(name, spec)} has the wrong axes (shape {tuple(shape)}); give a 3-D image (z, y, x)")
     for axis, what, wanted in (("c", "channel", spec.channel), ("t", "time", spec.time)):

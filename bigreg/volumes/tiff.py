@@ -19,13 +19,23 @@ from ..storage import local_path
 from .levels import block_means, factors_by_shape
 from .slices import open_slices
 from .spec import ImageSpec
-from .stored import BoxReader, StoredImage, StoredLevel, counts, label, open_binary, pick, scaling, unnamed_axes
+from .stored import (
+    COLOURS,
+    BoxReader,
+    StoredImage,
+    StoredLevel,
+    counts,
+    label,
+    open_binary,
+    option,
+    pick,
+    scaling,
+    unnamed_axes,
+)
 from .tiff_calibration import calibration, keeps_signed, missing_ome_files
 
 # How tifffile names the axis of pages it knows nothing else about.
 _DEPTH_AXES = {"I": "z", "Q": "z", "S": "c"}
-# So many channels of a plane are rather colours than planes of a stack.
-COLOURS = 4
 
 
 def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
@@ -42,9 +52,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         raise CorruptDataError(
             f"{label(name, spec)} cannot be read as TIFF: {error}; restore it from its source"
         ) from error
-    number = int(spec.dataset) if spec.dataset and spec.dataset.isdigit() else 0
-    if not known or (spec.dataset and not (spec.dataset.isdigit() and number < len(known))):
-        raise InputError(f"{label(name, spec)} does not exist; there are {len(known)} series (0 to {len(known) - 1})")
+    number = _number(known, spec, name)
     series = known[number]
     _check_whole(tiff, number, spec, name)
     axes, notes = _axes(series, spec, name)
@@ -74,6 +82,23 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         unstated=stated.unstated,
         likely=stated.likely,
     )
+
+
+def _number(known: list[tifffile.TiffPageSeries], spec: ImageSpec, name: str) -> int:
+    """The series that spec.dataset names; without it the only one with planes. InputError where there are several."""
+    if spec.dataset is not None:
+        if not (spec.dataset.isdigit() and int(spec.dataset) < len(known)):
+            count = f"there are {len(known)} series (0 to {len(known) - 1})"
+            raise InputError(f"{label(name, spec)} does not exist; {count}")
+        return int(spec.dataset)
+    stacks = [n for n, series in enumerate(known) if int(np.prod(series.shape)) > int(np.prod(series.keyframe.shape))]
+    if len(stacks) > 1:
+        shown = ", ".join(f"{n} ({' x '.join(map(str, known[n].shape))})" for n in stacks[:5])
+        raise InputError(
+            f"{label(name, spec)} holds {len(stacks)} images: {shown}{', ...' if len(stacks) > 5 else ''}; "
+            f"pass {option(name, 'dataset')} with the number of one"
+        )
+    return stacks[0] if stacks else 0
 
 
 def _coarser(finest: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:

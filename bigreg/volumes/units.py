@@ -16,11 +16,22 @@ _UM = {
     "decimeter": 1e5,
     "meter": 1e6,
     "inch": 25400.0,
+    "thou": 25.4,
+    "foot": 304800.0,
+    "kilometer": 1e9,
+    "femtometer": 1e-9,
 }
 # The micro sign as a Greek letter, escaped, or decoded wrongly.
 _MICRO = ("\\u00B5", "\\u00b5", "\\xb5", "Âµ", "Î¼", "μ", "&#181;", "&micro;", "\ufffd")
 _ALIASES = {
     "å": "angstrom",
+    "Å": "angstrom",
+    "\u212b": "angstrom",  # the sign of the unit
+    "ångström": "angstrom",
+    "fm": "femtometer",
+    "km": "kilometer",
+    "mil": "thou",
+    "ft": "foot",
     "pm": "picometer",
     "nm": "nanometer",
     "um": "micrometer",

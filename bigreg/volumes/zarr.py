@@ -11,7 +11,8 @@ def open_zarr(spec: ImageSpec, name: str) -> StoredImage:
     array = open_array(join(spec.path, spec.dataset or ""), constant=True)
     listed = array.dimension_names or array.attributes.get("_ARRAY_DIMENSIONS")  # xarray's, in Zarr v2
     names = "".join(str(axis or "?").lower() for axis in (listed if isinstance(listed, (list, tuple)) else ()))
-    axes = names if len(names) == array.ndim and set("zyx") <= set(names) else unnamed_axes(name, spec, array.shape)
+    named = len(names) == array.ndim == len(set(names)) and set("yx") <= set(names)
+    axes = names if named else unnamed_axes(name, spec, array.shape)
     read = BoxReader(array, axes, pick(name, spec, axes, array.shape))
     level = StoredLevel(read.per_axis(array.shape), scaling((1, 1, 1)), read.per_axis(array.chunks), read)
     return StoredImage(

@@ -58,7 +58,7 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
     """Look at two volumes. `overrides` and `cluster` as of `load_config`. Raises InputError, ConfigError."""
     base = load_config(ROUNDS, cluster=cluster, overrides=list(overrides))
     base, given = beginning(base, volumes)
-    copies = _Copies(volumes, base, given)
+    copies = Copies(volumes, base, given)
     found = _found(copies)
     result = found.result
     seen = Measured(
@@ -98,7 +98,7 @@ class _Found:
 
 
 @dataclass(eq=False)
-class _Copies:
+class Copies:
     """Small copies of both images: intensities of about 0..1, where they are known, grids."""
 
     volumes: dict[str, Volume]
@@ -138,7 +138,7 @@ class _Copies:
         return Frames.from_affine(fixed, moving, canonical, np.linalg.solve(canonical, matrix))
 
 
-def _found(copies: _Copies) -> _Found:
+def _found(copies: Copies) -> _Found:
     """The start as `rounds` would search it, or where that does not convince, for any contrast."""
     given, settings = copies.given, copies.config.affine
     if settings.kind == "none" or (given is not None and given.run is not None):
@@ -171,7 +171,7 @@ def _found(copies: _Copies) -> _Found:
     return replace(best, answers=tuple(answers))
 
 
-def _relations(copies: _Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:
+def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:
     """How the images are related after the affine, fixed world to moving world, and bent."""
     asked = copies.question(Affine())
     placed = [Placed(*each) for each in zip(asked.images, asked.grids, asked.masks, strict=True)]

@@ -88,6 +88,17 @@ def told(candidate: Mapping[str, Any], number: int, frames: Frames) -> dict[str,
 
 def write(store: RunStore, details: Mapping[str, Any], images: Sequence[np.ndarray], grids: Sequence[Grid]) -> None:
     """Keep a picture of the best starts and a list of all; `images` are the small copies (z, y, x) of both images."""
+    title = f"The start: confidence {details['confidence']:.0%}"
+    png = drawn(title, images, grids, [(c.lines, c.matrix) for c in candidates_of(details)[:SHOWN]])
+    store.groups(PLACE)
+    storage.write_file(store.path(PLACE), PICTURE, png)
+    storage.write_file(store.path(PLACE), LISTED, json.dumps(details, indent=1).encode())
+
+
+def drawn(
+    title: str, images: Sequence[np.ndarray], grids: Sequence[Grid], maps: Sequence[tuple[Sequence[str], np.ndarray]]
+) -> bytes:
+    """A PNG of small copies of fixed and moving (z, y, x) under maps (fixed world to moving world), each with lines."""
     from ...quality.starts import Row, starts_picture
     from ...transforms.positions import Positions
 
@@ -95,16 +106,12 @@ def write(store: RunStore, details: Mapping[str, Any], images: Sequence[np.ndarr
         return images[1][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
 
     rows = []
-    for candidate in candidates_of(details)[:SHOWN]:
-        there = Positions.of_grid(grids[0]).through(candidate.matrix)
+    for lines, matrix in maps:
+        there = Positions.of_grid(grids[0]).through(matrix)
         inside = there.inside(grids[1])
         seen = there.sample(read, grids[1])[0] if bool(inside.any()) else inside
-        rows.append(Row(candidate.lines, seen.numpy().astype(np.float32), inside.numpy()))
-    title = f"The start: confidence {details['confidence']:.0%}"
-    store.groups(PLACE)
-    png = starts_picture(title, images[0], grids[0].spacing, rows)
-    storage.write_file(store.path(PLACE), PICTURE, png)
-    storage.write_file(store.path(PLACE), LISTED, json.dumps(details, indent=1).encode())
+        rows.append(Row(lines, seen.numpy().astype(np.float32), inside.numpy()))
+    return starts_picture(title, images[0], grids[0].spacing, rows)
 
 
 # -------------------------------------------------------------------------------------------------------- as it is kept
