@@ -12,6 +12,7 @@ from .app import app, err, out, show_verdict
 from .options import (
     AcceptFailed,
     AcceptStart,
+    AffineOnly,
     ClusterName,
     ConfigFile,
     FailOn,
@@ -180,6 +181,7 @@ def register(
         str | None,
         typer.Option(metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um)."),
     ] = None,
+    affine_only: AffineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
@@ -199,6 +201,8 @@ def register(
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     if landmarks is not None:
         set_ = [*(set_ or []), f"landmarks.path={json.dumps(landmarks)}"]
+    if affine_only:
+        set_ = [*(set_ or []), "deformation=false"]
     if allow_mirror:
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
     settings, choice = config_of(images, preset, config, cluster, overrides_of(set_, workers, memory_limit), run)

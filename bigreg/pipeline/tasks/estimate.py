@@ -116,9 +116,12 @@ def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bo
 
 
 def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Compute and store the patch of one block."""
+    """Compute and store the patch of one block; where nothing is deformed it is blank, unseen."""
     begin = time.perf_counter()
     level = context.levels[level_index]
+    if not context.config.deformation:
+        store_patch(context, level, index, None)
+        return Status.BLANK, {}
     block = level.blocks[index]
     pair = read_pair(context, level, block)
     both = pair.fixed_mask * pair.moving_mask
