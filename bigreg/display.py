@@ -33,7 +33,7 @@ class Display:
         )
         self.overall: Any = None
         self.planned: dict[str, int] = {}
-        self.begun: dict[str, int] = {}
+        self.done: dict[str, int] = {}
         self.going: dict[str, _Going] = {}
 
     def __enter__(self) -> Display:
@@ -53,22 +53,24 @@ class Display:
         self._total()
 
     def _total(self) -> None:
+        """All that is foreseen; attempts that nobody foresees have a bar of their own alone."""
         if self.live:
-            self.bars.update(self.overall, total=sum({**self.planned, **self.begun}.values()))
+            done = sum(min(self.done.get(name, 0), blocks) for name, blocks in self.planned.items())
+            self.bars.update(self.overall, total=sum(self.planned.values()), completed=done)
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
-        self.begun[name] = blocks
+        self.done[name] = done
         going = self.going[name] = _Going(title, blocks, done, time.monotonic())
         if self.live:
             self._total()
-            self.bars.advance(self.overall, done)
             going.bar = self.bars.add_task(title, total=blocks, completed=done, failed="")
 
     def block(self, name: str, status: int, index: tuple) -> None:
         going = self.going[name]
         going.failed += status == self.FAILED
+        self.done[name] += status != self.FAILED
         if self.live:
-            self.bars.advance(self.overall)
+            self._total()
             self.bars.advance(going.bar)
             self.bars.update(going.bar, failed=f"{going.failed} failed" if going.failed else "")
 

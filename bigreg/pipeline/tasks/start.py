@@ -22,6 +22,7 @@ from ..context.given import GivenStart
 from ..context.images import LevelImage
 from ..context.lying import provisional
 from ..context.seen import SeenImage
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
@@ -79,7 +80,7 @@ def without_bright(scaled: np.ndarray, mask: np.ndarray | None, limit: float) ->
 
 
 def stage() -> Stage:
-    return Stage("stages/affine", "global affine", ONE, start, metrics=METRICS)
+    return Stage("stages/affine", label("affine"), ONE, start, metrics=METRICS)
 
 
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
