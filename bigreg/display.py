@@ -56,7 +56,8 @@ class Display:
         """All that is foreseen; attempts that nobody foresees have a bar of their own alone."""
         if self.live:
             done = sum(min(self.done.get(name, 0), blocks) for name, blocks in self.planned.items())
-            self.bars.update(self.overall, total=sum(self.planned.values()), completed=done)
+            known = all(self.planned.values())
+            self.bars.update(self.overall, total=sum(self.planned.values()) if known else None, completed=done)
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
         self.done[name] = done
@@ -68,7 +69,7 @@ class Display:
     def block(self, name: str, status: int, index: tuple) -> None:
         going = self.going[name]
         going.failed += status == self.FAILED
-        self.done[name] += status != self.FAILED
+        self.done[name] += 1
         if self.live:
             self._total()
             self.bars.advance(going.bar)
@@ -120,7 +121,10 @@ def status_table(status: Any) -> Table:
     """Progress of every stage."""
     age = time.time() - status.updated
     state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
-    title = f"{state}: {status.done} of {status.blocks} blocks, last stage change {age:.0f} s ago"
+    of = f"{status.done} blocks, how many in all is known after the affine"
+    if status.total is not None:
+        of = f"{status.done} of {status.total} blocks"
+    title = f"{state}: {of}, last stage change {age:.0f} s ago"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "", "done", "blank", "failed", "running"):
         table.add_column(name, justify="left" if name in ("stage", "") else "right")
@@ -129,7 +133,7 @@ def status_table(status: Any) -> Table:
         table.add_row(
             s.title,
             "█" * round(20 * part) + "░" * (20 - round(20 * part)),
-            f"{s.done}/{s.blocks}",
+            f"{s.done}/{s.blocks or '?'}",
             str(s.blank),
             Text(str(s.failed), style="red" if s.failed else ""),
             str(s.running),

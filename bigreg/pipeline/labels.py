@@ -27,7 +27,7 @@ LABELS = {
     "warped": "warped image",
     "warped level": "warped image, level {level}",
     "comparison": "comparison at full resolution",
-    "report": "report",
+    "report": "write the report",
 }
 
 

@@ -285,10 +285,13 @@ class Stages:
     # ------------------------------------------------------------------------------------------------ planning
 
     def _announce(self, frames: Frames) -> None:
-        """Tell every stage of the run that is foreseen: as much as the plan knows, so that the total stays as it is."""
+        """Tell every stage that is foreseen; how many blocks those after the affine have, once it is known."""
         config, volumes, given = self.context.config, self.context.volumes, self.context.given
         stages = foresee(frames, volumes, self._looked_for(config), given).stages
-        told = [(stage.name, stage.title, stage.blocks) for stage in stages]
+        known, told = True, []
+        for each in stages:  # the affine decides which blocks the images have in common
+            told.append((each.name, each.title, each.blocks if known else 0))
+            known &= each.name != start.STAGE or "frames" in self.context.attributes
         self.store.update(stages=[list(each) for each in told])
         if self.driver.listener:
             self.driver.listener.plan(told)
