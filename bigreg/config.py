@@ -275,13 +275,17 @@ def _bytes(text: str) -> int | None:
 
 
 class Config(Section):
-    """Configuration of one registration."""
+    """Configuration of one registration.
+
+    Without `deformation` the affine is the whole map: engines see nothing, the levels only say how finely is compared.
+    """
 
     intensity: Intensity = Intensity()
     preprocess: Preprocessing = Preprocessing()
     masks: Masks = Masks()
     affine: Affine = Affine()
     landmarks: Landmarks = Landmarks()
+    deformation: bool = True
     ladder: Ladder = Ladder()
     engine: Engines = ["optimise"]
     engine_options: Options = Field(default_factory=dict)
@@ -295,6 +299,15 @@ class Config(Section):
     @model_validator(mode="after")
     def _options_are_used(self) -> Config:
         _only_of_used(self.engine, self.engine_options)
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_steer_something(self) -> Config:
+        if not self.deformation and self.landmarks.path is not None:
+            raise ValueError(
+                f"landmarks.path {self.landmarks.path!r} steers the deformation, and there is none (deformation: "
+                "false); give the pairs as affine.start, or allow the deformation"
+            )
         return self
 
     def result_part(self) -> dict[str, Any]:

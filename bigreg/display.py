@@ -33,7 +33,7 @@ class Display:
         )
         self.overall: Any = None
         self.planned: dict[str, int] = {}
-        self.begun: dict[str, int] = {}
+        self.done: dict[str, int] = {}
         self.going: dict[str, _Going] = {}
 
     def __enter__(self) -> Display:
@@ -53,22 +53,25 @@ class Display:
         self._total()
 
     def _total(self) -> None:
+        """All that is foreseen; attempts that nobody foresees have a bar of their own alone."""
         if self.live:
-            self.bars.update(self.overall, total=sum({**self.planned, **self.begun}.values()))
+            done = sum(min(self.done.get(name, 0), blocks) for name, blocks in self.planned.items())
+            known = all(self.planned.values())
+            self.bars.update(self.overall, total=sum(self.planned.values()) if known else None, completed=done)
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
-        self.begun[name] = blocks
+        self.done[name] = done
         going = self.going[name] = _Going(title, blocks, done, time.monotonic())
         if self.live:
             self._total()
-            self.bars.advance(self.overall, done)
             going.bar = self.bars.add_task(title, total=blocks, completed=done, failed="")
 
     def block(self, name: str, status: int, index: tuple) -> None:
         going = self.going[name]
         going.failed += status == self.FAILED
+        self.done[name] += 1
         if self.live:
-            self.bars.advance(self.overall)
+            self._total()
             self.bars.advance(going.bar)
             self.bars.update(going.bar, failed=f"{going.failed} failed" if going.failed else "")
 
@@ -118,7 +121,10 @@ def status_table(status: Any) -> Table:
     """Progress of every stage."""
     age = time.time() - status.updated
     state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
-    title = f"{state}: {status.done} of {status.blocks} blocks, last stage change {age:.0f} s ago"
+    of = f"{status.done} blocks, how many in all is known after the affine"
+    if status.total is not None:
+        of = f"{status.done} of {status.total} blocks"
+    title = f"{state}: {of}, last stage change {age:.0f} s ago"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "", "done", "blank", "failed", "running"):
         table.add_column(name, justify="left" if name in ("stage", "") else "right")
@@ -127,7 +133,7 @@ def status_table(status: Any) -> Table:
         table.add_row(
             s.title,
             "█" * round(20 * part) + "░" * (20 - round(20 * part)),
-            f"{s.done}/{s.blocks}",
+            f"{s.done}/{s.blocks or '?'}",
             str(s.blank),
             Text(str(s.failed), style="red" if s.failed else ""),
             str(s.running),

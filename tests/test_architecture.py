@@ -30,7 +30,7 @@ BIGREG = (
     "__main__",
 )
 PIPELINE = (
-    "store",
+    "labels store",
     "context",
     "schedule",
     "tasks",

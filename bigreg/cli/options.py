@@ -38,6 +38,10 @@ AcceptStart = Annotated[
     int | None,
     typer.Option("--accept-start", metavar="N", min=1, help="Go on from start N of those that were told as doubtful."),
 ]
+AffineOnly = Annotated[
+    bool,
+    typer.Option("--affine-only", help="End with the affine; rigid with --set affine.kind=rigid. Nothing is deformed."),
+]
 
 
 class Level(StrEnum):

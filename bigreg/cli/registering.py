@@ -12,6 +12,7 @@ from .app import app, err, out, show_verdict
 from .options import (
     AcceptFailed,
     AcceptStart,
+    AffineOnly,
     ClusterName,
     ConfigFile,
     FailOn,
@@ -180,6 +181,7 @@ def register(
         str | None,
         typer.Option(metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um)."),
     ] = None,
+    affine_only: AffineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
@@ -193,15 +195,22 @@ def register(
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
-    images = images_of(fixed, moving, locals())
-    tell(images)
+    from ..config import load_config
+
+    options = locals()
     if start is not None:
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     if landmarks is not None:
         set_ = [*(set_ or []), f"landmarks.path={json.dumps(landmarks)}"]
+    if affine_only:
+        set_ = [*(set_ or []), "deformation=false"]
     if allow_mirror:
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
-    settings, choice = config_of(images, preset, config, cluster, overrides_of(set_, workers, memory_limit), run)
+    overrides = overrides_of(set_, workers, memory_limit)
+    load_config(config, preset=preset, cluster=cluster, overrides=overrides)  # what is misspelt is told before all else
+    images = images_of(fixed, moving, options)
+    tell(images)
+    settings, choice = config_of(images, preset, config, cluster, overrides, run)
     if dry_run:
         _show_plan(images[0], images[1], settings)
         return
@@ -282,6 +291,7 @@ def status(
 
     from ..display import status_table
     from ..pipeline.judging.status import status_of
+    from ..pipeline.store.lock import at_work
     from ..pipeline.store.store import RunStore
 
     opened = RunStore(run)
@@ -291,14 +301,20 @@ def status(
             live.update(status_table(state))
             time.sleep(1.0)
             state = status_of(opened)
+    holder = at_work(run)
     if as_json:
-        out.print(json.dumps({"run": run, **state.to_json()}, indent=1), soft_wrap=True)
+        out.print(json.dumps({"run": run, **state.to_json(), "held_by": holder}, indent=1), soft_wrap=True)
         return
     for name, known in state.images.items():
         out.print(f"{name}: {known['line']}", soft_wrap=True, highlight=False)
     if state.choice is not None:
         out.print(state.choice["line"], soft_wrap=True)
     out.print(status_table(state))
+    if holder is not None:
+        workers = f" with {state.workers} worker{'s' * (state.workers != 1)}" if state.workers else ""
+        out.print(f"process {holder.get('process')} on {holder.get('host')} works on it{workers}", soft_wrap=True)
+    elif state.state == "running":
+        out.print(f"nobody works on it: `bigreg resume {run}` goes on", soft_wrap=True)
     for number, line in enumerate(state.start):
         out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)
     for error in state.errors:

@@ -11,6 +11,7 @@ import logging
 import numpy as np
 
 from .. import storage
+from ..config import Config
 from ..transforms import ngff
 from ..volumes import ImageWriter
 from .context import images, lying, starts
@@ -18,8 +19,8 @@ from .context.context import IMAGES, Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
 from .context.ladder import LevelPlan, pooling
-from .context.outline import Outline
 from .judging import confidence, likeness, page
+from .planning.foresee import foresee
 from .schedule.driver import Driver, new_stamp
 from .schedule.flow import Stage
 from .store.store import Progress, RunStore
@@ -61,13 +62,13 @@ class Stages:
     def run(self) -> None:
         for group in ("images", "levels", "transforms", "check"):
             self.store.groups(group)
-        self._announce(self._planned(self._provisional()))
+        self._announce(self._provisional())
         self._impulses()
         self._prepare(self._affine_needs())
         self._preprocess()
         self._affine()
         self._given_maps()
-        self._announce(self._planned(self.context.frames))
+        self._announce(self.context.frames)
         self._prepare(self._level_needs())
         self._levels()
         self._fields()
@@ -283,36 +284,22 @@ class Stages:
 
     # ------------------------------------------------------------------------------------------------ planning
 
-    def _planned(self, frames: Frames) -> list[Stage]:
-        """The stages that are foreseen, in order; of pyramids nothing is told before."""
-        config, outline = self.context.config, Outline(frames, self.context.config)
-        stages = despeckle.stages(config)
-        for which in IMAGES:
-            grid = images.grid_of(self.context.volumes[which], preprocess.level_of(self._provisional(), config, which))
-            stages += preprocess.stages(config, which, grid)
-        stages.append(start.stage())
-        if config.landmarks.spline:
-            stages.append(spline.stage())
-        elif self.context.given is not None and self.context.given.run is not None:
-            stages.append(given_maps.stage(self.context.given.run))
-        for level in outline.coarse_to_fine:
-            steered = steering.stages(outline, level, None)
-            stages += [
-                *steered,
-                estimate.stage(outline.levels, level, None),
-                stitch.stage(level, steered=bool(steered)),
-                compose.stage(outline.levels, level, 0, None),
-            ]
-        stages += [fields.stage(outline, direction, compose.FINAL, 0.0) for direction in fields.DIRECTIONS]
-        stages += [fields.check_stage(outline), likeness.stage()]
-        if config.output.confidence:
-            finest = frames.fixed.downsampled(pooling(frames, "fixed", np.asarray(outline.levels[0].spacing)))
-            stages.append(confidence.stage(confidence.tile_grid(finest)))
-        stages.append(warp.stage(outline))
-        return [*stages, page.stage()] if config.output.report else stages
-
-    def _announce(self, stages: list[Stage]) -> None:
-        told = [(stage.name, stage.title, stage.blocks) for stage in stages]
+    def _announce(self, frames: Frames) -> None:
+        """Tell every stage that is foreseen; how many blocks those after the affine have, once it is known."""
+        config, volumes, given = self.context.config, self.context.volumes, self.context.given
+        stages = foresee(frames, volumes, self._looked_for(config), given).stages
+        known, told = True, []
+        for each in stages:  # the affine decides which blocks the images have in common
+            told.append((each.name, each.title, each.blocks if known else 0))
+            known &= each.name != start.STAGE or "frames" in self.context.attributes
         self.store.update(stages=[list(each) for each in told])
         if self.driver.listener:
             self.driver.listener.plan(told)
+
+    def _looked_for(self, config: Config) -> Config:
+        """The configuration with despeckling where impulses were found, in place of `auto`."""
+        found = {}
+        for which in IMAGES:
+            if self.context.compared_volumes[which] is not self.context.volumes[which]:
+                found[which] = getattr(config.preprocess, which).model_copy(update={"despeckle": True})
+        return config.model_copy(update={"preprocess": config.preprocess.model_copy(update=found)})

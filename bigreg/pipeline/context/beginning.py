@@ -37,6 +37,11 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
     _require_no_mirror(config, given, volumes)
     if given.run is None:
         return config, given
+    if not config.deformation:
+        raise ConfigError(
+            f"affine.start '{path}' is a run, whose deformation would be taken over, and there is to be none "
+            f"(deformation: false); start from its affine alone (bigreg export {path} start.txt)"
+        )
     if config.landmarks.spline:
         raise ConfigError(
             f"affine.start '{path}' is a run, whose maps this one would begin with, and landmarks.spline true would "

@@ -69,7 +69,7 @@ def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:
 
 def check_spacings(config: Config, levels: Iterable[LevelPlan]) -> None:
     """Raise ConfigError where an engine cannot work at the voxels of its levels."""
-    levels = list(levels)
+    levels = list(levels) if config.deformation else []
     loaded: dict[EngineChoice, dict[str, Engine]] = {}
     for level in levels:
         choice = engine_choice(config, level, len(levels))

@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...geometry import Grid, Shape, triple
 from ...transforms.positions import Positions
 from ...volumes import downsample, weighted_block_mean
+from ..labels import label
 from ..store.store import RunStore
 from . import weights
 from .despeckled import Readable, Source
@@ -84,7 +85,7 @@ def preparation(volume: Source, needed: list[Shape], mask: SourceMask | None = N
 def title(which: str, step: Step) -> str:
     """What a step does, for people."""
     name = "x".join(map(str, step.factors))
-    return f"{which} mask at {name}" if step.source is None else f"{which} downsampled by {name}"
+    return label("mask" if step.source is None else "downsample", which=which, factors=name)
 
 
 class LevelImage:

@@ -12,6 +12,7 @@ from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
 MARGIN_CELLS = 1  # cells of the finest level around the images
+STILL_CELLS = (4, 4, 4)  # of the lattice of every level where nothing is deformed
 THINNEST_VOXELS = 8  # an axis is not downsampled below this many voxels
 
 
@@ -47,7 +48,7 @@ def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
 
 
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
-    """All levels, coarsest first."""
+    """All levels, coarsest first; where nothing is deformed they differ in their voxels alone."""
     low, high = frames.domain()
     base = np.maximum(frames.mid_spacing("fixed"), frames.mid_spacing("moving"))
     settings = config.ladder
@@ -64,7 +65,7 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
     downsample = settings.finest
     while downsample <= coarsest:
         rank = len(dict.fromkeys(d for d, _ in steps))
-        repeats = settings.repeats[min(rank, len(settings.repeats) - 1)]
+        repeats = settings.repeats[min(rank, len(settings.repeats) - 1)] if config.deformation else 1
         iterations = settings.iterations[min(rank, len(settings.iterations) - 1)]
         steps += [(downsample, iterations)] * repeats
         downsample *= 2
@@ -77,6 +78,9 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
         core = max(1, config.blocks.core // settings.cell_voxels)
         halo = -(-config.blocks.halo // settings.cell_voxels)
         blocks = BlockGrid.balanced(cells, (core,) * 3, (halo,) * 3)
+        if not config.deformation:  # zeros need no more than this, in one block
+            lattice = Lattice(STILL_CELLS, triple(extent / STILL_CELLS), triple(low), (settings.samples,) * 3)
+            blocks = BlockGrid(STILL_CELLS, STILL_CELLS, (0, 0, 0))
         plans.append(LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations))
     return plans[::-1]
 

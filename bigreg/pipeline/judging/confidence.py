@@ -13,6 +13,7 @@ from ...volumes import create_image
 from ..context.context import Context
 from ..context.images import LevelImage, looked_up
 from ..context.seen import SeenImage
+from ..labels import label
 from ..schedule.flow import Stage
 from ..store.store import Status
 from ..tasks.fields import follow
@@ -38,7 +39,7 @@ def blocks_of(tiles: Grid) -> BlockGrid:
 
 
 def stage(tiles: Grid) -> Stage:
-    return Stage("stages/confidence", "confidence", blocks_of(tiles).counts, measure, metrics=METRICS)
+    return Stage("stages/confidence", label("confidence"), blocks_of(tiles).counts, measure, metrics=METRICS)
 
 
 def images_of(context: Context) -> tuple[LevelImage | SeenImage, LevelImage | SeenImage]:

@@ -126,6 +126,8 @@ def figures(context: Context) -> list[Row]:
     rows.append(("effort", "all stages", elapsed, "s", "wall; stages overlap"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
         rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
+    if not context.config.deformation:
+        return [*rows, *(("blocks", name, 0.0, "", "nothing was deformed") for name in ("done", "blank", "failed"))]
     peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]
     rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
     done = blank = failed = 0

@@ -22,6 +22,7 @@ from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context
 from ..context.ladder import pooling
 from ..context.outline import Outlined
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 from ..tasks.fields import follow
@@ -57,7 +58,7 @@ def display_grid(context: Context) -> Grid:
 
 
 def stage() -> Stage:
-    return Stage(STAGE, "similarity", ONE, measure)
+    return Stage(STAGE, label("likeness"), ONE, measure)
 
 
 @dataclass(frozen=True, eq=False)

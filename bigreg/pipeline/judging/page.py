@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...geometry import Shape
 from ..context.context import Context
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
 
 def stage() -> Stage:
-    return Stage("stages/report", "report", ONE, write_report)
+    return Stage("stages/report", label("report"), ONE, write_report)
 
 
 def write_report(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

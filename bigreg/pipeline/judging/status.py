@@ -20,7 +20,7 @@ CHOICE = "choice"
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Progress of one stage in blocks."""
+    """Progress of one stage in blocks; 0 of them where they are not known yet."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class RunStatus:
             "updated": self.updated,
             "workers": self.workers,
             "waiting": self.waiting,
-            "blocks": {"total": self.blocks, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
+            "blocks": {"total": self.total, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
             "stages": [asdict(s) for s in self.stages],
             "errors": list(self.errors),
             "start": list(self.start),
@@ -77,7 +77,13 @@ class RunStatus:
 
     @property
     def blocks(self) -> int:
+        """Of all stages whose blocks are known."""
         return sum(s.blocks for s in self.stages)
+
+    @property
+    def total(self) -> int | None:
+        """Blocks of the whole run; None before the affine is known, which decides it."""
+        return self.blocks if all(s.blocks for s in self.stages) else None
 
     @property
     def done(self) -> int:

@@ -56,16 +56,20 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
     patch_bytes = 4 * 4 * math.prod(points)
     stage = estimate.stage(plan.levels, level, before)
     reads += [_maps(need, level, plan.levels[level.index + 1]) for need in stage.needs]
-    for which in IMAGES:
+    for which in IMAGES if plan.config.deformation else ():
         grid, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(level.spacing)))
         samples = level.patch((0, 0, 0), blocks.cells).grid
         box = seen(patch, samples, plan.frames.mid_to(which), grid, chunks)
         (source if own else reads).append(Amount.of(itemsize, box))
-    plan.add(
-        stage, (("step", voxels), ("patch", voxels)),
-        reads=tuple(reads), source=tuple(source), writes=(Amount.same(patch_bytes, blocks.counts),),
-        looks=level.iterations + 1, memory=voxels.largest / MILLION * plan.voxel_bytes(level),
-    )  # fmt: skip
+    written = (Amount.same(patch_bytes, blocks.counts),)
+    if plan.config.deformation:
+        plan.add(
+            stage, (("step", voxels), ("patch", voxels)),
+            reads=tuple(reads), source=tuple(source), writes=written,
+            looks=level.iterations + 1, memory=voxels.largest / MILLION * plan.voxel_bytes(level),
+        )  # fmt: skip
+    else:
+        plan.add(stage, writes=written)
     plan.keeps(f"levels/{level.index}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
     return patch_bytes
 

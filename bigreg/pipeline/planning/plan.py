@@ -58,6 +58,7 @@ class Plan:
     memory_limit: int
     rates: Rates = dataclasses.field(default_factory=Rates)
     remark: str = ""
+    deformation: bool = True
 
     @property
     def stages(self) -> tuple[Work, ...]:
@@ -139,7 +140,8 @@ class Plan:
                 f"{' x '.join(map(str, p.blocks.counts))} blocks, at most {p.iterations} steps",
             )
             for p in self.levels
-        ]
+            if self.deformation
+        ] or [("deformation", "none: the affine alone")]
         kind = "CPU" if self.rates.device == "CPU" else "GPU"
         stored = self.rates.stored
         many = "; larger output.shard makes fewer" if self.files > MANY_FILES else ""
@@ -212,6 +214,7 @@ def make_plan(
         worker_memory(config.cluster),
         rates or Rates(),
         remark,
+        config.deformation,
     )
 
 

@@ -39,7 +39,7 @@ class Listener(Protocol):
     """Hears how a run goes on (the command line's progress bars, a napari panel, a test)."""
 
     def plan(self, stages: list[tuple[str, str, int]]) -> None:
-        """All stages as (name, title, blocks); called again when more is known."""
+        """All stages as (name, title, blocks), blocks 0 where not known yet; called again when more is known."""
 
     def stage(self, name: str, title: str, blocks: int, done: int) -> None:
         """A stage begins; `done` of its blocks are there from before. Several may go on at the same time."""

@@ -23,6 +23,7 @@ from ...transforms.field import exponential, min_determinant
 from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context, field_reader
 from ..context.ladder import LevelPlan
+from ..labels import label
 from ..schedule.flow import Need, Stage
 from ..store.store import Status
 
@@ -142,9 +143,9 @@ def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
 
 def stage(levels: dict[int, LevelPlan], level: LevelPlan, attempt: int, coarser_stage: str | None) -> Stage:
     """An attempt at a level's maps; where cells fail, what would read these does not start."""
-    again = f", attempt {attempt + 1}" if attempt else ""
+    title = label("compose again" if attempt else "compose", level=level.index, attempt=attempt + 1)
     return Stage(
-        stage_name(level.index, attempt), f"level {level.index}: compose{again}", level.blocks.counts, compose,
+        stage_name(level.index, attempt), title, level.blocks.counts, compose,
         (level.index, attempt), METRICS, needs(levels, level, coarser_stage),
         halts="failing" if attempt < LAST else None,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from ...geometry import Shape, triple
 from ...intensity.impulses import measure_impulses
 from ..context.context import IMAGES, Context
 from ..context.despeckled import METRICS, stage_name
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
@@ -18,7 +19,7 @@ BOXES, EDGE = 3, 24  # what is looked at: boxes along each axis, and voxels of o
 def stages(config: Config) -> list[Stage]:
     """The looks that are asked for."""
     return [
-        Stage(stage_name(which), f"{which}: impulses", ONE, look, (which,), METRICS)
+        Stage(stage_name(which), label("impulses", which=which), ONE, look, (which,), METRICS)
         for which in IMAGES
         if getattr(config.preprocess, which).despeckle is not False
     ]

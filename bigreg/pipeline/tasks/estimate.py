@@ -18,6 +18,7 @@ from ...transforms.positions import Positions
 from ..context.context import Context, compressed
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
+from ..labels import label
 from ..schedule.flow import Need, Stage
 from ..store.store import Status
 from . import compose
@@ -78,7 +79,7 @@ def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
 def stage(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> Stage:
     """Where the estimate of a block fails, its neighbours and coarser levels may decide."""
     return Stage(
-        f"levels/{level.index}", f"level {level.index}: estimate", level.blocks.counts, estimate, (level.index,),
+        f"levels/{level.index}", label("estimate", level=level.index), level.blocks.counts, estimate, (level.index,),
         METRICS, needs(levels, level, coarser_stage), optional=True,
     )  # fmt: skip
 
@@ -116,9 +117,12 @@ def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bo
 
 
 def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Compute and store the patch of one block."""
+    """Compute and store the patch of one block; where nothing is deformed it is blank, unseen."""
     begin = time.perf_counter()
     level = context.levels[level_index]
+    if not context.config.deformation:
+        store_patch(context, level, index, None)
+        return Status.BLANK, {}
     block = level.blocks[index]
     pair = read_pair(context, level, block)
     both = pair.fixed_mask * pair.moving_mask

@@ -26,6 +26,7 @@ from ...transforms.positions import Positions
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
 from ..context.outline import Outlined
+from ..labels import label
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .compose import FINAL, store_failing
@@ -79,13 +80,18 @@ def field_grids(outline: Outlined, direction: str) -> list[Grid]:
     return grids
 
 
+def _label(kind: str, direction: str, **values: int) -> str:
+    source, target = ends(direction)
+    return label(kind, source=source, target=target, **values)
+
+
 def stage(outline: Outlined, direction: str, attempt: int, reach: float) -> Stage:
     """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um; the
     inverse at a point is looked for as far away as the maps reach anywhere."""
     again = attempt - FINAL
     blocks = field_blocks(field_grids(outline, direction)[0], outline.config)
     name = f"stages/{direction}" + (f"-attempt-{again + 1}" if again else "")
-    return Stage(name, direction, blocks.counts, fill, (direction, attempt, reach), METRICS)
+    return Stage(name, _label("field", direction), blocks.counts, fill, (direction, attempt, reach), METRICS)
 
 
 def pyramid_stages(outline: Outlined, direction: str) -> list[Stage]:
@@ -93,7 +99,7 @@ def pyramid_stages(outline: Outlined, direction: str) -> list[Stage]:
     blocks = [field_blocks(grid, outline.config) for grid in field_grids(outline, direction)]
     stages: list[Stage] = []
     for number in range(1, len(blocks)):
-        name, title = f"stages/{direction}-level-{number}", f"{direction}, level {number}"
+        name, title = f"stages/{direction}-level-{number}", _label("field level", direction, level=number)
         needs = (Need(stages[-1].name, of_finer(*blocks[number - 1 : number + 1])),) if stages else ()
         stages.append(Stage(name, title, blocks[number].counts, coarsen, (direction, number), needs=needs))
     return stages
@@ -102,7 +108,7 @@ def pyramid_stages(outline: Outlined, direction: str) -> list[Stage]:
 def check_stage(outline: Outlined) -> Stage:
     """The round trip from the fixed image."""
     blocks = field_blocks(field_grids(outline, DIRECTIONS[0])[0], outline.config)
-    return Stage("stages/check", "round trip", blocks.counts, check, metrics=CHECK_METRICS)
+    return Stage("stages/check", label("check"), blocks.counts, check, metrics=CHECK_METRICS)
 
 
 def create(context: Context, direction: str) -> None:

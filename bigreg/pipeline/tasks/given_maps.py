@@ -6,12 +6,13 @@ from ... import storage
 from ...geometry import BlockGrid, Shape, triple
 from ..context.context import IMAGES, Context
 from ..context.given import PLACE, RunStart
+from ..labels import label
 from ..schedule.flow import Stage
 from ..store.store import RunStore, Status
 
 
 def stage(start: RunStart) -> Stage:
-    return Stage("stages/start", "maps to start from", blocks(start).counts, copy)
+    return Stage("stages/start", label("given maps"), blocks(start).counts, copy)
 
 
 def blocks(start: RunStart) -> BlockGrid:

@@ -15,6 +15,7 @@ from ..context.frames import Frames
 from ..context.ladder import ladder, pooling
 from ..context.lying import provisional
 from ..context.seen import FLOOR, PLACE, Measured, stripe_segment, tiles_of
+from ..labels import label
 from ..schedule.flow import Stage
 from ..store.store import RunStore, Status
 from . import start
@@ -76,7 +77,7 @@ def stages(config: Config, which: str, grid: Grid) -> list[Stage]:
     """The stages that estimate it, one after the other."""
     tasks = {"stripes": stripes, "histograms": histogram}
     return [
-        Stage(f"stages/{what}/{which}", f"{which}: {what}", blocks.counts, tasks[what], (which,))
+        Stage(f"stages/{what}/{which}", label("correct", which=which, what=what), blocks.counts, tasks[what], (which,))
         for what, blocks in blocks_of(config, which, grid).items()
     ]
 

@@ -29,6 +29,7 @@ from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context
 from ..context.given import PLACE
 from ..context.ladder import LevelPlan
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import RunStore, Status
 from . import compose, steering
@@ -55,7 +56,7 @@ def create(store: RunStore, level: LevelPlan) -> None:
 
 
 def stage() -> Stage:
-    return Stage("stages/start", "spline through landmarks", ONE, begin, metrics=METRICS)
+    return Stage("stages/start", label("spline"), ONE, begin, metrics=METRICS)
 
 
 def begin(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

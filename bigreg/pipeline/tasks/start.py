@@ -22,9 +22,11 @@ from ..context.given import GivenStart
 from ..context.images import LevelImage
 from ..context.lying import provisional
 from ..context.seen import SeenImage
+from ..labels import label
 from ..schedule.flow import ONE, Stage
 from ..store.store import Status
 
+STAGE = "stages/affine"
 METRICS = ("overlap", "similarity")
 MULTIMODAL = ("mi", "nmi")
 SAID_DEG = 65.0  # between axes and what a person calls them: at most 62.8, or another axis is nearer
@@ -79,7 +81,7 @@ def without_bright(scaled: np.ndarray, mask: np.ndarray | None, limit: float) ->
 
 
 def stage() -> Stage:
-    return Stage("stages/affine", "global affine", ONE, start, metrics=METRICS)
+    return Stage(STAGE, label("affine"), ONE, start, metrics=METRICS)
 
 
 def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

@@ -33,6 +33,7 @@ from ..context.context import IMAGES, Context, field_reader
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
 from ..context.outline import Outlined
+from ..labels import label
 from ..schedule.flow import ONE, Need, Stage
 from ..store.store import RunStore, Status
 
@@ -127,7 +128,7 @@ def stages(outline: Outlined, level: LevelPlan, coarser_stage: str | None) -> li
     if outline.config.landmarks.path is None:
         return []
     needs = needs_of(level, outline.levels.get(level.index + 1), coarser_stage)
-    name, title = stage_name(level.index), f"level {level.index}: landmarks"
+    name, title = stage_name(level.index), label("landmarks", level=level.index)
     return [Stage(name, title, ONE, steer, (level.index,), METRICS, needs)]
 
 

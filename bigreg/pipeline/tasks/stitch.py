@@ -16,6 +16,7 @@ from ...geometry import Block, BlockGrid, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, soft_bound
 from ..context.context import Context
 from ..context.ladder import LevelPlan
+from ..labels import label
 from ..schedule.flow import Need, Stage
 from ..store.store import Status
 from . import steering
@@ -121,7 +122,7 @@ def needs(level: LevelPlan) -> tuple[Need, ...]:
 def stage(level: LevelPlan, *, steered: bool) -> Stage:
     """`steered`: whether pairs of landmarks pull too."""
     return Stage(
-        f"levels/{level.index}/stitch", f"level {level.index}: stitch", level.blocks.counts, stitch, (level.index,),
+        f"levels/{level.index}/stitch", label("stitch", level=level.index), level.blocks.counts, stitch, (level.index,),
         METRICS, (*needs(level), *([steering.everywhere(level)] if steered else [])),
     )  # fmt: skip
 

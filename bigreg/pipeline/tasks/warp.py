@@ -20,6 +20,7 @@ from ..context.frames import Frames
 from ..context.images import LevelImage
 from ..context.ladder import LevelPlan, pooling
 from ..context.outline import Outlined
+from ..labels import label
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .averaging import Averaged
@@ -132,7 +133,7 @@ def stage(outline: Outlined) -> Stage:
     """The comparison at the end, and with it the warped image where that is wanted."""
     written = outline.config.output.warped
     counts = output_blocks(measured_grid(outline), outline.config).counts
-    title = "warped image" if written else "comparison"
+    title = label("warped" if written else "comparison")
     return Stage("stages/warped", title, counts, measure_block, (written,), METRICS)
 
 
@@ -151,7 +152,7 @@ def pyramid_stages(outline: Outlined, url: str) -> list[Stage]:
     blocks, before, stages = pyramid_blocks(measured_grid(outline), outline.config), stage(outline).name, []
     for number in range(1, len(blocks)):
         needs = (Need(before, of_finer(*blocks[number - 1 : number + 1])),)
-        before, title = f"stages/warped-level-{number}", f"warped image, level {number}"
+        before, title = f"stages/warped-level-{number}", label("warped level", level=number)
         arguments = (url, number, False)
         stages.append(Stage(before, title, blocks[number].counts, coarsen_block, arguments, needs=needs))
     return stages

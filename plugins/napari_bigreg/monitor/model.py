@@ -38,7 +38,7 @@ class Snapshot:
 
     @property
     def fraction(self) -> float:
-        return self.status.done / self.status.blocks if self.status.blocks else 0.0
+        return self.status.done / self.status.total if self.status.total else 0.0
 
     @property
     def failed(self) -> list[tuple[int, int, int]]:
@@ -52,7 +52,8 @@ class Snapshot:
         """One line: state, blocks, rate, time left, workers."""
         s = self.status
         failed = sum(stage.failed for stage in s.stages)
-        parts = [f"{s.state}: {s.done} of {s.blocks} blocks"]
+        of = "" if s.total is None else f" of {s.total}"
+        parts = [f"{s.state}: {s.done}{of} blocks"]
         if failed:
             parts.append(f"{failed} failed")
         if s.state == "running" and self.holder is None:
@@ -89,7 +90,7 @@ class MonitorModel:
         stages = self.run.blocks()
         rate = self._rate(status)
         stage = self.shown if self.shown in stages else self._current(status, stages)
-        left = (status.blocks - status.done) / rate if rate else None
+        left = (status.total - status.done) / rate if rate and status.total else None
         statuses = None if stage is None else self.run.block_status(stage)
         running = status.state in ("running", "planned")
         return Snapshot(

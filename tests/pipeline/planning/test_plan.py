@@ -295,7 +295,7 @@ def test_the_verb_plans_images_that_do_not_exist():
 def test_the_verb_shows_every_stage_on_request():
     shown = [verb(*UNMADE, *more).output for more in ((), ("--stages",))]
     assert "smaller stages" in shown[0] and "smaller stages" not in shown[1]
-    assert "moving downsampled by 8x8x8" in shown[1]
+    assert "downsample moving by 8x8x8" in shown[1]
 
 
 def test_the_verb_looks_at_the_disk_and_keeps_rates(tmp_path):

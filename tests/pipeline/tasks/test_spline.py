@@ -183,7 +183,7 @@ def test_maps_that_are_lost_are_made_again_with_the_same_bits(bent, runs, thread
 
 def test_it_is_foreseen(bent, runs):
     foreseen = bigreg.plan(*bent[:2], config=runs[2])
-    assert "spline through landmarks" in [stage.title for stage in foreseen.stages]
+    assert "spline through the landmarks" in [stage.title for stage in foreseen.stages]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""What every stage of a run is called for people: on a terminal, by `bigreg status`, in napari. Their places in the
+store have names of their own, which stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LABELS = {
+    "impulses": "look for impulses in {which}",
+    "downsample": "downsample {which} by {factors}",
+    "mask": "mask of {which} at {factors}",
+    "correct": "measure {what} of {which}",
+    "affine": "global affine",
+    "spline": "spline through the landmarks",
+    "given maps": "take over the maps to start from",
+    "landmarks": "level {level}: landmarks",
+    "estimate": "level {level}: estimate",
+    "stitch": "level {level}: stitch",
+    "compose": "level {level}: compose",
+    "compose again": "level {level}: compose, attempt {attempt}",
+    "field": "displacement field {source} to {target}",
+    "field level": "displacement field {source} to {target}, level {level}",
+    "check": "check that the fields undo each other",
+    "likeness": "similarity before and after",
+    "confidence": "risk of errors",
+    "warped": "warped image",
+    "warped level": "warped image, level {level}",
+    "comparison": "comparison at full resolution",
+    "report": "write the report",
+}
+
+
+def label(kind: str, **values: Any) -> str:
+    """The label of a stage; `values` fill in which image, level or direction."""
+    return LABELS[kind].format(**values)
