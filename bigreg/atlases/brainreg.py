@@ -168,8 +168,8 @@ def _coarse(volume: Volume, wanted: float) -> tuple[Callable[[Shape, Shape], np.
     factors = triple(int(max(1, min(round(wanted / s), n))) for s, n in zip(grid.spacing, grid.shape, strict=True))
 
     def read(start: Shape, stop: Shape) -> np.ndarray:
-        box = [[a * f for a, f in zip(ends, factors, strict=True)] for ends in (start, stop)]
-        return downsample(volume.read(*box, level), factors)
+        low, high = (triple(a * f for a, f in zip(ends, factors, strict=True)) for ends in (start, stop))
+        return downsample(volume.read(low, high, level), factors)
 
     whole = triple(n // f * f for n, f in zip(grid.shape, factors, strict=True))
     return read, grid.cropped((0, 0, 0), whole).downsampled(factors)

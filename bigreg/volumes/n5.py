@@ -152,8 +152,8 @@ def _sized(
     if full is not None and not full.known:
         unstated, likely = describe(full)
     elif full is None and not unstated:
-        own = [found[path].attributes for path in places]
-        unstated = next((words for words in map(unread_size, [*own, *around]) if words), "")
+        every = [*(found[path].attributes for path in places), *around]
+        unstated = next((words for words in map(unread_size, every) if words), "")
     base = np.eye(4) if full is None else scaling(full.size[::-1], full.offset[::-1])
     affines = {path: None if f is None else base @ block_means(f[::-1]) for path, f in factors.items()}
     return _Placed(affines, full is not None and full.known, full.by if full else "", unstated, likely)

@@ -86,9 +86,9 @@ def _pixdim(path: str, kind: Any) -> list[float]:
     """The voxel size (x, y, z) as the file has it: nibabel takes 1 for 0."""
     local = local_path(path)
     with nibabel.openers.ImageOpener(str(local)) if local is not None else open_binary(path) as file:
-        if local is None and path.endswith(".gz"):
-            file = gzip.GzipFile(fileobj=file)
-        return [float(v) for v in kind.from_fileobj(file, check=False)["pixdim"][1:4]]
+        packed = local is None and path.endswith(".gz")
+        header = kind.from_fileobj(gzip.GzipFile(fileobj=file) if packed else file, check=False)
+        return [float(v) for v in header["pixdim"][1:4]]
 
 
 def _unit(header: nibabel.Nifti1Header) -> float:

@@ -75,7 +75,8 @@ def better_axes(volumes: dict[str, Volume], config: Config) -> BetterAxes | None
         return None
     near = [order for order in ranked[1:] if order[1].mirrored != best.mirrored and order[1].score > best.score * 0.95]
     turns = [turn, *(other for other, _ in near)]
-    codes = [codes_after(*(str(volumes[which].orientation) for which in IMAGES), each) for each in turns]
+    said = [str(volumes[which].orientation) for which in IMAGES]
+    codes = [codes_after(said[0], said[1], each) for each in turns]
     shown = [("fits best", best), *(("mirrored", c) for _, c in near), *([("as stated", same[1])] if same else [])]
     png = starts.drawn(
         "Other axes than stated fit better", copies.images, copies.grids,

@@ -87,9 +87,12 @@ def test_estimates_do_not_depend_on_the_blocks_of_stripes(
 
     monkeypatch.setattr(preprocess, "BLOCK", 16)
     other = register(
-        (pair.fixed, pair.spacing), (corrected[1], pair.spacing), out=str(tmp_path / "r"), config=small_config(*START, *WANTED),
+        (pair.fixed, pair.spacing),
+        (corrected[1], pair.spacing),
+        out=str(tmp_path / "r"),
+        config=small_config(*START, *WANTED),
         client=thread_client,
-    )  # fmt: skip
+    )
     for name in ("preprocess/moving/stripes", "preprocess/moving/histograms", "transforms/fixed_to_moving/0"):
         a, b = (r.store.array(name)[...] for r in (other, corrected[0]["with"]))
         assert np.array_equal(a, b), name
