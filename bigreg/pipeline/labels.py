@@ -26,7 +26,7 @@ LABELS = {
     "confidence": "risk of errors",
     "warped": "warped image",
     "warped level": "warped image, level {level}",
-    "comparison": "comparison at full resolution",
+    "comparison": "comparison at the finest level",
     "report": "write the report",
 }
 

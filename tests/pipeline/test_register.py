@@ -107,7 +107,7 @@ def test_without_a_warped_image_the_result_is_compared_at_the_finest_level(
     context = run._context()
     planned = make_plan(context.frames, context.volumes, config)
     compared = next(w for w in planned.stages if w.name == "stages/warped")
-    assert compared.title == "comparison"
+    assert compared.title == "comparison at the finest level"
     assert compared.counts == run.metrics()["stages/warped"]["inside"].shape
     assert np.prod(compared.counts) < registered.run.metrics()["stages/warped"]["inside"].size
     assert figure(run, "similarity", "NCC after the deformation") > 0.9
