@@ -70,7 +70,8 @@ def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until
     press(qtbot, panel.plan)
     assert not panel.plan.isEnabled()
     until(panel.plan.isEnabled)
-    assert "memory a worker" in panel.rows.text() and "ready to start" in panel.message.text()
+    plan = panel.rows.text().replace("&nbsp;", " ")
+    assert "memory a worker" in plan and "ready to start" in panel.message.text()
     assert "4 x 2.6 x 2.6 um" in panel.level.itemText(0)
     form = panel.form
     value = form.overrides.rows[4][2]
