@@ -119,12 +119,15 @@ def pairs(rows: list[tuple[str, str]]) -> Text:
 
 def status_table(status: Any) -> Table:
     """Progress of every stage."""
+    from .quality.verdict import roughly
+
     age = time.time() - status.updated
     state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
     of = f"{status.done} blocks, how many in all is known after the affine"
     if status.total is not None:
         of = f"{status.done} of {status.total} blocks"
-    title = f"{state}: {of}, last stage change {age:.0f} s ago"
+    left = "" if status.seconds_left is None else f", about {roughly(status.seconds_left)} left"
+    title = f"{state}: {of}{left}, last stage change {age:.0f} s ago"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "", "done", "blank", "failed", "running"):
         table.add_column(name, justify="left" if name in ("stage", "") else "right")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +32,8 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt as stop:
             err.print("stopped")
             raise typer.Exit(130) from stop
+        finally:
+            out.stderr = False
 
 
 def as_triples(command: Any, arguments: list[str]) -> list[str]:
@@ -86,6 +90,43 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _only_json(wanted: bool) -> bool:
+    """Standard output is for the JSON alone: what is printed otherwise goes to standard error."""
+    out.stderr = wanted
+    return wanted
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_only_json, is_eager=True, help="Figures as JSON; all else goes to standard error."
+    ),
+]
+
+
+def print_json(**data: Any) -> None:
+    """What a verb has to say, as JSON on standard output; null for what is not known."""
+    from ..quality.evaluation import plain
+
+    typer.echo(json.dumps(plain(data), indent=1))
+
+
+def show_figures(rows: Iterable[Sequence[Any]], as_json: bool, **more: Any) -> None:
+    """Figures (group, name, value, unit, note), then `more` by name; as JSON with a verdict, if there is one."""
+    from ..display import figure, pairs
+
+    if as_json:
+        from ..quality.evaluation import FIGURE
+
+        print_json(figures=[dict(zip(FIGURE, row, strict=True)) for row in rows], **more)
+        return
+    verdict = more.pop("verdict", None)
+    ends = [(name.replace("_", " "), str(value)) for name, value in more.items()]
+    out.print(pairs([*((f"{r[0]}: {r[1]}", figure(r[2], r[3])) for r in rows), *ends]), soft_wrap=True)
+    if verdict is not None:
+        show_verdict(verdict)
 
 
 def show_verdict(verdict: Any) -> None:

@@ -297,7 +297,7 @@ class Run(Judged, Viewed, Transform):
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
         forget_request(self.url)
         waiting = settings.kind if settings is not None and settings.kind in JOBS else None
-        self.store.update(state="running", errors=[], updated=time.time(), waiting=waiting)
+        self.store.update(state="running", errors=[], updated=time.time(), waiting=waiting, pace=None)
         stopped = partial(stopping.check, self.url)
         try:
             with cluster_client(settings, stopped) if settings is not None else nullcontext(client) as used:

@@ -175,7 +175,12 @@ class Plan:
 
     def stage_seconds(self) -> dict[str, float]:
         """CPU- or GPU-seconds of each stage."""
-        return {w.name: _seconds(w, self.rates)[0] for w in self.stages}
+        return stage_seconds(self.stages, self.rates)
+
+
+def stage_seconds(stages: Sequence[Work], rates: Rates) -> dict[str, float]:
+    """Seconds of all blocks of each stage on one worker, by its name."""
+    return {w.name: _seconds(w, rates)[0] for w in stages}
 
 
 def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
