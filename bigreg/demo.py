@@ -25,10 +25,12 @@ GOOD_ERROR_VOXELS = 1.0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """`run` and what to say of it: `rows` of (what, value); `ok` where it came out as it should."""
+    """`run` and what to say of it: `rows` of (what, value); `figures` as of `Run.summary`, with the
+    errors against the truth; `ok` where it came out as it should."""
 
     run: Run
     rows: list[tuple[str, str]]
+    figures: list[tuple[str, str, float, str, str]]
     ok: bool
 
 
@@ -76,7 +78,10 @@ def run_demo(
         ("map a point", f"bigreg points {folder / 'run.zarr'} IN.csv OUT.csv"),
         ("warp an image", f"bigreg warp {folder / 'run.zarr'} IMAGE OUT.ome.zarr"),
     ]
-    return DemoResult(run, rows, folds == 0 and inverse <= 0.1 and after.mean <= GOOD_ERROR_VOXELS * voxel)
+    wrong = [("error", f"{state}, mean", e.mean, "um", "against the truth") for state, e in errors.items()]
+    return DemoResult(
+        run, rows, [*run.summary(), *wrong], folds == 0 and inverse <= 0.1 and after.mean <= GOOD_ERROR_VOXELS * voxel
+    )
 
 
 def evaluate(run: Run, pair: DemoPair, count: int = 200_000) -> dict[str, RegistrationError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,25 +183,62 @@ def simulation_table(simulations: list[Any]) -> Table:
     return table
 
 
-def comparison_tables(comparison: Any) -> list[Table]:
-    """The paired statistics of several runs, where there are any, and their figures."""
+def comparison_tables(comparison: Any, width: int) -> list[Table]:
+    """The paired statistics of several runs, where there are any, and their figures: a column a run.
+
+    Runs that do not fit beside one another in `width` columns come in tables of their own.
+    """
     from .quality.report import number
 
-    tables = []
-    if comparison.paired:
-        table = Table(title=comparison.note, title_justify="left", box=None, pad_edge=False)
-        titles = ("quantity", "run", "pairs", "first", "run", "difference", "95 % interval", "better at", "p (Holm)")
-        for i, name in enumerate(titles):
-            table.add_column(name, justify="left" if i < 2 else "right")
-        for p in comparison.paired:
-            quantity = f"{p.quantity} / {p.unit}" if p.unit else p.quantity
-            values = (p.pairs, p.first_mean, p.mean, p.difference)
-            interval = f"{number(p.low)} … {number(p.high)}"
-            table.add_row(quantity, Text(p.run), *map(number, values), interval, number(p.wins), number(p.holm))
-        tables.append(table)
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(("figure", *comparison.names, "")):
-        table.add_column(Text(name), justify="right" if 0 < i <= len(comparison.names) else "left")
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    others = comparison.names[1:]
+    for quantity, unit in dict.fromkeys((p.quantity, p.unit) for p in comparison.paired):
+        of = {p.run: p for p in comparison.paired if p.quantity == quantity}
+        rows: dict[str, list[str]] = {}
+        for name in others:
+            p = of.get(name)
+            for title, value in {
+                "places": p and number(p.pairs),
+                f"mean of {comparison.names[0]} there": p and number(p.first_mean),
+                "mean": p and number(p.mean),
+                "difference": p and number(p.difference),
+                "95 % interval": p and f"{number(p.low)} … {number(p.high)}",
+                "better at": p and number(p.wins),
+                "p (Holm)": p and number(p.holm),
+            }.items():
+                rows.setdefault(title, []).append(value or "")
+        groups[f"{quantity}, {unit}" if unit else quantity] = list(rows.items())
+    tables = _columns(others, groups, width)
+    groups = {}
     for group, name, unit, values in comparison.figures:
-        table.add_row(f"{group}: {name}", *map(number, values), unit)
-    return [*tables, table]
+        groups.setdefault(group, []).append((f"{name}, {unit}" if unit else name, [number(v) for v in values]))
+    return [*tables, *_columns(comparison.names, groups, width)]
+
+
+def _columns(names: Sequence[str], groups: dict[str, list[tuple[str, list[str]]]], width: int) -> list[Table]:
+    """Rows (name, value of each run) under the titles of their groups; as many runs a table as there is room for."""
+    if not groups:
+        return []
+    rows = [row for group in groups.values() for row in group]
+    first = max(len(name) for name, _ in rows) + 2
+    wide = [max(min(len(name), HEAD), *(len(values[i]) for _, values in rows)) + 2 for i, name in enumerate(names)]
+    tables, begin = [], 0
+    while begin < len(names):
+        end = begin + 1
+        while end < len(names) and first + sum(wide[begin : end + 1]) <= width:
+            end += 1
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold")
+        for name, room in list(zip(names, wide, strict=True))[begin:end]:
+            table.add_column(Text(name, overflow="fold"), justify="right", overflow="fold", min_width=room - 2)
+        for title, group in groups.items():
+            table.add_row(Text(title, style="bold"))
+            for name, values in group:
+                table.add_row(Text(f"  {name}"), *values[begin:end])
+        tables.append(table)
+        begin = end
+    return tables
+
+
+HEAD = 20
+"""Characters of a run's name in one line; a longer one is folded."""

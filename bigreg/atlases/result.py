@@ -137,6 +137,16 @@ class AtlasResult:
         """All that a person should look at, as sentences."""
         return [text for text in (self.axes_warning, self.warning) if text]
 
+    def figures(self) -> list[tuple[str, str, float, str, str]]:
+        """The same as (group, name, value, unit, note): the volumes of all regions that were found, and the cells."""
+        sides = ("volume_mm3", ""), ("volume_left_mm3", ", left"), ("volume_right_mm3", ", right")
+        found = [row for row in self.regions if row["own_voxels"]]
+        named = {row["id"]: row for row in [*self.regions[:1], *found]}.values()
+        rows = [("regions", "found", float(len(found)), "", "")]
+        rows += [("volume", f"{r['name']}{side}", r[key], "mm3", "") for r in named for key, side in sides]
+        counted = _attributes(self.url)["done"].get("cells")
+        return [*rows, *(("cells", k, counted[k], "", "") for k in ("cells", "outside", "no region") if counted)]
+
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) of what is most asked for."""
         named = [row for row in self.regions if row["own_voxels"]]

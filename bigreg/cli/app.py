@@ -120,7 +120,9 @@ def show_figures(rows: Iterable[Sequence[Any]], as_json: bool, **more: Any) -> N
     if as_json:
         from ..quality.evaluation import FIGURE
 
-        print_json(figures=[dict(zip(FIGURE, row, strict=True)) for row in rows], **more)
+        verdict = more.pop("verdict", None)
+        told = None if verdict is None else verdict.to_json()
+        print_json(**more, figures=[dict(zip(FIGURE, row, strict=True)) for row in rows], verdict=told)
         return
     verdict = more.pop("verdict", None)
     ends = [(name.replace("_", " "), str(value)) for name, value in more.items()]

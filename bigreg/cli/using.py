@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, out
+from .app import Json, app, out, print_json
 from .options import (
     OUTPUT,
     ClusterName,
@@ -110,6 +110,7 @@ def warp(
     cluster: ClusterName = None,
     workers: Workers = None,
     memory_limit: Memory = None,
+    as_json: Json = False,
 ) -> None:
     """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
 
@@ -149,7 +150,7 @@ def warp(
             level=level, box=None if box is None else box_of(box), channels=channel, dtype=dtype, levels=levels,
             ome_version=ome_version, cluster=cluster, workers=workers, memory_limit=memory_limit, progress=step,
         )  # fmt: skip
-    tell_written(target, written)
+    tell_written(target, written, as_json)
 
 
 def box_of(text: str) -> list[tuple[float | None, float | None]]:
@@ -199,6 +200,7 @@ def points(
     axes: Axes = "lps",
     old_unit: OldUnit = None,
     old_axes: OldAxes = None,
+    as_json: Json = False,
 ) -> None:
     """Map points, neurons or meshes; other columns are kept, points outside the image they are given in become nan.
 
@@ -214,6 +216,12 @@ def points(
         to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk,
     )  # fmt: skip
     given, other = direction.split("_to_")
+    if as_json:  # of the other image nothing is known where a file is the map and no image is given
+        print_json(
+            out=str(target), points=counts.points, **{f"outside_{given}": counts.outside},
+            **{f"outside_{other}_only": counts.beyond},
+        )  # fmt: skip
+        return
     told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
     if counts.beyond is not None:
         told += f", {counts.beyond} more outside the {other} image"

@@ -164,6 +164,34 @@ class Plan:
             ("rates", self.rates.origin + (f"; {self.remark}" if self.remark else "")),
         ]
 
+    def to_json(self) -> dict[str, Any]:
+        """The same in numbers, with every stage; seconds, bytes, um (z, y, x)."""
+        seconds = self.stage_seconds()
+        return {
+            "levels": [
+                {
+                    "level": p.index, "spacing_um": list(p.spacing), "blocks": list(p.blocks.counts),
+                    "steps": p.iterations,
+                }
+                for p in self.levels
+                if self.deformation
+            ],
+            "stages": [
+                {
+                    "name": w.name, "title": w.title, "blocks": w.blocks, "bytes_read": w.bytes_read,
+                    "bytes_written": w.bytes_written, "worker_seconds": seconds[w.name],
+                }
+                for w in self.stages
+            ],
+            "blocks": self.blocks, "tasks": self.tasks, "workers": self.workers, "seconds": self.seconds,
+            "worker_seconds": self.worker_seconds, "memory_per_worker_bytes": self.memory_per_worker,
+            "memory_limit_bytes": self.memory_limit, "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written, "disk_bytes": self.disk,
+            "disk_bytes_compressed": int(self.disk * self.rates.stored), "disk_peak_bytes": self.disk_peak,
+            "files": self.files, "redundancy": self.redundancy, "device": self.rates.device,
+            "rates": self.rates.origin, "remark": self.remark,
+        }  # fmt: skip
+
     def place_rows(self, out: str | None) -> list[tuple[str, str]]:
         """A row on the disk where the run is to be, if that can be seen from here."""
         free = None if out is None else free_bytes(out)
