@@ -35,7 +35,7 @@ class DemoResult:
 
 
 def run_demo(
-    out: str, *, config: Any = None, progress: Listener | None = None, pair: DemoPair | None = None
+    out: str, *, config: Any = None, progress: Listener | bool | None = None, pair: DemoPair | None = None
 ) -> DemoResult:
     """Make the pair as OME-Zarr in `out`, register it, compare with the truth, write the report.
 

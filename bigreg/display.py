@@ -1,11 +1,13 @@
-"""Progress of a run on a terminal."""
+"""Progress and figures of a run on a terminal or in a notebook."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +24,7 @@ class Display:
     def __init__(self, console: Console, run: str = "RUN") -> None:
         self.console = console
         self.run = run
-        self.live = console.is_terminal
+        self.live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -95,6 +97,16 @@ class _Going:
     begin: float
     failed: int = 0
     bar: Any = None
+
+
+@contextmanager
+def shown(progress: Any, run: str) -> Iterator[Any]:
+    """What hears how a run goes on, as Python's callers say it: None or False nothing, True bars on standard output."""
+    if progress is not True:
+        yield progress or None
+        return
+    with Display(Console(markup=False, emoji=False, highlight=False), run) as display:
+        yield display
 
 
 def bar(console: Console, title: str) -> Any:
