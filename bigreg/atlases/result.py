@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import storage
-from ..errors import InputError
+from ..errors import InputError, named
 from ..pipeline.run import Run, open_run
 from ..points import map_points_file
 from ..transforms.maps import Frame, Map
@@ -93,7 +93,7 @@ class AtlasResult:
     def cells(self) -> list[Row]:
         """The table of cells, a row a structure. Raises InputError where no cells were given."""
         if "cells" not in _attributes(self.url)["done"]:
-            raise InputError(f"'{self.url}' has no table of cells; give them (--cells FILE)")
+            raise InputError(f"'{self.url}' has no table of cells; give them ({named('--cells FILE', 'cells')})")
         return from_csv(_text(self.url, CELLS))
 
     def cell_places(self) -> np.ndarray | None:

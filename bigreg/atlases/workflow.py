@@ -13,7 +13,7 @@ import numpy as np
 from .. import storage
 from ..config import Config, load_config
 from ..display import shown
-from ..errors import ConfigError, InputError, OutputError
+from ..errors import ConfigError, InputError, OutputError, named
 from ..geometry import Grid
 from ..pipeline.run import register
 from ..pipeline.schedule.streaming import Listener
@@ -83,9 +83,8 @@ def _atlas(
 ) -> AtlasResult:
     volume = as_volume(brain, "brain")
     if volume.orientation is None:
-        raise InputError(
-            "the brain has no orientation; pass --orientation, such as 'psl': where its z, y, x axes start"
-        )
+        asked = named("--orientation", "open_volume's orientation")
+        raise InputError(f"the brain has no orientation; pass {asked}, such as 'psl': where its z, y, x axes start")
     grid = _sampled(volume, spacing)
     if cells is not None:
         _require_table(cells)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..errors import BigregError
+from ..errors import BigregError, naming_flags
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
 out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) for to_err in (False, True))
@@ -25,7 +25,8 @@ class _Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with naming_flags():
+                return super().invoke(ctx)
         except BigregError as error:
             err.print(f"error: {error}", style="red", soft_wrap=True)
             raise typer.Exit(error.exit_status) from error

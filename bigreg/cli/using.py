@@ -140,7 +140,7 @@ def warp(
         interpolation, why = chosen_interpolation(source)
         if why:
             out.print(f"{why}; pass --interpolation linear otherwise", soft_wrap=True)
-    grid = None if onto is None else open_volume(onto, name="onto")
+    grid = None if onto is None else open_volume(onto, name="--onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
     progress, step = bar(out, "warp")
@@ -209,7 +209,7 @@ def points(
     from ..pipeline.chains import chain
     from ..volumes import open_volume
 
-    ends = [None if path is None else open_volume(path, name=n) for n, path in (("image", image), ("onto", onto))]
+    ends = [None if path is None else open_volume(path, name=n) for n, path in (("--image", image), ("--onto", onto))]
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
     counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
@@ -273,7 +273,7 @@ def export(
         export_brainreg(run, str(brainreg))
         out.print(f"{brainreg}: as brainreg writes it", soft_wrap=True)
         return
-    ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}
+    ends = {n: None if p is None else open_volume(p, name=f"--{n}") for n, p in (("fixed", fixed), ("moving", moving))}
     written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(
         target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
     )

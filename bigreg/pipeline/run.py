@@ -17,7 +17,7 @@ from ..cluster import HERE, JOBS, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..display import shown
-from ..errors import ConfigError, CorruptDataError, InputError, OutputError
+from ..errors import ConfigError, CorruptDataError, InputError, OutputError, named
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
@@ -370,9 +370,10 @@ class Run(Judged, Viewed, Transform):
     ) -> Cluster:
         stored = self.store.attributes.get("cluster", {})
         if cluster is None and stored.get("kind", "local") not in HERE:
+            said = named("--cluster ", "cluster=")
             raise ConfigError(
                 f"'{self.url}' was run on cluster kind '{stored['kind']}', whose settings a run does not keep, as they "
-                f"may hold credentials; say --cluster {stored['kind']} (or your file) again, or --cluster local"
+                f"may hold credentials; say {said}{stored['kind']} (or your file) again, or {said}local"
             )
         given = {"workers": workers, "memory_limit": memory_limit}
         settings = load_cluster(

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from scipy import stats
 
 from .. import storage
-from ..errors import InputError
+from ..errors import InputError, named
 from .evaluation import Evaluation, as_csv, plain
 from .report import Picture, number
 
@@ -150,7 +150,7 @@ def compare(
             told = ", ".join(f"{k} {first.get(k)!r} and {other.fixed.get(k)!r}" for k in differ if k != "digest")
             raise InputError(
                 f"the fixed images of '{names[0]}' and '{name}' differ ({told or 'in their metadata'}), so "
-                "nothing in them can be paired; pass --aggregate for their figures alone"
+                f"nothing in them can be paired; pass {named('--aggregate', 'aggregate=True')} for their figures alone"
             )
     paired: list[Paired] = []
     for quantity, unit, better, series in _quantities(evaluations, blocks):

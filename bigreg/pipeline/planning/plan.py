@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 from ... import storage
 from ...cluster import BASE_BYTES, worker_count, worker_memory
 from ...config import Config, load_config
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, named
 from ...geometry import Shape, Vector
 from ...quality.verdict import roughly
 from ...volumes import Volume
@@ -314,7 +314,8 @@ def described(
     if shape is None or spacing is None:
         missing = [name for name, value in (("shape", shape), ("spacing", spacing)) if value is None]
         raise InputError(
-            f"no images, and {' and '.join(missing)} missing; give FIXED and MOVING, or --shape and --spacing"
+            f"no images, and {' and '.join(missing)} missing; "
+            + named("give FIXED and MOVING, or --shape and --spacing", "give fixed and moving, or shape and spacing")
         )
     more: dict[str, Any] = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
     return [
@@ -339,6 +340,6 @@ def numbers_of_workers(items: Sequence[str]) -> list[int]:
     found = []
     for item in (part.strip() for each in items for part in each.split(",")):
         if not item.isdigit() or int(item) < 1:
-            raise ConfigError(f"--simulate {item!r} is no number of workers; write for instance --simulate 8,64,512")
+            raise ConfigError(f"{item!r} is no number of workers to simulate; write for instance 8,64,512")
         found.append(int(item))
     return found
