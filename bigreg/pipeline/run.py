@@ -44,7 +44,7 @@ from .stages import Stages
 from .store import stopping
 from .store.damage import forget
 from .store.identity import same_engines, same_run
-from .store.inputs import as_volume, require_one_plane
+from .store.inputs import as_volume, require_depth, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
 from .store.store import RunStore, require_fields
@@ -87,6 +87,7 @@ def register(
     too doubtful to go on from, IncompleteError where blocks failed.
     """
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    require_depth(*volumes.values())
     if config is None:
         config, choice = chosen_config(volumes, out=out)
         if choice is not None:
