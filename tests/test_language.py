@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import bigreg
 from bigreg.cli import app
+from bigreg.cluster import Cluster
 from bigreg.errors import ConfigError, InputError, naming_flags
 from bigreg.pipeline.store.inputs import require_depth
 from bigreg.quality.verdict import Verdict
@@ -46,7 +47,7 @@ def test_a_missing_spacing_is_asked_for_in_the_language_of_the_caller(bare):
             "give fixed and moving, or shape",
             "--shape and --spac",
         ),
-        (lambda: bigreg.load_config("rounds", cluster="slurm"), "cluster.workers=20", "--workers 20"),
+        (lambda: Cluster(kind="slurm"), "cluster.workers=20", "--workers 20"),
         (lambda: Verdict("bad", "Not usable", "", ()).require("bad"), "require bad", "--fail-on bad"),
     ],
 )

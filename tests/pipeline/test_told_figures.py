@@ -67,7 +67,7 @@ def test_points_and_images_are_counted(run, tmp_path):
     image = run.store.path("inputs", "moving.ome.zarr")
     found, told = said("warp", run.url, image, tmp_path / "warped.tif")
     assert found["shape"] == list(run.fixed.shape) and found["dtype"] == str(run.moving.dtype)
-    assert found["spacing_um"] == pytest.approx(run.fixed.spacing) and "moving: " in told
+    assert found["spacing_um"] == pytest.approx(run.fixed.spacing) and "image: " in told
     found, _ = said("convert", image, tmp_path / "copy.ome.zarr")
     assert found["shape"] == list(run.moving.shape) and found["levels"] >= 1
 
