@@ -426,7 +426,7 @@ def test_plates_wells_and_groups_name_the_images_inside(tmp_path):
     image_in(tmp_path / "p.zarr/A/1/f3")
     group(tmp_path / "g.zarr", {})
     image_in(tmp_path / "g.zarr/raw")
-    cases = [("p.zarr", "is a plate .*--dataset A/1/f3"), ("p.zarr/A/1", "is a well.*--dataset f3"), ("g.zarr", "raw")]
+    cases = [("p.zarr", "is a plate .*dataset A/1/f3"), ("p.zarr/A/1", "is a well.*dataset f3"), ("g.zarr", "raw")]
     for path, text in cases:
         with pytest.raises(InputError, match=text):
             open_volume(tmp_path / path, spacing=SPACING)

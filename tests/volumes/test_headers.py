@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_not_stated(tmp_path, case):
     path = write(tmp_path)
     with pytest.raises(InputError, match=found) as caught:
         open_volume(path)
-    assert "--spacing" in str(caught.value) and "np.float" not in str(caught.value)
+    assert "open_volume's spacing" in str(caught.value) and "np.float" not in str(caught.value)
     volume = open_volume(path, spacing=SPACING)
     assert np.allclose(volume.grid().spacing, SPACING)
     np.testing.assert_array_equal(volume.read((0, 0, 0), (9, 12, 15)), DATA)
