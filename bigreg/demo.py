@@ -25,15 +25,17 @@ GOOD_ERROR_VOXELS = 1.0
 
 @dataclass(frozen=True)
 class DemoResult:
-    """`run` and what to say of it: `rows` of (what, value); `ok` where it came out as it should."""
+    """`run` and what to say of it: `rows` of (what, value); `figures` as of `Run.summary`, with the
+    errors against the truth; `ok` where it came out as it should."""
 
     run: Run
     rows: list[tuple[str, str]]
+    figures: list[tuple[str, str, float, str, str]]
     ok: bool
 
 
 def run_demo(
-    out: str, *, config: Any = None, progress: Listener | None = None, pair: DemoPair | None = None
+    out: str, *, config: Any = None, progress: Listener | bool | None = None, pair: DemoPair | None = None
 ) -> DemoResult:
     """Make the pair as OME-Zarr in `out`, register it, compare with the truth, write the report.
 
@@ -42,7 +44,7 @@ def run_demo(
     config = config if isinstance(config, Config) else load_config(config or "demo")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"'{folder}' exists already and is no empty folder; choose another --out or remove it")
+        raise OutputError(f"'{folder}' exists already and is no empty folder; choose another folder or remove it")
     begin = time.monotonic()
     pair = pair or make_pair()
     paths = {}
@@ -76,7 +78,10 @@ def run_demo(
         ("map a point", f"bigreg points {folder / 'run.zarr'} IN.csv OUT.csv"),
         ("warp an image", f"bigreg warp {folder / 'run.zarr'} IMAGE OUT.ome.zarr"),
     ]
-    return DemoResult(run, rows, folds == 0 and inverse <= 0.1 and after.mean <= GOOD_ERROR_VOXELS * voxel)
+    wrong = [("error", f"{state}, mean", e.mean, "um", "against the truth") for state, e in errors.items()]
+    return DemoResult(
+        run, rows, [*run.summary(), *wrong], folds == 0 and inverse <= 0.1 and after.mean <= GOOD_ERROR_VOXELS * voxel
+    )
 
 
 def evaluate(run: Run, pair: DemoPair, count: int = 200_000) -> dict[str, RegistrationError]:

@@ -1,10 +1,13 @@
-"""Progress of a run on a terminal."""
+"""Progress and figures of a run on a terminal or in a notebook."""
 
 from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +24,7 @@ class Display:
     def __init__(self, console: Console, run: str = "RUN") -> None:
         self.console = console
         self.run = run
-        self.live = console.is_terminal
+        self.live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,6 +99,16 @@ class _Going:
     bar: Any = None
 
 
+@contextmanager
+def shown(progress: Any, run: str) -> Iterator[Any]:
+    """What hears how a run goes on, as Python's callers say it: None or False nothing, True bars on standard output."""
+    if progress is not True:
+        yield progress or None
+        return
+    with Display(Console(markup=False, emoji=False, highlight=False), run) as display:
+        yield display
+
+
 def bar(console: Console, title: str) -> Any:
     """(context manager, callback(done, total, what)) of one plain progress bar."""
     progress = Progress(
@@ -119,12 +132,15 @@ def pairs(rows: list[tuple[str, str]]) -> Text:
 
 def status_table(status: Any) -> Table:
     """Progress of every stage."""
+    from .quality.verdict import roughly
+
     age = time.time() - status.updated
     state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
     of = f"{status.done} blocks, how many in all is known after the affine"
     if status.total is not None:
         of = f"{status.done} of {status.total} blocks"
-    title = f"{state}: {of}, last stage change {age:.0f} s ago"
+    left = "" if status.seconds_left is None else f", about {roughly(status.seconds_left)} left"
+    title = f"{state}: {of}{left}, last stage change {age:.0f} s ago"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "", "done", "blank", "failed", "running"):
         table.add_column(name, justify="left" if name in ("stage", "") else "right")
@@ -179,25 +195,62 @@ def simulation_table(simulations: list[Any]) -> Table:
     return table
 
 
-def comparison_tables(comparison: Any) -> list[Table]:
-    """The paired statistics of several runs, where there are any, and their figures."""
+def comparison_tables(comparison: Any, width: int) -> list[Table]:
+    """The paired statistics of several runs, where there are any, and their figures: a column a run.
+
+    Runs that do not fit beside one another in `width` columns come in tables of their own.
+    """
     from .quality.report import number
 
-    tables = []
-    if comparison.paired:
-        table = Table(title=comparison.note, title_justify="left", box=None, pad_edge=False)
-        titles = ("quantity", "run", "pairs", "first", "run", "difference", "95 % interval", "better at", "p (Holm)")
-        for i, name in enumerate(titles):
-            table.add_column(name, justify="left" if i < 2 else "right")
-        for p in comparison.paired:
-            quantity = f"{p.quantity} / {p.unit}" if p.unit else p.quantity
-            values = (p.pairs, p.first_mean, p.mean, p.difference)
-            interval = f"{number(p.low)} … {number(p.high)}"
-            table.add_row(quantity, Text(p.run), *map(number, values), interval, number(p.wins), number(p.holm))
-        tables.append(table)
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(("figure", *comparison.names, "")):
-        table.add_column(Text(name), justify="right" if 0 < i <= len(comparison.names) else "left")
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    others = comparison.names[1:]
+    for quantity, unit in dict.fromkeys((p.quantity, p.unit) for p in comparison.paired):
+        of = {p.run: p for p in comparison.paired if p.quantity == quantity}
+        rows: dict[str, list[str]] = {}
+        for name in others:
+            p = of.get(name)
+            for title, value in {
+                "places": p and number(p.pairs),
+                f"mean of {comparison.names[0]} there": p and number(p.first_mean),
+                "mean": p and number(p.mean),
+                "difference": p and number(p.difference),
+                "95 % interval": p and f"{number(p.low)} … {number(p.high)}",
+                "better at": p and number(p.wins),
+                "p (Holm)": p and number(p.holm),
+            }.items():
+                rows.setdefault(title, []).append(value or "")
+        groups[f"{quantity}, {unit}" if unit else quantity] = list(rows.items())
+    tables = _columns(others, groups, width)
+    groups = {}
     for group, name, unit, values in comparison.figures:
-        table.add_row(f"{group}: {name}", *map(number, values), unit)
-    return [*tables, table]
+        groups.setdefault(group, []).append((f"{name}, {unit}" if unit else name, [number(v) for v in values]))
+    return [*tables, *_columns(comparison.names, groups, width)]
+
+
+def _columns(names: Sequence[str], groups: dict[str, list[tuple[str, list[str]]]], width: int) -> list[Table]:
+    """Rows (name, value of each run) under the titles of their groups; as many runs a table as there is room for."""
+    if not groups:
+        return []
+    rows = [row for group in groups.values() for row in group]
+    first = max(len(name) for name, _ in rows) + 2
+    wide = [max(min(len(name), HEAD), *(len(values[i]) for _, values in rows)) + 2 for i, name in enumerate(names)]
+    tables, begin = [], 0
+    while begin < len(names):
+        end = begin + 1
+        while end < len(names) and first + sum(wide[begin : end + 1]) <= width:
+            end += 1
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold")
+        for name, room in list(zip(names, wide, strict=True))[begin:end]:
+            table.add_column(Text(name, overflow="fold"), justify="right", overflow="fold", min_width=room - 2)
+        for title, group in groups.items():
+            table.add_row(Text(title, style="bold"))
+            for name, values in group:
+                table.add_row(Text(f"  {name}"), *values[begin:end])
+        tables.append(table)
+        begin = end
+    return tables
+
+
+HEAD = 20
+"""Characters of a run's name in one line; a longer one is folded."""

@@ -1,7 +1,30 @@
 """What can go wrong, one class a kind; the command line turns each into an exit status of its own.
 
-Every message names the thing, the value and the remedy.
+Every message names the thing, the value and the remedy, in the language of whoever reads it (see `named`).
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_flags = False
+
+
+@contextmanager
+def naming_flags() -> Iterator[None]:
+    """Messages are read in the command line for so long: they name its flags."""
+    global _flags
+    before, _flags = _flags, True
+    try:
+        yield
+    finally:
+        _flags = before
+
+
+def named(flag: str, keyword: str) -> str:
+    """What a reader has to give, as a message names it: the command line's flag, or the keyword in Python."""
+    return flag if _flags else keyword
 
 
 class BigregError(Exception):

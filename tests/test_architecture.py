@@ -21,11 +21,11 @@ BIGREG = (
     "errors jit keys",
     "cluster geometry similarity storage",
     "config intensity quality transforms volumes",
-    "networks phantom points",
+    "display networks phantom points",
     "models",
     "engines",
     "pipeline",
-    "atlases demo display training",
+    "atlases demo training",
     "cli",
     "__main__",
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import Config
+from ..errors import named
 from ..pipeline.choosing.axes import better_axes, codes_after, unseen
 from ..pipeline.run import Run
 from ..transforms.affine import nearest_axis_turn
@@ -42,9 +43,11 @@ def warning_of_turn(run: Run, atlas: Atlas, brain: Volume) -> str:
 
 
 def _words(how: str, fixed: Sequence[str], moving: Sequence[str], template: Volume, brain: Volume) -> str:
+    atlas = named("--atlas-orientation", "local_atlas's orientation")
+    own = named("--orientation", "open_volume's orientation")
     return (
         f"{how}: regions and their sides would be wrong. If the brain's orientation {brain.orientation} is right, the "
-        f"atlas is {' or '.join(fixed)} and not {template.orientation} (--atlas-orientation); if the atlas's is right, "
-        f"the brain is {' or '.join(moving)} and not {brain.orientation} (--orientation). A brain is nearly its own "
+        f"atlas is {' or '.join(fixed)} and not {template.orientation} ({atlas}); if the atlas's is right, "
+        f"the brain is {' or '.join(moving)} and not {brain.orientation} ({own}). A brain is nearly its own "
         "mirror image, so left and right cannot be seen: know them from how the files were made"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import named
 from .regions import Row
 from .source import LEFT, RIGHT, Atlas
 
@@ -39,8 +40,11 @@ def warning_of_halves(rows: Sequence[Row], atlas: Atlas) -> str:
     own = halves_of(atlas)
     if not min(own) or abs(own[0] - own[1]) > SYMMETRIC * max(own):
         return ""
+    asked = named("--atlas-orientation", "local_atlas's orientation")
+    own_asked = named("--orientation", "open_volume's orientation")
     return (
         f"the left half of the brain has {left:.4g} mm3 and the right one {right:.4g}, though the atlas is symmetric: "
-        "look at the borders over the tissue. If they do not fit, the orientation of the atlas (--atlas-orientation, "
-        f"now {atlas.template.orientation}) or of the brain (--orientation) is wrong; if they do, tissue is missing"
+        "look at the borders over the tissue. If they do not fit, the orientation of the atlas ("
+        f"{asked}, now {atlas.template.orientation}) or of the brain ({own_asked}) is wrong; if "
+        "they do, tissue is missing"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import storage
-from ..errors import InputError
+from ..errors import InputError, named
 from ..pipeline.run import Run, open_run
 from ..points import map_points_file
 from ..transforms.maps import Frame, Map
@@ -93,7 +93,7 @@ class AtlasResult:
     def cells(self) -> list[Row]:
         """The table of cells, a row a structure. Raises InputError where no cells were given."""
         if "cells" not in _attributes(self.url)["done"]:
-            raise InputError(f"'{self.url}' has no table of cells; give them (--cells FILE)")
+            raise InputError(f"'{self.url}' has no table of cells; give them ({named('--cells FILE', 'cells')})")
         return from_csv(_text(self.url, CELLS))
 
     def cell_places(self) -> np.ndarray | None:
@@ -136,6 +136,16 @@ class AtlasResult:
     def warnings(self) -> list[str]:
         """All that a person should look at, as sentences."""
         return [text for text in (self.axes_warning, self.warning) if text]
+
+    def figures(self) -> list[tuple[str, str, float, str, str]]:
+        """The same as (group, name, value, unit, note): the volumes of all regions that were found, and the cells."""
+        sides = ("volume_mm3", ""), ("volume_left_mm3", ", left"), ("volume_right_mm3", ", right")
+        found = [row for row in self.regions if row["own_voxels"]]
+        named = {row["id"]: row for row in [*self.regions[:1], *found]}.values()
+        rows = [("regions", "found", float(len(found)), "", "")]
+        rows += [("volume", f"{r['name']}{side}", r[key], "mm3", "") for r in named for key, side in sides]
+        counted = _attributes(self.url)["done"].get("cells")
+        return [*rows, *(("cells", k, counted[k], "", "") for k in ("cells", "outside", "no region") if counted)]
 
     def summary(self) -> list[tuple[str, str]]:
         """(what, value) of what is most asked for."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import storage
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, named
 from ..volumes import Volume, convert, open_volume
 from ..volumes.lookup import lookup
 from .structures import Structures
@@ -40,7 +40,7 @@ class Atlas:
     def __post_init__(self) -> None:
         if self.template.orientation is None:
             raise InputError(
-                f"template of atlas '{self.name}' has no orientation; pass --atlas-orientation, such as 'rsa' "
+                f"template of atlas '{self.name}' has no orientation; pass {_orientation()}, such as 'rsa' "
                 "(Allen's NRRD files): the sides at which its z, y and x axes start"
             )
         first, last = self.template.grid().bounds(faces=True)
@@ -51,14 +51,15 @@ class Atlas:
             if image.orientation not in (None, self.template.orientation):
                 raise InputError(
                     f"{name} of atlas '{self.name}' has orientation {image.orientation} and the template "
-                    f"{self.template.orientation}; pass --atlas-orientation, which holds for both"
+                    f"{self.template.orientation}; pass {_orientation()}, which holds for both"
                 )
             low, high = image.grid().bounds(faces=True)
+            spacing = named("--atlas-spacing", "local_atlas's spacing")
             slack = np.maximum(image.grid().spacing, self.template.grid().spacing)
             if (np.abs(low - first) > slack).any() or (np.abs(high - last) > slack).any():
                 raise InputError(
                     f"{name} of atlas '{self.name}' spans {low} to {high} um and the template {first} to {last}; they "
-                    "must lie in one world: check the files' spacing, or pass --atlas-spacing"
+                    f"must lie in one world: check the files' spacing, or pass {spacing}"
                 )
 
     def identity(self) -> dict[str, Any]:
@@ -123,6 +124,14 @@ def local_atlas(
     return Atlas(name or _named(images[0]), *images, known, sides)
 
 
+def _orientation() -> str:
+    return named("--atlas-orientation", "local_atlas's orientation")
+
+
+def _files() -> str:
+    return named("--template, --annotation and --structures", "files (bigreg.local_atlas)")
+
+
 def _named(volume: Volume) -> str:
     return "local" if volume.spec is None else volume.spec.path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
 
@@ -134,15 +143,19 @@ def chosen_atlas(
 
     Raises ConfigError where both are given, or neither wholly.
     """
-    parts = {"--template": template, "--annotation": annotation, "--structures": structures}
-    given = [key for key, value in {**parts, **{f"--{k}": v for k, v in files.items()}}.items() if value is not None]
+    dashes = named("--", "")
+    parts = {f"{dashes}template": template, f"{dashes}annotation": annotation, f"{dashes}structures": structures}
+    given = [k for k, value in {**parts, **{dashes + k: v for k, v in files.items()}}.items() if value is not None]
     if name is not None:
         if given:
-            raise ConfigError(f"atlas '{name}' brings its own files; leave out {', '.join(given)}, or --atlas")
+            raise ConfigError(f"atlas '{name}' brings its own files; leave out {', '.join(given)}, or its name")
         return name
     missing = [key for key, value in parts.items() if value is None]
     if structures is None or missing:
-        raise ConfigError(f"the atlas is not said: {', '.join(missing)} is missing; give these files, or --atlas NAME")
+        raise ConfigError(
+            f"the atlas is not said: {', '.join(missing)} is missing; give these files, or "
+            + named("--atlas NAME", "a name")
+        )
     return local_atlas(template, annotation, structures, **files)
 
 
@@ -157,8 +170,7 @@ def brainglobe_atlas(name: str, folder: str, *, brainglobe_dir: str | Path | Non
         from brainglobe_atlasapi import BrainGlobeAtlas
     except ImportError as error:
         raise InputError(
-            f"atlas '{name}' needs brainglobe-atlasapi ({error}); pip install 'bigreg[atlas]', or give --template, "
-            "--annotation and --structures"
+            f"atlas '{name}' needs brainglobe-atlasapi ({error}); pip install 'bigreg[atlas]', or give {_files()}"
         ) from error
     try:
         found = BrainGlobeAtlas(name, brainglobe_dir=brainglobe_dir, check_latest=False)
@@ -171,7 +183,7 @@ def brainglobe_atlas(name: str, folder: str, *, brainglobe_dir: str | Path | Non
     except Exception as error:  # of requests, s3fs, botocore, zarr: BrainGlobe wraps none of them
         raise InputError(
             f"atlas '{name}' cannot be had from BrainGlobe: {type(error).__name__}: {error}; check the name "
-            "(`brainglobe list`) and the connection, or give --template, --annotation and --structures"
+            f"(`brainglobe list`) and the connection, or give {_files()}"
         ) from error
     structures = Structures.of_records(found.structures_list, f"structures of '{name}'")
     return Atlas(name, kept["template"], kept["annotation"], structures, kept["hemispheres"])

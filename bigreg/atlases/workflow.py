@@ -12,7 +12,8 @@ import numpy as np
 
 from .. import storage
 from ..config import Config, load_config
-from ..errors import ConfigError, InputError, OutputError
+from ..display import shown
+from ..errors import ConfigError, InputError, OutputError, named
 from ..geometry import Grid
 from ..pipeline.run import register
 from ..pipeline.schedule.streaming import Listener
@@ -42,7 +43,7 @@ def atlas(
     units: str = "um",
     config: Config | dict[str, Any] | str | None = None,
     client: Any = None,
-    progress: Listener | None = None,
+    progress: Listener | bool | None = None,
 ) -> AtlasResult:
     """Register a brain to an atlas, and write into the folder `out` what follows from it.
 
@@ -59,21 +60,37 @@ def atlas(
     cells     table (.csv .tsv .parquet) of points in the brain; columns, units: see `points.map_points_file`
     config    as `register` takes it; None is the preset "brain-to-atlas"
     client    a dask.distributed Client for the registration
+    progress  as `register` takes it
 
     The same call again goes on where it was interrupted; with other cells it makes their tables only. Raises what
     `register` raises, InputError for an atlas that cannot be used, OutputError where `out` is of other images.
     """
+    with shown(progress, str(out)) as listener:
+        return _atlas(brain, atlas, str(out), spacing, cells, columns, units, config, client, listener)
+
+
+def _atlas(
+    brain: Any,
+    atlas: Atlas | str,
+    out: str,
+    spacing: Sequence[float] | float | None,
+    cells: str | Path | None,
+    columns: Sequence[str] | None,
+    units: str,
+    config: Config | dict[str, Any] | str | None,
+    client: Any,
+    progress: Listener | None,
+) -> AtlasResult:
     volume = as_volume(brain, "brain")
     if volume.orientation is None:
-        raise InputError(
-            "the brain has no orientation; pass --orientation, such as 'psl': where its z, y, x axes start"
-        )
+        asked = named("--orientation", "open_volume's orientation")
+        raise InputError(f"the brain has no orientation; pass {asked}, such as 'psl': where its z, y, x axes start")
     grid = _sampled(volume, spacing)
     if cells is not None:
         _require_table(cells)
-    if not storage.exists(storage.join(str(out), RUN)):
+    if not storage.exists(storage.join(out, RUN)):
         require_one_plane(volume)
-    work = _Work(str(out), progress)
+    work = _Work(out, progress)
     result = AtlasResult(work.url)
     source = brainglobe_atlas(atlas, work.path("atlas", atlas)) if isinstance(atlas, str) else atlas
     work.claim({"brain": volume.identity(), "atlas": source.identity(), "grid": grid.to_json()})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..errors import BigregError
+from ..errors import BigregError, naming_flags
 
 # Paths and messages are shown as they are: "[0]" or ":b:" in a file's name is no markup.
 out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) for to_err in (False, True))
@@ -23,13 +25,16 @@ class _Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with naming_flags():
+                return super().invoke(ctx)
         except BigregError as error:
             err.print(f"error: {error}", style="red", soft_wrap=True)
             raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt as stop:
             err.print("stopped")
             raise typer.Exit(130) from stop
+        finally:
+            out.stderr = False
 
 
 def as_triples(command: Any, arguments: list[str]) -> list[str]:
@@ -86,6 +91,45 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _only_json(wanted: bool) -> bool:
+    """Standard output is for the JSON alone: what is printed otherwise goes to standard error."""
+    out.stderr = wanted
+    return wanted
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_only_json, is_eager=True, help="Figures as JSON; all else goes to standard error."
+    ),
+]
+
+
+def print_json(**data: Any) -> None:
+    """What a verb has to say, as JSON on standard output; null for what is not known."""
+    from ..quality.evaluation import plain
+
+    typer.echo(json.dumps(plain(data), indent=1))
+
+
+def show_figures(rows: Iterable[Sequence[Any]], as_json: bool, **more: Any) -> None:
+    """Figures (group, name, value, unit, note), then `more` by name; as JSON with a verdict, if there is one."""
+    from ..display import figure, pairs
+
+    if as_json:
+        from ..quality.evaluation import FIGURE
+
+        verdict = more.pop("verdict", None)
+        told = None if verdict is None else verdict.to_json()
+        print_json(**more, figures=[dict(zip(FIGURE, row, strict=True)) for row in rows], verdict=told)
+        return
+    verdict = more.pop("verdict", None)
+    ends = [(name.replace("_", " "), str(value)) for name, value in more.items()]
+    out.print(pairs([*((f"{r[0]}: {r[1]}", figure(r[2], r[3])) for r in rows), *ends]), soft_wrap=True)
+    if verdict is not None:
+        show_verdict(verdict)
 
 
 def show_verdict(verdict: Any) -> None:

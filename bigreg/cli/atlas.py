@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, err, out, show_verdict
+from .app import Json, app, err, out, show_figures, show_verdict
 from .options import (
     ClusterName,
     ConfigFile,
@@ -72,7 +72,7 @@ def atlas(
     orientation: Orientation = None,
     preset: Annotated[str | None, typer.Option(help="brain-to-atlas (default) or another.")] = None,
     config: ConfigFile = None, set_: Set = None, cluster: ClusterName = None, workers: Workers = None,
-    memory_limit: Memory = None,
+    memory_limit: Memory = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Register BRAIN to an atlas: its regions and their borders in the brain, volumes, cells in each, a report.
 
@@ -101,6 +101,11 @@ def atlas(
             image, known, out=folder, spacing=onto, cells=cells, units=units, config=settings, progress=display,
             columns=None if columns is None else columns.split(","),
         )  # fmt: skip
+    if as_json:
+        show_figures(
+            made.figures(), as_json, out=made.url, report=made.report, warnings=made.warnings, verdict=made.run.verdict
+        )
+        return
     out.print(pairs(made.summary()), soft_wrap=True)
     for warning in made.warnings:
         err.print(f"warning: {warning}", style="red", soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, out
+from .app import Json, app, out
 from .options import (
     OUTPUT,
     Dataset,
@@ -43,6 +43,7 @@ def convert(
         int | None, typer.Option(min=1, help="Voxels along an axis of a shard (a file); default 256.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write any readable image as OME-Zarr, sharded, with a pyramid; or as TIFF, NIfTI or NRRD; out of core."""
     sizes: dict[str, Any] = {"chunks": (chunk or 64,) * 3, "shards": (shard or 256,) * 3} if chunk or shard else {}
@@ -72,4 +73,4 @@ def convert(
             image, target, labels=bool(labels), dtype=dtype, levels=levels, ome_version=ome_version,
             overwrite=overwrite, progress=step, **sizes,
         )  # fmt: skip
-    tell_written(target, written)
+    tell_written(target, written, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import app, out, show_verdict
+from .app import Json, app, out, print_json, show_figures
 from .options import RunStore
 
 
@@ -26,12 +26,12 @@ def evaluate(
     target: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON and CSV, in place of the run.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Measure a finished run: similarity, regularity, and against landmarks, labels or an annotation.
 
     Without --out the figures go into the run (RUN/evaluation) and its report.
     """
-    from ..display import figure, pairs
     from ..pipeline.run import open_run
 
     opened = open_run(run)
@@ -39,11 +39,9 @@ def evaluate(
         landmarks=None if landmarks is None else str(landmarks), labels=labels, annotation=annotation,
         out=None if target is None else str(target),
     )  # fmt: skip
-    rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in found.figures]
     where = opened.store.path("evaluation") if target is None else str(target)
-    out.print(pairs([*rows, ("written to", where)]), soft_wrap=True)
-    if opened.store.attributes["state"] == "finished":
-        show_verdict(opened.judged(found))
+    verdict = opened.judged(found) if opened.store.attributes["state"] == "finished" else None
+    show_figures(found.figures, as_json, written_to=where, verdict=verdict)
 
 
 @app.command(rich_help_panel="Judge")
@@ -53,6 +51,7 @@ def compare(
     target: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, CSV and a page of HTML.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Put runs side by side; the others are compared with the first, place by place, with paired statistics.
 
@@ -62,7 +61,15 @@ def compare(
     from ..pipeline.compare import compare_runs
 
     found = compare_runs(runs, aggregate=aggregate)
-    for table in comparison_tables(found):
+    page = None if target is None else found.write(str(target))
+    if as_json:
+        print_json(**found.to_json(), page=page)
+        return
+    for table in comparison_tables(found, out.width):
         out.print(table)
-    if target is not None:
-        out.print(found.write(str(target)), soft_wrap=True)
+    if found.note:
+        out.print(found.note, soft_wrap=True)
+    for line in found.conclusion:
+        out.print(line, style="bold", soft_wrap=True)
+    if page is not None:
+        out.print(page, soft_wrap=True)

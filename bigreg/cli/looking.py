@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from .app import app, out
+from .app import Json, app, out, print_json
 from .options import (
     ClusterName,
     Fixed,
@@ -51,7 +50,7 @@ def config(
 @app.command(rich_help_panel="Register")
 def doctor(
     fixed: Fixed, moving: Moving, set_: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+    as_json: Json = False,
     cluster: ClusterName = None, workers: Workers = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
@@ -66,7 +65,7 @@ def doctor(
 
     found = examine(*images, overrides=overrides_of(set_, workers, None), cluster=cluster)
     if as_json:
-        out.print(json.dumps(found.to_json(), indent=1), soft_wrap=True)
+        print_json(**found.to_json())
         return
     tell(images)
     out.print(pairs(found.rows()), soft_wrap=True)

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from .app import app, out
+from .app import Json, app, out, print_json
 
 
 @app.command(rich_help_panel="Networks")
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Weights to describe.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the trained networks that come with bigreg, or describe one of them or a file of your own."""
     from rich.table import Table
@@ -20,6 +21,10 @@ def models(
     from ..display import pairs
     from ..models import card_of, packaged_names, weight_bytes
 
+    if as_json:
+        asked = packaged_names() if name is None else [name]
+        print_json(models=[{"name": n, **card_of(n).model_dump(mode="json"), "bytes": weight_bytes(n)} for n in asked])
+        return
     if name is not None:
         out.print(pairs(card_of(name).rows(weight_bytes(name))), soft_wrap=True)
         return

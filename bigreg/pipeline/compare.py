@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from .. import storage
 from ..errors import InputError
 from ..quality.comparison import Comparison, Series, compare
 from ..quality.evaluation import Evaluation, read_evaluation
+from ..quality.report import Picture
 from .run import Run, open_run
 from .store.store import EVALUATION, is_run
 
@@ -20,7 +23,20 @@ def compare_runs(paths: Sequence[str], *, aggregate: bool = False) -> Comparison
     the others are compared with; `aggregate` leaves that out, so that the images may differ. Raises InputError.
     """
     found = [_read(str(path)) for path in paths]
-    return compare(_names(paths), [e for e, _ in found], [s for _, s in found], aggregate=aggregate)
+    made = compare(_names(paths), [e for e, _ in found], [s for _, s in found], aggregate=aggregate)
+    return replace(made, pictures=_pictures([str(path) for path in paths]))
+
+
+def _pictures(paths: Sequence[str]) -> list[tuple[str, list[Picture | None]]]:
+    """The pictures that the runs' reports have, one kind after the other; None where a run has no such one."""
+    kinds = []
+    for name, title in (("overlay_after", "Fixed (magenta) and moving (green) after registration"), ("risk", "Risk")):
+        pictures: list[Picture | None] = []
+        for path in paths:
+            png = storage.read_file(storage.join(path, "report"), f"{name}.png") if is_run(path) else b""
+            pictures.append(Picture(name, title, f"{title}, of {path}", png) if png else None)
+        kinds += [(title, pictures)] if any(pictures) else []
+    return kinds
 
 
 def _read(path: str) -> tuple[Evaluation, Series]:
@@ -51,10 +67,13 @@ def _blocks(run: Run) -> Series:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Paths without the folders they share."""
+    """Paths without the folders that all share, before and behind what is different."""
     parts = [str(p).rstrip("/").split("/") for p in paths]
     shared = 0
     while shared < min(map(len, parts)) - 1 and len({p[shared] for p in parts}) == 1:
         shared += 1
-    names = ["/".join(p[shared:]) for p in parts]
+    parts = [p[shared:] for p in parts]
+    while min(map(len, parts)) > 1 and len({p[-1] for p in parts}) == 1:
+        parts = [p[:-1] for p in parts]
+    names = ["/".join(p) for p in parts]
     return names if len(set(names)) == len(names) else [str(p) for p in paths]

@@ -16,7 +16,8 @@ from .. import storage
 from ..cluster import HERE, JOBS, Cluster, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
-from ..errors import ConfigError, CorruptDataError, InputError, OutputError
+from ..display import shown
+from ..errors import ConfigError, CorruptDataError, InputError, OutputError, named
 from ..transforms import ngff
 from ..transforms.files import scene_maps
 from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
@@ -43,7 +44,7 @@ from .stages import Stages
 from .store import stopping
 from .store.damage import forget
 from .store.identity import same_engines, same_run
-from .store.inputs import as_volume, require_one_plane
+from .store.inputs import as_volume, require_depth, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
 from .store.store import RunStore, require_fields
@@ -63,7 +64,7 @@ def register(
     config: Config | dict[str, Any] | str | None = None,
     client: Any = None,
     resume: bool = True,
-    progress: Listener | None = None,
+    progress: Listener | bool | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
     choice: Choice | None = None,
@@ -75,6 +76,8 @@ def register(
     client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
     resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
                     thing is there, OutputError
+    progress        True: bars as of the command line, in a terminal or a notebook (which needs ipywidgets), lines
+                    elsewhere; or a Listener
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
     accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
@@ -84,6 +87,7 @@ def register(
     too doubtful to go on from, IncompleteError where blocks failed.
     """
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    require_depth(*volumes.values())
     if config is None:
         config, choice = chosen_config(volumes, out=out)
         if choice is not None:
@@ -104,7 +108,7 @@ def begin(
     config: Config,
     client: Any = None,
     resume: bool = True,
-    progress: Listener | None = None,
+    progress: Listener | bool | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
     choice: Choice | None = None,
@@ -255,7 +259,7 @@ class Run(Judged, Viewed, Transform):
         cluster: Cluster | dict[str, Any] | str | None = None,
         workers: int | None = None,
         memory_limit: str | None = None,
-        progress: Listener | None = None,
+        progress: Listener | bool | None = None,
         accept_failed: bool = False,
         accept_start: int | None = None,
     ) -> Run:
@@ -264,6 +268,7 @@ class Run(Judged, Viewed, Transform):
         client                  a dask.distributed Client; None makes a cluster
         cluster                 name, YAML file, dict or Cluster; None is what the run began with, if on one machine
         workers, memory_limit   override the cluster's
+        progress                see `register`
         accept_failed           see `register`
         accept_start            see `register`; it may change until the levels have begun
 
@@ -282,7 +287,7 @@ class Run(Judged, Viewed, Transform):
         self,
         client: Any,
         settings: Cluster | None,
-        progress: Listener | None,
+        progress: Listener | bool | None,
         accept_failed: bool,
         accept_start: int | None,
     ) -> Run:
@@ -297,14 +302,17 @@ class Run(Judged, Viewed, Transform):
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)
         forget_request(self.url)
         waiting = settings.kind if settings is not None and settings.kind in JOBS else None
-        self.store.update(state="running", errors=[], updated=time.time(), waiting=waiting)
+        self.store.update(state="running", errors=[], updated=time.time(), waiting=waiting, pace=None)
         stopped = partial(stopping.check, self.url)
         try:
-            with cluster_client(settings, stopped) if settings is not None else nullcontext(client) as used:
+            with (
+                shown(progress, self.url) as listener,
+                cluster_client(settings, stopped) if settings is not None else nullcontext(client) as used,
+            ):
                 if waiting is not None:
                     self.store.update(waiting=None)
                 expected = (settings.workers or 0) if settings is not None else 0
-                driver = Driver(used, self.store, progress, expected=expected, accept_failed=accept_failed)
+                driver = Driver(used, self.store, listener, expected=expected, accept_failed=accept_failed)
                 with driver.stopping_on_ctrl_c():
                     self._repaired(driver, accept_start)
             verdict.keep(self._context())
@@ -363,9 +371,10 @@ class Run(Judged, Viewed, Transform):
     ) -> Cluster:
         stored = self.store.attributes.get("cluster", {})
         if cluster is None and stored.get("kind", "local") not in HERE:
+            said = named("--cluster ", "cluster=")
             raise ConfigError(
                 f"'{self.url}' was run on cluster kind '{stored['kind']}', whose settings a run does not keep, as they "
-                f"may hold credentials; say --cluster {stored['kind']} (or your file) again, or --cluster local"
+                f"may hold credentials; say {said}{stored['kind']} (or your file) again, or {said}local"
             )
         given = {"workers": workers, "memory_limit": memory_limit}
         settings = load_cluster(

@@ -7,6 +7,8 @@ goes on where it stopped and ends with the same bits.
 from __future__ import annotations
 
 import logging
+import time
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,10 @@ from .context.despeckled import Impulses
 from .context.frames import Frames
 from .context.ladder import LevelPlan, pooling
 from .judging import confidence, likeness, page
+from .judging.status import PACE, planned_seconds_done, status_of
 from .planning.foresee import foresee
+from .planning.plan import stage_seconds
+from .planning.rates import known_rates
 from .schedule.driver import Driver, new_stamp
 from .schedule.flow import Stage
 from .store.store import Progress, RunStore
@@ -295,6 +300,12 @@ class Stages:
         self.store.update(stages=[list(each) for each in told])
         if self.driver.listener:
             self.driver.listener.plan(told)
+        pace: dict[str, Any] | None = None
+        if known:
+            planned = stage_seconds(stages, known_rates(config)[0])
+            done = planned_seconds_done(planned, status_of(self.store).stages)
+            pace = {"since": time.time(), "seconds": planned, "done": done}
+        self.store.update(**{PACE: pace})
 
     def _looked_for(self, config: Config) -> Config:
         """The configuration with despeckling where impulses were found, in place of `auto`."""

@@ -31,7 +31,7 @@ def map_mesh(source: Path, target: Path, carrier: Carrier) -> Counts:
     mapped = carried.points[:, ::-1]
     known = np.isfinite(mapped).all(1)
     if not known.any():
-        raise InputError(f"no vertex of '{source}' lies in the frame of the map; check --units and --direction")
+        raise InputError(f"no vertex of '{source}' lies in the frame of the map; check its units and the direction")
     mesh.vertices = np.where(known[:, None], mapped, 0.0)
     if carrier.mirrors:
         mesh.invert()

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, named
 from ..storage import declared_separator, decoded, number, separator_of
 from .carrier import Carrier, Counts
 from .text_cpu import COMMA, DOT, find, replace
@@ -41,7 +41,7 @@ def chosen_columns(source: Path, names: Sequence[str], columns: Sequence[str] | 
         else:
             raise InputError(
                 f"'{source}' has no column {name}; it has {', '.join(names) or 'none'}; "
-                "name those of z, y and x with --columns Z,Y,X (or their numbers, from 0)"
+                f"name those of z, y and x with {named('--columns Z,Y,X', 'columns')} (or their numbers, from 0)"
             )
     return found
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from scipy import stats
 
 from .. import storage
-from ..errors import InputError
+from ..errors import InputError, named
 from .evaluation import Evaluation, as_csv, plain
-from .report import number
+from .report import Picture, number
 
 RESAMPLES = 2000
 SEED = 0
 LEAST_PAIRS = 6  # with fewer no ranks can be told from chance at 5 %
+SURE = 0.05  # of chance, below which a difference is told as one
 OF_WHAT_IMAGE = ("path", "dataset", "channel", "time", "shape", "dtype", "spacing", "digest")
 
 Series = Mapping[tuple, float]
@@ -47,29 +49,70 @@ class Paired:
     wins: int
     p: float
     holm: float
+    more_is_better: bool
+
+    @property
+    def conclusion(self) -> str:
+        """Whether the run is better than the first or worse, and by what; else what they differ by at most."""
+        unit = f" {self.unit}" if self.unit else ""
+        if not math.isfinite(self.low):
+            return f"{self.quantity}: too few places to tell ({self.pairs})"
+        if self.low <= 0 <= self.high or self.holm >= SURE:
+            most = max(abs(self.low), abs(self.high))
+            return f"{self.quantity}: no difference beyond {most:.3g}{unit} (95 %, {self.pairs} places)"
+        word = "better" if (self.difference > 0) == self.more_is_better else "worse"
+        means = f"{self.mean:.4g} against {self.first_mean:.4g}{unit}"
+        return f"{self.quantity}: {word} by {abs(self.difference):.3g}{unit} ({means}, {self.pairs} places)"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`figures`: one row a figure, with (group, name, unit, value of each run); `paired`: see Paired."""
+    """`figures`: one row a figure, with (group, name, unit, value of each run); `paired`: see Paired.
+
+    `pictures`: (title, picture of each run or None) for the page.
+    """
 
     names: Sequence[str]
     figures: Sequence[tuple[str, str, str, tuple[float, ...]]]
     paired: Sequence[Paired]
     note: str = ""
+    pictures: Sequence[tuple[str, Sequence[Picture | None]]] = field(default=(), repr=False)
 
-    def write(self, folder: str) -> str:
-        """comparison.json, figures.csv, paired.csv and index.html into a folder or URL; returns the page's path."""
-        rows = [
+    @property
+    def conclusion(self) -> tuple[str, ...]:
+        """What is to be said of each run but the first, in lines; folds of any run are named too."""
+        lines = []
+        for name in self.names[1:]:
+            told = [p.conclusion for p in self.paired if p.run == name]
+            lines += [f"{name} against {self.names[0]}: {'; '.join(told)}"] if told else []
+        if not lines:
+            lines = ["nothing was compared place by place, so no run is called better: see the figures"]
+        for place, name in enumerate(self.names):
+            folds = sum(
+                v[place] for g, n, _, v in self.figures if g == "regularity" and n.startswith("folds") and v[place] > 0
+            )
+            lines += [f"{name} folds at {folds:.0f} cells: it has no inverse there"] if folds else []
+        return tuple(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures, in what JSON knows."""
+        return plain({
+            "runs": list(self.names), "conclusion": list(self.conclusion), "figures": self._rows(),
+            "paired": [asdict(p) for p in self.paired], "note": self.note,
+        })  # fmt: skip
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
             {"group": g, "figure": n, "unit": u, **dict(zip(self.names, values, strict=True))}
             for g, n, u, values in self.figures
         ]
-        paired = [asdict(p) for p in self.paired]
-        data = {"runs": list(self.names), "figures": rows, "paired": paired, "note": self.note}
-        storage.write_file(folder, "figures.csv", as_csv(rows).encode("utf-8"))
-        if paired:
-            storage.write_file(folder, "paired.csv", as_csv(paired).encode("utf-8"))
-        storage.write_file(folder, "comparison.json", json.dumps(plain(data), indent=1).encode("utf-8"))
+
+    def write(self, folder: str) -> str:
+        """comparison.json, figures.csv, paired.csv and index.html into a folder or URL; returns the page's path."""
+        storage.write_file(folder, "figures.csv", as_csv(self._rows()).encode("utf-8"))
+        if self.paired:
+            storage.write_file(folder, "paired.csv", as_csv([asdict(p) for p in self.paired]).encode("utf-8"))
+        storage.write_file(folder, "comparison.json", json.dumps(self.to_json(), indent=1).encode("utf-8"))
         storage.write_file(folder, "index.html", self.page().encode("utf-8"))
         return storage.join(folder, "index.html")
 
@@ -107,7 +150,7 @@ def compare(
             told = ", ".join(f"{k} {first.get(k)!r} and {other.fixed.get(k)!r}" for k in differ if k != "digest")
             raise InputError(
                 f"the fixed images of '{names[0]}' and '{name}' differ ({told or 'in their metadata'}), so "
-                "nothing in them can be paired; pass --aggregate for their figures alone"
+                f"nothing in them can be paired; pass {named('--aggregate', 'aggregate=True')} for their figures alone"
             )
     paired: list[Paired] = []
     for quantity, unit, better, series in _quantities(evaluations, blocks):
@@ -145,10 +188,25 @@ def _paired(quantity: str, unit: str, run: str, first: Series, other: Series, be
     d = b - a
     nan = math.nan
     if not len(d):
-        return Paired(quantity, unit, run, 0, nan, nan, nan, nan, nan, 0, nan, nan)
+        return Paired(quantity, unit, run, 0, nan, nan, nan, nan, nan, 0, nan, nan, better > 0)
     low, high = bootstrap(d)
     wins = int((better * d > 0).sum())
-    return Paired(quantity, unit, run, len(d), a.mean(), b.mean(), d.mean(), low, high, wins, signed_rank(d), nan)
+    p = signed_rank(d)
+    return Paired(
+        quantity,
+        unit,
+        run,
+        len(d),
+        float(a.mean()),
+        float(b.mean()),
+        float(d.mean()),
+        low,
+        high,
+        wins,
+        p,
+        nan,
+        better > 0,
+    )
 
 
 def bootstrap(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:

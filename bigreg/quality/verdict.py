@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..errors import VerdictError
+from ..errors import VerdictError, named
 
 if TYPE_CHECKING:
     from .metrics import RegistrationError
@@ -182,8 +182,8 @@ class Verdict:
         levels = get_args(Level)
         if levels.index(self.level) >= levels.index(fail_on):
             raise VerdictError(
-                f"the verdict is '{self.headline}' ({self.level}) and --fail-on {fail_on} was given; the result is "
-                "kept, its report says more"
+                f"the verdict is '{self.headline}' ({self.level}) and {named('--fail-on', 'require')} {fail_on} was "
+                "given; the result is kept, its report says more"
             )
 
 

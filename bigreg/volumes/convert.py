@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, OutputError
+from ..errors import ConfigError, OutputError, named
 from ..geometry import Shape, triple
 from ..storage import check_replaceable, exists, local_path, remove
 from . import outputs
@@ -82,7 +82,9 @@ def convert(
     if older and local_path(out) is None:
         raise OutputError(f"'{out}': OME-Zarr 0.4 is written to disks of this machine; choose one, or version 0.5")
     if exists(out) and not overwrite:
-        raise OutputError(f"'{out}' exists already; choose another output or pass --overwrite")
+        raise OutputError(
+            f"'{out}' exists already; choose another output or pass {named('--overwrite', 'overwrite=True')}"
+        )
     planes = volume.planes
     sources = [volume] if len(planes) == 1 else [volume.plane(*plane) for plane in planes]
     times, channel_numbers = (sorted({plane[axis] for plane in planes}) for axis in (0, 1))

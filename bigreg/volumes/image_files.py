@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import tifffile
 
-from ..errors import OutputError
+from ..errors import OutputError, named
 from ..storage import local_path, new_file
 from .outputs import NIFTI, TIFF, output_format
 from .planes import Planes, Progress, stored_dtype
@@ -150,8 +150,8 @@ def _write_nifti(path: Path, name: str, image: Planes) -> None:
         header.set_sform(affine, code=1)
     elif np.abs(volume.grid().origin).max() > 1e-6:
         logger.warning(
-            "'%s': its orientation is not known, so its origin %s um is left out; see --orientation",
-            name, volume.grid().origin,
+            "'%s': its orientation is not known, so its origin %s um is left out; see %s",
+            name, volume.grid().origin, named("--orientation", "open_volume's orientation"),
         )  # fmt: skip
     head = io.BytesIO()
     header.write_to(head)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, named
 from .convert import cast
 from .volume import Volume
 
@@ -81,5 +81,8 @@ def stored_dtype(dtype: np.dtype, known: Sequence[str], what: str) -> np.dtype:
     wider = {"bool": "uint8", "float16": "float32"}
     dtype = np.dtype(wider.get(dtype.name, dtype)).newbyteorder("<")
     if dtype.name not in known:
-        raise InputError(f"{what} holds no {dtype.name}; pass --dtype, one of {', '.join(known)}, or write .ome.zarr")
+        raise InputError(
+            f"{what} holds no {dtype.name}; pass {named('--dtype', 'dtype')}, one of {', '.join(known)}, or write "
+            ".ome.zarr"
+        )
     return dtype

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, named
 from ..geometry import Numbers, Shape
 from ..storage import filesystem, local_path
 from .spec import ImageSpec
@@ -98,10 +98,12 @@ def label(name: str, spec: ImageSpec) -> str:
 
 
 def option(name: str, what: str) -> str:
-    """The command line's option for a property of this image; of a mask, which has none, what to give instead."""
+    """What gives a property of this image, as messages name it; of a mask, which has none, what to give instead."""
     if name.endswith(" mask"):
         return {"dataset": "PATH/DATASET as its path"}.get(what, f"a file with one {what}")
-    return f"--{name}-{what}" if name in ("fixed", "moving") else f"--{what}"
+    if name.startswith("--"):  # an image of the command line that has no such option
+        return f"a {name} that states it, as of bigreg convert --{what}"
+    return named(f"--{name}-{what}" if name in ("fixed", "moving") else f"--{what}", f"open_volume's {what}")
 
 
 def pick(name: str, spec: ImageSpec, axes: str, shape: Sequence[int]) -> dict[str, int]:

@@ -286,8 +286,6 @@ def _tell(what: str, note: str) -> None:
 
 def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
     shape = stored.levels[0].shape
-    if min(shape) < 2:
-        raise InputError(f"{label(name, spec)} is 2-D (shape {shape}); give a 3-D image (z, y, x)")
     if stored.dtype.kind not in "biuf":
         kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
         raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")

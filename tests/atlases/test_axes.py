@@ -47,7 +47,7 @@ def test_right_orientations_are_not_warned_of(pair):
 @pytest.mark.parametrize("stated", ["sra", "asl"])
 def test_a_wrong_orientation_of_the_atlas_is_named_with_the_right_one(pair, stated):
     text, png = warning_of_axes(*opened(pair, stated))
-    assert f"the atlas is asr and not {stated} (--atlas-orientation)" in text and png[:4] == b"\x89PNG"
+    assert f"the atlas is asr and not {stated} (local_atlas's orientation)" in text and png[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(("fixed", "moving"), [("asr", "psl"), ("rsa", "ipl"), ("lsa", "sal")])

@@ -118,7 +118,7 @@ def test_halves_that_are_alike_are_not_warned_of(made, known):
     assert result.warning == "" and "Left and right differ" not in Path(result.report).read_text(encoding="utf-8")
     rows = [{**row, "volume_left_mm3": 0.7 * row["volume_right_mm3"]} for row in result.regions]
     found = warning_of_halves(rows, known)
-    assert "though the atlas is symmetric" in found and "--atlas-orientation, now asr" in found
+    assert "though the atlas is symmetric" in found and "local_atlas's orientation, now asr" in found
     assert warning_of_halves([{**r, "volume_left_mm3": 0.9 * r["volume_right_mm3"]} for r in rows], known) == ""
 
 

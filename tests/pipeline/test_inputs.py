@@ -75,7 +75,7 @@ def test_one_orientation_without_the_other_is_refused():
     from bigreg import open_volume
 
     moving = open_volume(GOOD, spacing=SPACING, orientation="psl", name="moving")
-    with pytest.raises(InputError, match="--fixed-orientation"):
+    with pytest.raises(InputError, match="its orientation to open_volume"):
         plan((GOOD, SPACING), moving)
 
 

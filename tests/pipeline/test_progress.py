@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import shutil
+import time
 
 import pytest
 from rich.console import Console
 
-from bigreg import register
-from bigreg.display import Display
+from bigreg import open_run, register
+from bigreg.display import Display, shown, status_table
+from bigreg.pipeline.judging.status import status_of
 from bigreg.pipeline.labels import LABELS
+from bigreg.pipeline.store.lock import working_on
+from bigreg.quality.verdict import roughly
 
 
 class Told:
@@ -79,3 +84,47 @@ def test_attempts_that_nobody_foresaw_do_not_make_the_bar_grow():
             display.finish(name)
         task = display.bars.tasks[0]
         assert (task.completed, task.total) == (3, 3)
+
+
+def test_progress_true_shows_what_a_run_does(registered, thread_client, tmp_path, capsys):
+    out = tmp_path / "again.zarr"
+    shutil.copytree(registered.run.url, out)
+    shutil.rmtree(out / "stages" / "report")  # this is left to do
+    again = open_run(str(out))
+    again.store.update(state="incomplete")
+    assert again.resume(client=thread_client, progress=True).status().state == "finished"
+    assert capsys.readouterr().out.startswith("write the report: 1 block, ")
+
+
+def test_bars_are_shown_in_notebooks_that_can(monkeypatch):
+    for there in (True, False):
+        monkeypatch.setattr("bigreg.display.find_spec", lambda name, there=there: there or None)
+        assert Display(Console(force_jupyter=True)).live is there
+    assert not Display(Console(file=io.StringIO())).live
+    with shown(None, "run") as none, shown(False, "run") as off:
+        assert none is None and off is None
+
+
+def test_the_time_left_is_by_the_work_that_is_planned(registered, tmp_path):
+    out = tmp_path / "half.zarr"
+    shutil.copytree(registered.run.url, out)
+    store = open_run(str(out)).store
+    pace = store.attributes["pace"]
+    assert pace["seconds"].keys() == {name for name, _, _ in store.attributes["stages"]}
+    assert min(pace["seconds"].values()) > 0
+    shutil.rmtree(out / "stages" / "warped")  # all but this is done
+    left, total = pace["seconds"]["stages/warped"], sum(pace["seconds"].values())
+    begun = {**pace, "since": time.time() - 100, "done": 0.0}
+    store.update(state="running", pace=begun)
+    assert status_of(store).seconds_left is None, "nobody works on it"
+    with working_on(str(out)):
+        found = status_of(store)
+        assert found.seconds_left == pytest.approx(100 * left / (total - left), rel=0.02)
+        assert found.to_json()["seconds_left"] == found.seconds_left
+        console = Console(file=io.StringIO(), width=200)
+        console.print(status_table(found))
+        assert f"about {roughly(found.seconds_left)} left" in console.file.getvalue()
+        store.update(pace={**begun, "since": time.time()})
+        assert status_of(store).seconds_left is None, "too early to tell"
+        store.update(pace=None)
+        assert status_of(store).seconds_left is None, "the total is not known"

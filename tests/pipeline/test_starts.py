@@ -83,8 +83,8 @@ def test_the_message_says_what_was_found_where_it_is_drawn_and_what_to_do(asking
     text = str(error)
     for candidate in run.starts[:3]:
         assert candidate.text in text
-    for word in ("95%", "turn", "mm (z, y, x)", "overlap", "correlation", "--accept-start N", "--moving-orientation",
-                 "--start", "affine.least_confidence=0"):  # fmt: skip
+    for word in ("95%", "turn", "mm (z, y, x)", "overlap", "correlation", "resume(accept_start=N)", "open_volume's",
+                 "affine.start=", "affine.least_confidence=0"):  # fmt: skip
         assert word in text
     picture = run.store.path("starts", "starts.png")
     assert picture in text and Path(picture).read_bytes() == run.start_picture()
@@ -134,7 +134,7 @@ def test_a_mirror_image_is_accepted_only_where_mirrors_are_allowed(copied, threa
     found["details"]["candidates"][1] |= {"mirrored": True, "mirror_axis": "x"}
     storage.write_attributes(url, {"bigreg": found})
     assert "mirrored along x" in copied.starts[1].text
-    with pytest.raises(InputError, match="start 2 is a mirror image.*--allow-mirror"):
+    with pytest.raises(InputError, match="start 2 is a mirror image.*affine.allow_mirror=true"):
         copied.resume(client=thread_client, accept_start=2)
 
 

@@ -131,7 +131,7 @@ def test_the_report_tells_of_the_start_and_images_before_it_are_not_turned(far):
 def test_a_start_that_mirrors_is_refused_unless_it_is_allowed(small_config, tmp_path):
     pair = known_pair(TURNS["mirrored"])
     start = written(tmp_path, pair.start)
-    with pytest.raises(InputError, match=r"start\.csv' mirrors.*--allow-mirror"):
+    with pytest.raises(InputError, match=r"start\.csv' mirrors.*affine.allow_mirror=true"):
         plan(pair.fixed, pair.moving, config=small_config(*overrides(start)))
     assert plan(pair.fixed, pair.moving, config=small_config(*overrides(start, "affine.allow_mirror=true")))
 

@@ -90,7 +90,7 @@ def test_landmarks_that_a_run_has_seen_are_not_held_against_others():
 
 def test_runs_of_different_fixed_images_are_refused_unless_figures_alone_are_asked_for():
     other = evaluation(fixed={**IMAGE, "path": "/data/other.zarr"})
-    with pytest.raises(InputError, match=r"/data/other\.zarr.*--aggregate"):
+    with pytest.raises(InputError, match=r"/data/other\.zarr.*aggregate=True"):
         compare("ab", [evaluation(), other], [{}, {}])
     found = compare("ab", [evaluation(), other], [{}, {}], aggregate=True)
     assert not found.paired and found.figures[0][3] == (evaluation().figures[0][2],) * 2

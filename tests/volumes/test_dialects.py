@@ -168,7 +168,9 @@ def ome(path, images, **stated):
 
 def test_several_stacks_of_a_tiff_are_a_question(tmp_path):
     path = ome(tmp_path / "a.ome.tif", [DATA, DATA[:4]])
-    with pytest.raises(InputError, match=r"2 images: 0 \(16 x 24 x 32\), 1 \(4 x 24 x 32\); pass --dataset"):
+    with pytest.raises(
+        InputError, match=r"2 images: 0 \(16 x 24 x 32\), 1 \(4 x 24 x 32\); pass open_volume's dataset"
+    ):
         open_volume(path)
     check_ramp(open_volume(path, dataset=0))
     assert np.allclose(open_volume(path, dataset=1).spacing, 2 * SPACING)

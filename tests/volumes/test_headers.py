@@ -82,7 +82,7 @@ def test_voxels_up_to_the_limits_are_plausible(spacing):
 def test_an_implausible_voxel_is_a_question(tmp_path, spacing, why):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("a", data=DATA).attrs["element_size_um"] = spacing
-    with pytest.raises(InputError, match=f"{why}.*--spacing.*to confirm"):
+    with pytest.raises(InputError, match=f"{why}.*open_volume's spacing.*to confirm"):
         open_volume(tmp_path / "a.h5")
     assert np.allclose(open_volume(tmp_path / "a.h5", spacing=spacing).grid().spacing, spacing)
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_not_stated(tmp_path, case):
     path = write(tmp_path)
     with pytest.raises(InputError, match=found) as caught:
         open_volume(path)
-    assert "--spacing" in str(caught.value) and "np.float" not in str(caught.value)
+    assert "open_volume's spacing" in str(caught.value) and "np.float" not in str(caught.value)
     volume = open_volume(path, spacing=SPACING)
     assert np.allclose(volume.grid().spacing, SPACING)
     np.testing.assert_array_equal(volume.read((0, 0, 0), (9, 12, 15)), DATA)
@@ -176,7 +176,7 @@ def test_ome_metadata_without_datasets_is_said(tmp_path, multiscale):
 def test_a_first_level_that_was_not_copied_names_the_next(tmp_path):
     path = ome_zarr(tmp_path / "a.ome.zarr", datasets=[{"path": "0"}, {"path": "1"}])
     (path / "0").rename(path / "1")
-    with pytest.raises(InputError, match="level 0 is not stored there; pass --dataset 1"):
+    with pytest.raises(InputError, match="level 0 is not stored there; pass open_volume's dataset 1"):
         open_volume(path, spacing=SPACING)
     shutil.rmtree(path / "1")
     with pytest.raises(InputError, match="not stored"):

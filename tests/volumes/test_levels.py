@@ -84,7 +84,7 @@ def test_levels_in_another_order_are_read_finest_first(tmp_path):
 def test_without_units_a_given_spacing_places_all_levels(tmp_path):
     bare = [{"name": n, "type": "space"} for n in "zyx"]
     path = write(tmp_path, [SPACING, SPACING * [1, 2, 2]], axes=bare, translate=True)
-    with pytest.raises(InputError, match=r"scale \(3, 1.5, 0.7\) .* has no unit.*--spacing 3 1.5 0.7"):
+    with pytest.raises(InputError, match=r"scale \(3, 1.5, 0.7\) .* has no unit.*open_volume's spacing 3 1.5 0.7"):
         open_volume(path)
     check_ramp(open_volume(path, spacing=SPACING))
 

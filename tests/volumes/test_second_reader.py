@@ -158,7 +158,7 @@ def test_a_zip_archive_of_a_folder_names_the_folder(tmp_path):
     with zipfile.ZipFile(tmp_path / "b.zarr.zip", "w") as archive:
         for file in sorted((tmp_path / "image.zarr").rglob("*")):
             archive.write(file, file.relative_to(tmp_path))
-    with pytest.raises(InputError, match="--dataset 'image.zarr'"):
+    with pytest.raises(InputError, match="open_volume's dataset 'image.zarr'"):
         open_volume(tmp_path / "b.zarr.zip")
     volume = open_volume(tmp_path / "b.zarr.zip", dataset="image.zarr", spacing=(1, 1, 1))
     np.testing.assert_array_equal(volume.read((0, 0, 0), DATA.shape), DATA)

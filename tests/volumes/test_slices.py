@@ -60,7 +60,7 @@ def test_channels_in_the_names_are_asked_for(tmp_path):
     folder = write(tmp_path / "a", CHANNELS)
     with pytest.raises(InputError, match=r"two|2 running numbers") as caught:
         open_volume(folder, spacing=SPACING)
-    assert "--channel" in str(caught.value) and str(folder / "brain_c1_z*.tif") in str(caught.value)
+    assert "open_volume's channel" in str(caught.value) and str(folder / "brain_c1_z*.tif") in str(caught.value)
     volume = open_volume(folder, spacing=SPACING, channel=1)
     assert volume.channels == 2 and volume.shape == (4, 5, 6)
     assert order(folder, channel=1) == [5, 6, 7, 8] and order(folder, channel=0) == [1, 2, 3, 4]
@@ -73,7 +73,7 @@ def test_other_running_numbers_are_refused_with_the_glob_to_type(tmp_path):
     folder = write(tmp_path / "a", [f"tile_{t:02}_{z:04}.tif" for t in (1, 2) for z in range(3)])
     with pytest.raises(InputError, match="running numbers") as caught:
         open_volume(folder, spacing=SPACING)
-    assert str(folder / "tile_01_*.tif") in str(caught.value) and "--channel" not in str(caught.value)
+    assert str(folder / "tile_01_*.tif") in str(caught.value) and "open_volume's channel" not in str(caught.value)
     assert order(str(folder / "tile_01_*.tif")) == [1, 2, 3]
 
 

@@ -117,7 +117,7 @@ def test_masks_half_floats_and_64_bits(tmp_path, name):
     assert open_volume(tmp_path / name).dtype == np.float32
     ids = mask.astype("u8") * 312782574
     if name.endswith("tif"):
-        with pytest.raises(InputError, match=r"holds no uint64; pass --dtype"):
+        with pytest.raises(InputError, match=r"holds no uint64; pass dtype"):
             convert(ids, tmp_path / "b.tif", spacing=SPACING)
         found = convert(ids, tmp_path / "b.tif", spacing=SPACING, dtype="uint32")
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from ... import storage
 from ...config import Config, load_config
 from ...engines.affine import AffineResult
+from ...errors import named
 from ...volumes import Volume
 from ..context.lying import provisional
 from ..judging.status import CHOICE
@@ -57,7 +58,8 @@ class Choice:
         settings = f" with {', '.join(self.settings)}" if self.settings else ""
         rest = self.candidates[1:]
         doubt = f"; {' or '.join(rest)} may fit as well" if rest else ""
-        return f"preset: {self.preset}{settings}, {how}: {self.why}{doubt}; pass --preset to choose another"
+        asked = named("--preset", "config")
+        return f"preset: {self.preset}{settings}, {how}: {self.why}{doubt}; pass {asked} to choose another"
 
 
 def choose(

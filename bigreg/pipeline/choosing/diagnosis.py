@@ -8,6 +8,7 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+from ...errors import named
 from ...quality.relation import Relation
 from ...quality.verdict import roughly
 from ..context.starts import StartCandidate
@@ -141,9 +142,10 @@ def diagnose(seen: Measured) -> Diagnosis:
     """The preset that fits what was seen."""
     contrast, structure = contrast_of(seen.affine), structure_of(seen.bent)
     if seen.doubtful and structure != "shared":  # structure that agrees speaks for a start
+        asked = named("--fixed-orientation, --moving-orientation", "open_volume's orientation")
         why = (
             f"the start is doubtful (confidence {seen.confidence:.0%}): the images may have nothing in common, or lie "
-            "in a way that was not found; say how they lie (--fixed-orientation, --moving-orientation)"
+            f"in a way that was not found; say how they lie ({asked})"
         )
         return Diagnosis(None, (), (), "lncc", "unknown", "unknown", why, seen)
     candidates, why = _fitting(seen, contrast, structure)

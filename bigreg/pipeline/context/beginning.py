@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import storage
 from ...config import Config
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, named
 from ...geometry import Grid
 from ...transforms.files import axes_of, open_maps, unit_um
 from ...transforms.maps import Frame
@@ -71,9 +71,10 @@ def _require_no_mirror(config: Config, given: GivenStart, volumes: Mapping[str, 
     if config.affine.allow_mirror:
         return
     if np.linalg.det(np.linalg.solve(lying(*(volumes[w] for w in IMAGES)), given.matrix)[:3, :3]) < 0:
+        asked = named("--allow-mirror", "affine.allow_mirror=true")
         raise InputError(
             f"start '{given.path}' mirrors: it makes left of right; check its axes and units (affine.start_axes), the "
-            "pairs or the orientations, or pass --allow-mirror where one image is stored mirrored"
+            f"pairs or the orientations, or set {asked} where one image is stored mirrored"
         )
 
 
@@ -133,5 +134,6 @@ def _require_overlap(start: GivenStart, fixed: Grid, moving: Grid) -> None:
     if (np.minimum(boxes[0][1], boxes[1][1]) <= np.maximum(boxes[0][0], boxes[1][0])).any():
         raise InputError(
             f"start '{start.path}' leaves fixed and moving apart: half-way they span {boxes[0]} and {boxes[1]} um; "
-            "it must lead from fixed to moving, in um (ITK: --set affine.start_unit=...), ':inverse' turns it round"
+            f"it must lead from fixed to moving, in um (ITK: {named('--set ', '')}affine.start_unit=...), ':inverse' "
+            "turns it round"
         )

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, named
 from ...transforms.affine import about, apply_affine, signed_permutation
 from .despeckled import Image
 from .frames import Frames
@@ -19,7 +19,8 @@ def canonical_frame(fixed: Image, moving: Image) -> np.ndarray:
         known, missing = ("fixed", "moving") if moving.orientation is None else ("moving", "fixed")
         code = (fixed if known == "fixed" else moving).orientation
         raise InputError(
-            f"{known} has orientation '{code}' and {missing} has none; pass --{missing}-orientation, for instance 'asr'"
+            f"{known} has orientation '{code}' and {missing} has none; pass "
+            f"{named(f'--{missing}-orientation', 'its orientation to open_volume')}, for instance 'asr'"
         )
     if fixed.orientation == moving.orientation:
         return np.eye(4)

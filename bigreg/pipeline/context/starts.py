@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ... import storage
-from ...errors import InputError, OutputError, StartError
+from ...errors import InputError, OutputError, StartError, named
 from ...geometry import Grid
 from ...transforms.affine import angle_deg, apply_affine, polar_rotation
 from ..store.store import RunStore
@@ -211,19 +211,22 @@ def require_acceptable(store: RunStore, number: int) -> StartCandidate | None:
         return None
     found = starts_of(store)
     if found is None or not found.candidates:
-        raise InputError(f"start {number} does not exist: '{store.url}' has searched none; leave --accept-start out")
+        raise InputError(
+            f"start {number} does not exist: '{store.url}' has searched none; leave "
+            f"{named('--accept-start', 'accept_start')} out"
+        )
     if number > len(found.candidates):
         last = len(found.candidates)
         raise InputError(f"start {number} does not exist: '{store.url}' has starts 1 to {last}; see {found.picture}")
     if found.candidates[number - 1].mirrored and not store.attributes["config"]["affine"].get("allow_mirror"):
         raise InputError(
-            f"start {number} is a mirror image of how the images lie; register into another run with --allow-mirror if "
-            "one of them is stored mirrored"
+            f"start {number} is a mirror image of how the images lie; register into another run with "
+            f"{named('--allow-mirror', 'affine.allow_mirror=true')} if one of them is stored mirrored"
         )
     if number != (found.accepted or 1) and levels_began(store):
         raise OutputError(
             f"'{store.url}' has gone on from start {found.accepted or 1}, so start {number} comes too late; register "
-            f"into another run with --accept-start {number}, or go on with {store.again}"
+            f"into another run with {named('--accept-start ', 'accept_start=')}{number}, or go on with {store.again}"
         )
     return found.candidates[number - 1]
 
@@ -236,12 +239,15 @@ def require_believable(store: RunStore) -> None:
     best = "\n".join(f"  {c.text}" for c in found.candidates[:SHOWN])
     which = f"The best {min(SHOWN, len(found.candidates))} of {len(found.candidates)} starts:"
     warned = "".join(f"\nwarning: {w}" for w in found.warnings)
+    again = named(f"{store.again[:-1]} --accept-start N`", f"bigreg.open_run('{store.url}').resume(accept_start=N)")
+    orientations = named("--fixed-orientation, --moving-orientation", "open_volume's orientation")
+    pairs = named("--start pairs.csv; --landmarks pairs.csv", "affine.start=pairs.csv; landmarks.path=pairs.csv")
     raise StartError(
         f"the start is doubtful: its confidence is {found.confidence:.0%}, affine.least_confidence {found.least:.0%}. "
         f"{which}\n{best}{warned}\n"
         f"They are drawn in {found.picture}\n"
-        f"Where one of them is right: {store.again[:-1]} --accept-start N`. Where none is, register into another run "
-        "and say how the images lie (--fixed-orientation, --moving-orientation), or give three or more pairs of "
-        "landmarks (--start pairs.csv; --landmarks pairs.csv steers the levels too). "
-        "--set affine.least_confidence=0 never asks"
+        f"Where one of them is right: {again}. Where none is, register into another run "
+        f"and say how the images lie ({orientations}), or give three or more pairs of "
+        f"landmarks ({pairs} steers the levels too). "
+        f"{named('--set ', '')}affine.least_confidence=0 never asks"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ... import storage
 from ...quality.verdict import Verdict
 from ..context import starts
+from ..store.lock import at_work
 from ..store.store import RunStore, Status
 
 VERDICT = "verdict"
@@ -16,6 +19,11 @@ UNDERSTOOD = "understood"
 """The attribute of a run that says what was understood of fixed and moving (see `Volume.understood`)."""
 CHOICE = "choice"
 """The attribute of a run that says how its preset was chosen (see `choosing.choice`); None where its user named one."""
+PACE = "pace"
+"""The attribute of a run at work by which its end is foreseen: `since` (unix seconds), `seconds` that each stage is
+planned to take on one worker, `done` of them when it began; None before the affine is known, which decides that."""
+SURE_SECONDS = 10.0
+"""How long a run has to be at work until its pace says anything."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class RunStatus:
     `choice`: how the preset was chosen, where its user named none: preset, settings, why, and more; all in one `line`.
     `verdict`: of a finished run; None before, and in a run that was finished before verdicts were kept (`Run.verdict`
     judges that one).
+    `seconds_left`: until the end, by the blocks since it was begun or resumed, each counted by the work that is planned
+    for its stage; None before the total is known, where nobody works on it, and in the first seconds.
     """
 
     state: str
@@ -56,6 +66,7 @@ class RunStatus:
     choice: dict[str, Any] | None = None
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     waiting: str = ""
+    seconds_left: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -65,6 +76,7 @@ class RunStatus:
             "updated": self.updated,
             "workers": self.workers,
             "waiting": self.waiting,
+            "seconds_left": self.seconds_left,
             "blocks": {"total": self.total, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
             "stages": [asdict(s) for s in self.stages],
             "errors": list(self.errors),
@@ -123,8 +135,24 @@ def status_of(store: RunStore) -> RunStatus:
     return RunStatus(
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
         attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
-        (attributes.get("waiting") or "") if state == "running" else "",
+        (attributes.get("waiting") or "") if state == "running" else "", _seconds_left(store, attributes, stages),
     )  # fmt: skip
+
+
+def planned_seconds_done(planned: Mapping[str, float], stages: Iterable[StageStatus]) -> float:
+    """How much of the seconds that are planned for each stage is behind it."""
+    return sum(planned.get(s.name, 0.0) * (s.done + s.blank) / s.blocks for s in stages if s.blocks)
+
+
+def _seconds_left(store: RunStore, attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> float | None:
+    pace = attributes.get(PACE)
+    if pace is None or attributes["state"] != "running" or at_work(store.url) is None:
+        return None
+    passed = time.time() - pace["since"]
+    done = planned_seconds_done(pace["seconds"], stages)
+    if passed < SURE_SECONDS or done <= pace["done"]:
+        return None
+    return float(max(sum(pace["seconds"].values()) - done, 0.0) * passed / (done - pace["done"]))
 
 
 def stored_verdict(store: RunStore) -> Verdict | None:

@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 from ... import storage
 from ...cluster import BASE_BYTES, worker_count, worker_memory
 from ...config import Config, load_config
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, named
 from ...geometry import Shape, Vector
 from ...quality.verdict import roughly
 from ...volumes import Volume
@@ -164,6 +164,34 @@ class Plan:
             ("rates", self.rates.origin + (f"; {self.remark}" if self.remark else "")),
         ]
 
+    def to_json(self) -> dict[str, Any]:
+        """The same in numbers, with every stage; seconds, bytes, um (z, y, x)."""
+        seconds = self.stage_seconds()
+        return {
+            "levels": [
+                {
+                    "level": p.index, "spacing_um": list(p.spacing), "blocks": list(p.blocks.counts),
+                    "steps": p.iterations,
+                }
+                for p in self.levels
+                if self.deformation
+            ],
+            "stages": [
+                {
+                    "name": w.name, "title": w.title, "blocks": w.blocks, "bytes_read": w.bytes_read,
+                    "bytes_written": w.bytes_written, "worker_seconds": seconds[w.name],
+                }
+                for w in self.stages
+            ],
+            "blocks": self.blocks, "tasks": self.tasks, "workers": self.workers, "seconds": self.seconds,
+            "worker_seconds": self.worker_seconds, "memory_per_worker_bytes": self.memory_per_worker,
+            "memory_limit_bytes": self.memory_limit, "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written, "disk_bytes": self.disk,
+            "disk_bytes_compressed": int(self.disk * self.rates.stored), "disk_peak_bytes": self.disk_peak,
+            "files": self.files, "redundancy": self.redundancy, "device": self.rates.device,
+            "rates": self.rates.origin, "remark": self.remark,
+        }  # fmt: skip
+
     def place_rows(self, out: str | None) -> list[tuple[str, str]]:
         """A row on the disk where the run is to be, if that can be seen from here."""
         free = None if out is None else free_bytes(out)
@@ -175,7 +203,12 @@ class Plan:
 
     def stage_seconds(self) -> dict[str, float]:
         """CPU- or GPU-seconds of each stage."""
-        return {w.name: _seconds(w, self.rates)[0] for w in self.stages}
+        return stage_seconds(self.stages, self.rates)
+
+
+def stage_seconds(stages: Sequence[Work], rates: Rates) -> dict[str, float]:
+    """Seconds of all blocks of each stage on one worker, by its name."""
+    return {w.name: _seconds(w, rates)[0] for w in stages}
 
 
 def _seconds(work: Work, rates: Rates) -> tuple[float, float, float]:
@@ -281,7 +314,8 @@ def described(
     if shape is None or spacing is None:
         missing = [name for name, value in (("shape", shape), ("spacing", spacing)) if value is None]
         raise InputError(
-            f"no images, and {' and '.join(missing)} missing; give FIXED and MOVING, or --shape and --spacing"
+            f"no images, and {' and '.join(missing)} missing; "
+            + named("give FIXED and MOVING, or --shape and --spacing", "give fixed and moving, or shape and spacing")
         )
     more: dict[str, Any] = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
     return [
@@ -306,6 +340,6 @@ def numbers_of_workers(items: Sequence[str]) -> list[int]:
     found = []
     for item in (part.strip() for each in items for part in each.split(",")):
         if not item.isdigit() or int(item) < 1:
-            raise ConfigError(f"--simulate {item!r} is no number of workers; write for instance --simulate 8,64,512")
+            raise ConfigError(f"{item!r} is no number of workers to simulate; write for instance 8,64,512")
         found.append(int(item))
     return found

@@ -238,9 +238,13 @@ def known_rates(config: Config) -> tuple[Rates, str]:
     try:
         rates = Rates.load(path)
     except ConfigError as error:
-        return Rates(), f"the calibration is not used ({error}); --calibrate makes it anew"
+        return Rates(), f"the calibration is not used ({error}); `bigreg plan ... --calibrate` makes it anew"
     for name, now in this_machine().items():
         if getattr(rates, name) != now:
             was = getattr(rates, name)
-            return Rates(), f"the calibration is out of date ({name} was {was}, is {now}); --calibrate makes it anew"
+            return (
+                Rates(),
+                f"the calibration is out of date ({name} was {was}, is {now}); `bigreg plan ... --calibrate` "
+                "makes it anew",
+            )
     return rates, ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import storage
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, named
 from ...geometry import Grid
 from ...transforms import itk, landmarks, ngff
 from ...transforms.files import axes_of, unit_um
@@ -52,7 +52,7 @@ def export(map_: Map, out: str, format: str | None, unit: str, axes: str, pairs:
 
 def _by_suffix(out: str) -> str | None:
     if out.lower().endswith(".csv"):
-        raise ConfigError(f"'{out}' may be a matrix or landmarks; say --format matrix or --format bigwarp")
+        raise ConfigError(f"'{out}' may be a matrix or landmarks; say {named('--format', 'format')} matrix or bigwarp")
     if out.lower().endswith(".zarr"):
         raise ConfigError(f"'{out}': a run's folder 'transforms' is an OME-Zarr scene already; copy it")
     return next((name for name, suffixes in FORMATS.items() if out.lower().endswith(suffixes)), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import SpacingError
+from ...errors import SpacingError, named
 from ...geometry import Grid
 from ...volumes import Volume, open_volume
 from ..store.inputs import as_volume
@@ -49,13 +49,14 @@ def warn_of_extent(volume: Volume, frame: Grid | None, which: str) -> None:
     if (np.abs(own - its) > slack).any():
         same = ", though both have the same shape" if grid.shape == frame.shape else ""
         logger.warning(
-            "%s: it spans %s um (z, y, x) and the %s image %s%s; is its voxel size right? See --spacing Z Y X (um)",
-            volume, _lengths(own), which, _lengths(its), same,
+            "%s: it spans %s um (z, y, x) and the %s image %s%s; is its voxel size right? See %s (um)",
+            volume, _lengths(own), which, _lengths(its), same, named("--spacing Z Y X", "open_volume's spacing"),
         )  # fmt: skip
     elif (low >= last).any() or (high <= first).any():
         logger.warning(
-            "%s: it lies from %s to %s um (z, y, x), nowhere in the %s image, which lies from %s to %s; see --origin",
+            "%s: it lies from %s to %s um (z, y, x), nowhere in the %s image, which lies from %s to %s; see %s",
             volume, _lengths(low), _lengths(high), which, _lengths(first), _lengths(last),
+            named("--origin", "open_volume's origin"),
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...cluster import Cluster
 from ...config import Config, load_cluster
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, named
 from ...geometry import Grid
 from ...points import Column, Counts, inside_column, map_points_file
 from ...transforms.maps import Map
@@ -102,7 +102,7 @@ class Transform(ABC):
         if inside:
             if through.target.grid is None and grids[1] is None:
                 raise InputError(
-                    "column inside: how far the other image reaches is not known; give it as onto (--onto)"
+                    f"column inside: how far the other image reaches is not known; give it as {named('--onto', 'onto')}"
                 )
             added["inside"] = inside_column
         if risk:

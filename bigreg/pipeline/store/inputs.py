@@ -16,8 +16,16 @@ INVERSE = ":inverse"
 """What stands after the path of a run or a transform file that is to be followed backwards."""
 
 
+def require_depth(*images: Image) -> None:
+    """Raise InputError where an image has a single voxel along an axis, as a map has to be known on both sides."""
+    for image in images:
+        if min(image.shape) < 2:
+            raise InputError(f"{image.name} is 2-D (shape {image.shape}); give a 3-D image (z, y, x)")
+
+
 def require_one_plane(*images: Image) -> None:
     """Raise InputError where an image has several channels or time points and none was chosen: one is compared."""
+    require_depth(*images)
     for image in images:
         if not isinstance(image, Volume):
             continue

@@ -200,7 +200,7 @@ def of_sides(fixed: Volume, moving: Volume, similarity: str, given: GivenStart |
         return []
     return [
         "neither image states an orientation, so left and right cannot be told: a brain is nearly its own mirror "
-        "image; pass --fixed-orientation and --moving-orientation, such as asr"
+        "image; say the orientation of fixed and of moving, such as asr"
     ]
 
 

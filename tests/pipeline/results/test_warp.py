@@ -358,7 +358,7 @@ def test_one_of_several_channels_is_asked_for_where_it_matters(tmp_path):
     path, _ = series(tmp_path / "in.ome.zarr", times=1)
     other = open_volume(noise(*SHAPE), spacing=SPACING)
     for call in (plan, doctor, lambda f, m: register(f, m, out=str(tmp_path / "run.zarr"), config="rounds")):
-        with pytest.raises(InputError, match=r"3 channels \(DAPI, GFP, RFP\), .* pass --moving-channel N"):
+        with pytest.raises(InputError, match=r"3 channels \(DAPI, GFP, RFP\), .* pass open_volume's channel N"):
             call(other, path)
     assert not (tmp_path / "run.zarr").exists()
     assert plan(other, open_volume(path, channel=1), config="rounds").stages
@@ -366,6 +366,6 @@ def test_one_of_several_channels_is_asked_for_where_it_matters(tmp_path):
 
 def test_a_dtype_that_the_format_does_not_hold_is_refused_before_anything_is_resampled(tmp_path, through):
     image = open_volume(noise(*SHAPE).astype("i8"), spacing=SPACING)
-    with pytest.raises(InputError, match=r"o\.tif' \(TIFF\) holds no int64; pass --dtype"):
+    with pytest.raises(InputError, match=r"o\.tif' \(TIFF\) holds no int64; pass dtype"):
         through().warp(image, out=str(tmp_path / "o.tif"))
     assert not list(tmp_path.glob("*o.tif*"))
