@@ -199,7 +199,7 @@ def test_wall_time_is_near_the_simulation():
         ({"shape": (100, 100, 100), "spacing": (1, 0, 1)}, "spacing must be three positive"),
         ({"shape": (100, 100, 100), "spacing": (1, 1, 1), "dtype": "int12"}, "int12"),
         ({"shape": (100, 100, 100), "spacing": (1, 1, 1), "dtype": "complex64"}, "complex64"),
-        ({}, "give FIXED and MOVING, or --shape and --spacing"),
+        ({}, "give fixed and moving, or shape and spacing"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(given, message):
