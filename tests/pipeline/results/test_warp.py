@@ -285,7 +285,7 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_image(tmp_path, through):
     with local_client(Cluster(workers=1)) as client:
         peaks = []
         # The first already fills the cache of decoded chunks and what the allocator keeps.
-        for number, shape in enumerate([(128, 512, 512), (128, 512, 1024)]):
+        for number, shape in enumerate([(256, 512, 512), (256, 512, 1024)]):
             source = convert(noise(*shape), tmp_path / f"{number}.ome.zarr", spacing=SPACING, shards=(128,) * 3)
             through(TURN, source.grid()).warp(source, out=str(tmp_path / f"out{number}"), client=client)
             peaks.append(max(client.run(peak_memory).values()))
