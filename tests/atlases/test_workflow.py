@@ -184,8 +184,8 @@ def test_a_brain_of_unknown_orientation_is_refused(known, scene, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ((None, "t", None, "s"), "--annotation is missing"),
-        (("allen_mouse_25um", "t", None, None), "leave out --template"),
+        ((None, "t", None, "s"), "annotation is missing"),
+        (("allen_mouse_25um", "t", None, None), "leave out template"),
     ],
 )
 def test_half_an_atlas_is_refused(given, message):
