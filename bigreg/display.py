@@ -240,7 +240,7 @@ def _columns(names: Sequence[str], groups: dict[str, list[tuple[str, list[str]]]
         while end < len(names) and first + sum(wide[begin : end + 1]) <= width:
             end += 1
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("", overflow="fold")
+        table.add_column("", no_wrap=True)
         for name, room in list(zip(names, wide, strict=True))[begin:end]:
             table.add_column(Text(name, overflow="fold"), justify="right", overflow="fold", min_width=room - 2)
         for title, group in groups.items():
