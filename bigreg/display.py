@@ -136,7 +136,7 @@ def status_table(status: Any) -> Table:
 
     age = time.time() - status.updated
     state = f"waiting for jobs of {status.waiting}" if status.waiting else status.state
-    of = f"{status.done} blocks, how many in all is known after the affine"
+    of = f"{status.done} blocks so far (the total is known after the affine)"
     if status.total is not None:
         of = f"{status.done} of {status.total} blocks"
     left = "" if status.seconds_left is None else f", about {roughly(status.seconds_left)} left"

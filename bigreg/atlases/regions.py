@@ -54,18 +54,11 @@ def count_voxels(annotation: Volume, through: Map, atlas: Atlas, progress: Progr
 
 
 @dataclass(eq=False)
-class CellCounter:
-    """A map of a brain to an atlas that counts what goes through it: each point's region and side.
-
-    Stands where a Map is asked for, so that a table of any length is mapped and counted in one pass.
-    """
+class Watched:
+    """A map that tells `saw` where it took points, (N, 3) um: a table of any length is mapped and counted at once."""
 
     through: Map
-    atlas: Atlas
-
-    def __post_init__(self) -> None:
-        self.counts = Counts()
-        self.cells = self.outside = self.unlabelled = 0
+    saw: Callable[[np.ndarray], None]
 
     @property
     def source(self) -> Frame:
@@ -85,13 +78,25 @@ class CellCounter:
     def points(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) um to (N, 3), as Map.points has it."""
         mapped = self.through.points(points)
-        labels = lookup(self.atlas.annotation, mapped)
-        self.counts.add(labels, self.atlas.sides_of(mapped))
-        known = np.isfinite(mapped).all(1)
-        self.cells += len(mapped)
+        self.saw(mapped)
+        return mapped
+
+
+class CellCounter:
+    """Counts points in an atlas by region and side."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas, self.counts = atlas, Counts()
+        self.cells = self.outside = self.unlabelled = 0
+
+    def add(self, places: np.ndarray) -> None:
+        """Count (N, 3) um in the atlas' world, NaN outside."""
+        labels = lookup(self.atlas.annotation, places)
+        self.counts.add(labels, self.atlas.sides_of(places))
+        known = np.isfinite(places).all(1)
+        self.cells += len(places)
         self.outside += int((~known).sum())
         self.unlabelled += int((known & (labels == 0)).sum())
-        return mapped
 
 
 def _listed(structures: Structures, *counts: Mapping[int, np.ndarray]) -> list[tuple[Structure, bool]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,48 +14,13 @@ from .. import storage
 from ..errors import InputError, named
 from ..pipeline.run import Run, open_run
 from ..points import map_points_file
-from ..transforms.maps import Frame, Map
 from ..volumes import Volume, open_volume
-from .regions import Row, from_csv
+from .regions import Row, Watched, from_csv
 
 KEY = "bigreg-atlas"
 RUN, ANNOTATION, BORDERS = "run.zarr", "annotation.ome.zarr", "borders.ome.zarr"
 REGIONS, CELLS = "regions.csv", "cells.csv"
 AXES = "axes.png"
-
-
-@dataclass(eq=False)
-class _Recorder:
-    """Stands where a Map is asked for, and keeps where it took the points of a table of any length."""
-
-    through: Map
-    pieces: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def source(self) -> Frame:
-        return self.through.source
-
-    @property
-    def target(self) -> Frame:
-        return self.through.target
-
-    @property
-    def affine(self) -> np.ndarray:
-        return self.through.affine
-
-    def determinant(self, points: np.ndarray) -> np.ndarray:
-        return self.through.determinant(points)
-
-    def points(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) um to (N, 3), as Map.points has it."""
-        mapped = self.through.points(points)
-        self.pieces.append(mapped[np.isfinite(mapped).all(1)])
-        return mapped
-
-    @property
-    def found(self) -> np.ndarray:
-        """(N, 3) um of all points that came somewhere."""
-        return np.concatenate([np.empty((0, 3)), *self.pieces])
 
 
 @dataclass(frozen=True)
@@ -105,13 +70,14 @@ class AtlasResult:
         if done is None:
             return None
         name = f"cells_in_atlas{Path(done['given']['path']).suffix.lower()}"
-        seen = _Recorder(self.run.map("fixed_to_moving"))
+        pieces = [np.empty((0, 3))]
+        back = Watched(self.run.map("fixed_to_moving"), lambda there: pieces.append(there[np.isfinite(there).all(1)]))
         with TemporaryDirectory() as folder:
             kept = Path(folder) / name
             files, place = storage.filesystem(storage.join(self.url, name))
             files.get_file(place, str(kept))
-            map_points_file(kept, kept.with_name(f"back{kept.suffix}"), seen, columns=done["given"]["columns"])
-        return seen.found
+            map_points_file(kept, kept.with_name(f"back{kept.suffix}"), back, columns=done["given"]["columns"])
+        return np.concatenate(pieces)
 
     @property
     def report(self) -> str:

@@ -23,7 +23,7 @@ from ..volumes import Volume
 from .axes import warning_of_axes, warning_of_turn
 from .borders import write_borders
 from .halves import warning_of_halves
-from .regions import CellCounter, Counts, Row, cell_rows, count_voxels, region_rows, to_csv
+from .regions import CellCounter, Counts, Row, Watched, cell_rows, count_voxels, region_rows, to_csv
 from .report import write_atlas_report
 from .result import ANNOTATION, AXES, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
 from .source import Atlas, brainglobe_atlas
@@ -143,9 +143,10 @@ def _atlas(
         known = {**_stamp(path), "columns": columns, "units": units}
 
         def count(told: Any) -> dict[str, int]:
-            counter = CellCounter(into, source)
+            counter = CellCounter(source)
+            through = Watched(into, counter.add)
             work.points(path, lambda target: map_points_file(
-                path, target, counter, columns=columns, units=units, to="um", grids=(volume.grid(), None)
+                path, target, through, columns=columns, units=units, to="um", grids=(volume.grid(), None)
             ))  # fmt: skip
             work.table(CELLS, cell_rows(source.structures, counter.counts, voxels(told), voxel))
             return {"cells": counter.cells, "outside": counter.outside, "no region": counter.unlabelled}

@@ -8,7 +8,7 @@ import pytest
 from bigreg import open_volume
 from bigreg.atlases import Structures, local_atlas, regions
 from bigreg.atlases.borders import border_voxels, write_borders
-from bigreg.atlases.regions import CellCounter, Counts, cell_rows, count_voxels, from_csv, region_rows, to_csv
+from bigreg.atlases.regions import CellCounter, Counts, Watched, cell_rows, count_voxels, from_csv, region_rows, to_csv
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.points.files import map_points_file
@@ -95,10 +95,11 @@ def test_cells_are_counted_on_their_way_through_a_map(labels):
     grid = atlas.annotation.grid()
     shift = np.eye(4)
     shift[:3, 3] = 500.0
-    counter = CellCounter(Map((Affine(shift),), Frame(grid.transformed(np.linalg.inv(shift))), Frame(grid)), atlas)
+    counter = CellCounter(atlas)
+    through = Map((Affine(shift),), Frame(grid.transformed(np.linalg.inv(shift))), Frame(grid))
     index = np.argwhere(labels == 7)
-    counter.points(grid.index_to_world(index) - 500.0)
-    counter.points(np.array([[0.0, 0.0, 0.0]]))  # far outside
+    Watched(through, counter.add).points(grid.index_to_world(index) - 500.0)
+    Watched(through, counter.add).points(np.array([[0.0, 0.0, 0.0]]))  # far outside
     assert counter.cells == len(index) + 1 and counter.outside == 1 and counter.unlabelled == 0
     voxels = Counts()
     voxels.add(labels.ravel(), np.ones(labels.size, int))
@@ -111,11 +112,12 @@ def test_cells_are_counted_on_their_way_through_a_map(labels):
 def test_the_nodes_of_a_neuron_are_counted_as_those_of_a_table(labels, tmp_path):
     atlas = made(labels)
     grid = atlas.annotation.grid()
-    counter = CellCounter(Map(source=Frame(grid), target=Frame(grid)), atlas)
+    counter = CellCounter(atlas)
+    through = Watched(Map(source=Frame(grid), target=Frame(grid)), counter.add)
     places = grid.index_to_world(np.argwhere(labels == 7)[:5])
     lines = [f"{i} 3 {x} {y} {z} 1.0 {i - 1 or -1}" for i, (z, y, x) in enumerate(places, start=1)]
     (tmp_path / "in.swc").write_text("\n".join(lines) + "\n")
-    map_points_file(tmp_path / "in.swc", tmp_path / "out.swc", counter)
+    map_points_file(tmp_path / "in.swc", tmp_path / "out.swc", through)
     assert counter.cells == 5 and counter.outside == 0 and set(counter.counts.of) == {7}
 
 

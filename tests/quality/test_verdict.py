@@ -11,7 +11,7 @@ import pytest
 
 from bigreg.errors import VerdictError
 from bigreg.quality.metrics import RegistrationError
-from bigreg.quality.verdict import Agreement, Outcome, PairsOutcome, Verdict, judge
+from bigreg.quality.verdict import Agreement, Outcome, PairsOutcome, Verdict, judge, roughly
 
 NAN = math.nan
 ERROR = RegistrationError(points=1234, missing=2, mean=28.34, median=27.1, p95=40.5, p99_9=51.2, maximum=60.7)
@@ -150,3 +150,7 @@ def test_fail_on_fails_on_its_level_and_worse(fail_on, level, fails):
 def test_a_verdict_is_read_without_torch():
     check = "import sys, bigreg.pipeline.judging.status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_lengths_of_time_are_said_in_the_unit_that_suits_them():
+    assert [roughly(s) for s in (59, 130, 8000, 200000)] == ["59 s", "2.2 min", "2.2 h", "2.3 d"]

@@ -12,6 +12,7 @@ import numpy as np
 import bigreg
 from bigreg.errors import BigregError
 from bigreg.geometry import triple
+from bigreg.quality.verdict import roughly
 
 WINDOW_SECONDS = 60.0
 """Over which the rate is taken: long enough that blocks of seconds count, short enough to see a worker go."""
@@ -23,7 +24,6 @@ class Snapshot:
 
     stage, blocks, statuses   the stage that is shown, how its blocks lie, uint8 by block; None before there is one
     rate                      blocks a second over the last minute; None where that is not known yet
-    seconds_left              at that rate, for all blocks of the run
     holder                    who works on it: host, process; None where nobody does
     """
 
@@ -33,7 +33,6 @@ class Snapshot:
     blocks: Any
     statuses: np.ndarray | None
     rate: float | None
-    seconds_left: float | None
     holder: dict | None
 
     @property
@@ -61,18 +60,10 @@ class Snapshot:
         elif s.state == "running":
             if self.rate is not None:
                 parts.append(f"{self.rate:.3g} a second")
-            if self.seconds_left is not None:
-                parts.append(f"about {duration(self.seconds_left)} left")
+            if s.seconds_left is not None:
+                parts.append(f"about {roughly(s.seconds_left)} left")
             parts.append(f"{s.workers} worker{'s' * (s.workers != 1)}")
         return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 class MonitorModel:
@@ -90,7 +81,6 @@ class MonitorModel:
         stages = self.run.blocks()
         rate = self._rate(status)
         stage = self.shown if self.shown in stages else self._current(status, stages)
-        left = (status.total - status.done) / rate if rate and status.total else None
         statuses = None if stage is None else self.run.block_status(stage)
         running = status.state in ("running", "planned")
         return Snapshot(
@@ -100,7 +90,6 @@ class MonitorModel:
             None if stage is None else stages.get(stage),
             statuses,
             rate,
-            left,
             self.run.held_by() if running else None,
         )
 
