@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from dask.utils import parse_bytes
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
@@ -194,7 +203,10 @@ def _only_of_used(engines: list[str], options: dict[str, dict[str, Any]]) -> Non
             )
 
 
-Engines = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+Engines = Annotated[
+    list[str], BeforeValidator(_listed), Field(min_length=1), WithJsonSchema({"anyOf": [_NAMES, {"type": "string"}]})
+]
 """Names of engines, each going on from what the one before it found; one may be given without a list."""
 Options = dict[str, dict[str, Any]]
 """Of each engine, by its name."""

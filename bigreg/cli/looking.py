@@ -36,10 +36,18 @@ def config(
     name: Annotated[
         str | None, typer.Argument(metavar="[PRESET]", help="rounds, ..., or clusters/slurm, ...; none lists them all.")
     ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a configuration, for editors, instead.")
+    ] = False,
 ) -> None:
-    """Write out a preset with all its keys and what they mean: `bigreg config rounds > mine.yaml`."""
-    from ..config import cluster_names, preset_names, preset_text
+    """Print a preset with all its keys and their meaning: `bigreg config rounds > mine.yaml`."""
+    from ..config import Config, cluster_names, preset_names, preset_text
 
+    if schema:
+        if name is not None:
+            raise typer.BadParameter(f"--schema is of every configuration; leave {name!r} out")
+        print_json(**Config.model_json_schema())
+        return
     if name is None:
         for known in [*preset_names(), *(f"clusters/{each}" for each in cluster_names())]:
             out.print(known)

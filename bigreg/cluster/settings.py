@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from dask.utils import parse_bytes, parse_timedelta
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from ..errors import ConfigError, named
 
@@ -79,7 +79,7 @@ class Cluster(BaseModel):
     gpus: int | None = Field(None, ge=1)
     queue: str | None = None
     account: str | None = None
-    walltime: int | None = None
+    walltime: Annotated[int | None, WithJsonSchema({"type": ["integer", "string", "null"]})] = None
     job_extra: list[str] = Field(default_factory=list, repr=False)
     prologue: list[str] = Field(default_factory=list, repr=False)
     interface: str | None = None
