@@ -13,7 +13,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from scipy import ndimage
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -77,6 +76,8 @@ def grid_lines(ax: Any, run: bigreg.Run, z_um: float) -> None:
             there = run.map_points(line)
             back = (there - run.affine[:3, 3]) @ np.linalg.inv(run.affine[:3, :3]).T
             ax.plot(back[:, 2] / SPACING[2], back[:, 1] / SPACING[1], color="white", linewidth=0.5)
+    ax.set_xlim(0, SHAPE[2] - 1)
+    ax.set_ylim(SHAPE[1] - 1, 0)
 
 
 def panels(titles: list[str], paint: Callable[[Any, int], None], name: str) -> None:
@@ -175,35 +176,30 @@ def orientation() -> None:
 
 def blending() -> None:
     """Two neighbouring blocks that disagree: their displacements blended, and their velocities blended."""
-    n = 160
-    x = np.arange(n)
-    ramp = np.clip((x - n / 2 + 10) / 20, 0, 1)
-    weight = np.cos(np.pi / 2 * ramp) ** 2
-    left, right = 18.0, -18.0  # pixels that the blocks propose along x
-    y, xx = np.meshgrid(x, x, indexing="ij")
-    blend = np.broadcast_to(weight * left + (1 - weight) * right, (n, n))
-    flow = np.stack([np.zeros((n, n)), blend]) / 2**8
+    x = np.arange(161.0)
+    weight = np.cos(np.pi / 2 * np.clip((x - 70) / 20, 0, 1)) ** 2  # the blocks overlap from 70 to 90
+    blend = weight * 18.0 - (1 - weight) * 18.0  # voxels that the blocks propose: 18 to the right, 18 to the left
+    flow = blend / 2**8
     for _ in range(8):  # exp(v) by scaling and squaring
-        moved = [y + flow[0], xx + flow[1]]
-        flow = flow + np.stack([ndimage.map_coordinates(c, moved, order=1, mode="nearest") for c in flow])
-    maps = [(y, xx + blend), (y + flow[0], xx + flow[1])]
-    folds = [int((np.diff(m[1], axis=1) <= 0).any(0).sum()) for m in maps]
+        flow = flow + np.interp(x + flow, x, flow)
+    maps = [x + blend, x + flow]
 
-    def paint(ax: Any, place: int) -> None:
-        rows, columns = maps[place]
-        for i in range(0, n, 6):
-            ax.plot(columns[i], rows[i], color="tab:blue", linewidth=0.7)
-            ax.plot(columns[:, i], rows[:, i], color="tab:red" if 50 < i < 110 else "tab:blue", linewidth=0.7)
-        ax.set_xlim(30, 130)
-        ax.set_ylim(40, 120)
-        ax.set_aspect("equal")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), constrained_layout=True, sharey=True)
+    for ax, there, what in zip(axes, maps, ("displacements", "velocities"), strict=True):
+        folds = np.diff(there) <= 0
+        ax.axvspan(70, 90, color="0.9")
+        ax.plot(x, there, color="tab:blue")
+        ax.plot(x[1:], np.where(folds, there[1:], np.nan), color="tab:red", linewidth=3)
+        ax.set_title(f"{what} blended: {int(folds.sum())} voxels fold", fontsize=10)
+        ax.set_xlabel("x, voxels")
+    axes[0].set_ylabel("where the map takes x, voxels")
+    figure.savefig(IMAGES / "blending.png", dpi=90)
+    plt.close(figure)
+    print("blending.png")
 
-    titles = [f"displacements blended\n{folds[0]} columns fold", f"velocities blended\n{folds[1]} columns fold"]
-    panels(titles, paint, "blending.png")
 
-
-def halfway() -> None:
-    """The two half-way maps of a run, and the fixed and warped images."""
+def result() -> None:
+    """A pair, the warped image and the deformed grid."""
     images = pair()
     run, error = register(images)
     z = SHAPE[0] // 2
@@ -219,7 +215,7 @@ def halfway() -> None:
 
 
 DRAWN = {f.__name__: f for f in (
-    regularisation, finest, coarsest, bias, starts, orientation, blending, halfway
+    regularisation, finest, coarsest, bias, starts, orientation, blending, result
 )}  # fmt: skip
 
 if __name__ == "__main__":
