@@ -21,10 +21,8 @@ import bigreg
 from bigreg.config import load_config
 from bigreg.demo import evaluate
 from bigreg.phantom import DemoPair, make_pair
-from bigreg.pipeline.choosing.axes import better_axes
 from bigreg.pipeline.context.context import Context
 from bigreg.pipeline.schedule.driver import new_stamp
-from bigreg.volumes import convert, open_volume
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 SHAPE, SPACING = (48, 80, 96), (4.0, 2.6, 2.6)
@@ -158,20 +156,24 @@ def starts() -> None:
 
 
 def orientation() -> None:
-    """What bigreg draws where the stated orientation is wrong: here the fixed image's axes were exchanged."""
+    """Three planes through a pair whose stated orientation is right, and through one whose z and x are exchanged."""
     made = make_pair((64, 72, 96), (4.0, 4.0, 4.0), seed=5)
-    with tempfile.TemporaryDirectory() as folder:
-        convert(np.ascontiguousarray(made.fixed.transpose(2, 1, 0)), f"{folder}/atlas.ome.zarr", spacing=(4, 4, 4))
-        convert(made.moving, f"{folder}/brain.ome.zarr", spacing=(4, 4, 4))
-        volumes = {
-            "fixed": open_volume(f"{folder}/atlas.ome.zarr", orientation="asr"),
-            "moving": open_volume(f"{folder}/brain.ome.zarr", orientation="asr"),
-        }
-        found = better_axes(volumes, load_config("rounds", overrides=["affine.voxels=64"]))
-    if found is None:
-        raise SystemExit("the wrong orientation was not found")
-    (IMAGES / "orientation.png").write_bytes(found.picture)
-    print("orientation.png", found.fixed, found.moving)
+
+    def centred(image: np.ndarray) -> np.ndarray:
+        low = [(96 - n) // 2 for n in image.shape]
+        return np.pad(image, [(m, 96 - n - m) for m, n in zip(low, image.shape, strict=True)])
+
+    moving = centred(made.moving)
+    rows = {"right": centred(made.fixed), "wrong: z and x exchanged": centred(made.fixed.transpose(2, 1, 0))}
+    figure, axes = plt.subplots(2, 3, figsize=(8, 5.6), constrained_layout=True)
+    for line, (what, fixed) in zip(axes, rows.items(), strict=True):
+        for axis, ax in enumerate(line):
+            overlay(ax, fixed.take(48, axis), moving.take(48, axis))
+            ax.set_title(f"{what}; plane across {'zyx'[axis]}", fontsize=9)
+            ax.axis("off")
+    figure.savefig(IMAGES / "orientation.png", dpi=90)
+    plt.close(figure)
+    print("orientation.png")
 
 
 def blending() -> None:
