@@ -68,7 +68,7 @@ def verb(name: str, command: Any) -> list[str]:
     rows = [(f"`{usage_of(a)}`", a.help or "") for a in arguments]
     for option in options:
         flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
-        value = "" if option.is_flag else f" `{option.metavar or str(option.type.name).upper()}`"
+        value = "" if option.is_flag else f" `{option.metavar or str(option.name).upper()}`"
         shown = option.default not in (None, False, ()) and not callable(option.default)
         rows.append((flags + value, (option.help or "") + (f" Default: `{option.default}`." if shown else "")))
     if rows:
