@@ -76,7 +76,7 @@ class Stripes(Section):
     @model_validator(mode="after")
     def _across_is_another(self) -> Stripes:
         if self.across in self.along:
-            raise ValueError(f"stripes along {self.along} cannot be told apart across {self.across}")
+            raise ValueError(f"stripes along {self.along} cannot be distinguished across {self.across}")
         return self
 
 
@@ -417,7 +417,7 @@ def _validated(model: type[Model], data: dict[str, Any], what: str, place: tuple
             value = "" if private else f" = {problem['input']!r}"
             message = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "extra_forbidden":
-                message = f"there is no such key{meant(where[len(place) :], list(keys_of(model)), place)}"
+                message = f"unknown key{meant(where[len(place) :], list(keys_of(model)), place)}"
             lines.append(f"{'.'.join(where)}{value}: {message}")
         # Not from the error, which holds every value: what is private would come out in a traceback.
         raise ConfigError(f"{what} is not valid: " + "; ".join(lines)) from None

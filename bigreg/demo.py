@@ -63,7 +63,7 @@ def run_demo(
     before, affine, after = (errors[name] for name in ("before", "affine", "after"))
     shape = " x ".join(map(str, pair.fixed.shape))
     rows = [
-        ("images", f"{shape} voxels of {' x '.join(f'{s:g}' for s in pair.spacing)} um, made by a formula"),
+        ("images", f"{shape} voxels of {' x '.join(f'{s:g}' for s in pair.spacing)} um, synthetic"),
         ("patches", f"{int(figures['blocks', 'done'])}, on all levels"),
         ("error before registration", f"{before.mean:.1f} um on average"),
         ("error after the affine", f"{affine.mean:.1f} um"),
@@ -72,7 +72,7 @@ def run_demo(
             f"{after.mean:.2f} um ({after.mean / voxel:.2f} voxel); 99.9 % under {after.p99_9:.2f} um",
         ),
         ("folds", f"{folds} in both maps, every block face included"),
-        ("there and back", f"within {inverse:.3f} voxel for 99.9 % of the volume"),
+        ("inverse error", f"within {inverse:.3f} voxel for 99.9 % of the volume"),
         ("time", f"{seconds:.0f} s"),
         ("report", report),
         ("map a point", f"bigreg points {folder / 'run.zarr'} IN.csv OUT.csv"),

@@ -49,7 +49,9 @@ class Display:
         if self.live:
             self.bars.stop()
         if kind is KeyboardInterrupt:
-            self.console.print(f"what is done is kept; `bigreg resume {shlex.quote(self.run)}` goes on", soft_wrap=True)
+            self.console.print(
+                f"completed blocks are kept; continue with `bigreg resume {shlex.quote(self.run)}`", soft_wrap=True
+            )
 
     def plan(self, stages: list[tuple[str, str, int]]) -> None:
         self.planned = {name: blocks for name, _, blocks in stages}

@@ -48,7 +48,7 @@ class SpacingError(InputError):
 
 
 class StartError(InputError):
-    """The global start is too doubtful to go on from; the message shows the best few and says how to choose one."""
+    """The global start is too doubtful; the message shows the best few and says how to choose one."""
 
 
 class ConfigError(BigregError):
@@ -86,19 +86,19 @@ class ResourceError(BigregError):
 
 
 class IncompleteError(BigregError):
-    """The run ended with blocks that failed; what is done is kept and `bigreg resume` goes on."""
+    """The run ended with blocks that failed; completed blocks are kept; `bigreg resume` continues."""
 
     exit_status = 8
 
 
 class StoppedError(BigregError):
-    """Somebody asked the run to stop; what is done is kept and `bigreg resume` goes on. As after Ctrl-C."""
+    """Somebody asked the run to stop; completed blocks are kept; `bigreg resume` continues. As after Ctrl-C."""
 
     exit_status = 130
 
 
 class ClusterError(BigregError):
-    """The scheduler or the connection to it is gone; what is done is kept and `bigreg resume` goes on."""
+    """The scheduler or the connection to it is gone; completed blocks are kept; `bigreg resume` continues."""
 
     exit_status = 9
 

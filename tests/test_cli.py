@@ -94,7 +94,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(folder):
     dry = bigreg("register", *images, folder / "dry.zarr", "--dry-run", "--preset", "rounds")
     planned = bigreg("plan", *images, "--preset", "rounds")
     assert dry.returncode == planned.returncode == 0
-    assert dry.stdout == planned.stdout and "memory a worker" in dry.stdout
+    assert dry.stdout == planned.stdout and "memory per worker" in dry.stdout
     assert dry.stdout.startswith("fixed: ") and "\nmoving: " in dry.stdout
     assert not (folder / "dry.zarr").exists()
 

@@ -52,7 +52,7 @@ def export_brainreg(
     run = result.run
     template, brain = run.fixed, run.moving
     if not template.grid().is_axis_aligned:
-        raise InputError(f"the template of '{url}' lies obliquely in its world, which brainreg's folders cannot say")
+        raise InputError(f"the template of '{url}' is oblique in its world, which brainreg's layout cannot represent")
     atlas = known["atlas"]
     if not storage.exists(storage.join(url, "atlas", atlas["name"])):
         logger.warning("the atlas '%s' is none of BrainGlobe's, where programs look it up by its name", atlas["name"])

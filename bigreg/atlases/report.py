@@ -88,7 +88,7 @@ def border_sections(
     """Three planes at once, then some planes across each axis."""
     whole = Picture("borders", "Three planes through the middle of the image.",
                     "Borders of regions over the tissue, three planes", outlines(tissue, labels, spacing))  # fmt: skip
-    text = "The atlas's borders as the registration carries them into the brain. They should follow what can be seen."
+    text = "The atlas borders, mapped into the brain. They should follow the visible structures."
     sections = [Section("Borders over the tissue", text, (whole,))]
     for axis in range(3):
         side = orientation[axis] if orientation else ""

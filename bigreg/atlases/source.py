@@ -153,8 +153,7 @@ def chosen_atlas(
     missing = [key for key, value in parts.items() if value is None]
     if structures is None or missing:
         raise ConfigError(
-            f"the atlas is not said: {', '.join(missing)} is missing; give these files, or "
-            + named("--atlas NAME", "a name")
+            f"no atlas: {', '.join(missing)} is missing; give these files, or " + named("--atlas NAME", "a name")
         )
     return local_atlas(template, annotation, structures, **files)
 

@@ -48,7 +48,7 @@ class Structures:
             seen: set[int] = set()
             for id_, *_ in rows:
                 if id_ in seen:
-                    raise InputError(f"{what}: structure {id_} is there twice; each id is one row")
+                    raise InputError(f"{what}: structure {id_} occurs twice; ids must be unique")
                 seen.add(id_)
         children: dict[int | None, list[int]] = {}
         for id_, _, _, parent in rows:
@@ -127,7 +127,7 @@ class Structures:
             acronym = str(_first(record, ACRONYMS) or id_)
             rows.append((id_, acronym, str(_first(record, NAMES) or acronym), _parent(record, id_)))
         if rows and len(rows) > 1 and all(row[3] is None for row in rows):
-            raise InputError(f"{what}: no row says its parent; its column is one of {(*PARENTS, *PATHS)}")
+            raise InputError(f"{what}: no row names its parent; the column is one of {(*PARENTS, *PATHS)}")
         return cls(rows, what)
 
 

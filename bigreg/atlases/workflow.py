@@ -62,7 +62,7 @@ def atlas(
     client    a dask.distributed Client for the registration
     progress  as `register` takes it
 
-    The same call again goes on where it was interrupted; with other cells it makes their tables only. Raises what
+    The same call again resumes after an interruption; with other cells it only makes their tables. Raises what
     `register` raises, InputError for an atlas that cannot be used, OutputError where `out` is of other images.
     """
     with shown(progress, str(out)) as listener:

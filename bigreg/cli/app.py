@@ -67,7 +67,7 @@ def _is_number(words: list[str]) -> bool:
 app = typer.Typer(
     cls=_Verbs,
     help="Register volumes that do not fit in memory. All lengths are micrometres, all axes z y x.",
-    epilog="Exit status: 0 all was done, 2 wrong usage, 3 input or a doubtful start, 4 configuration, 5 output, "
+    epilog="Exit status: 0 everything was done, 2 wrong usage, 3 image or doubtful start, 4 configuration, 5 output, "
     "6 corrupt data, 7 machine too small, 8 blocks failed, 9 scheduler gone, 10 training diverged, "
     "11 verdict as named by --fail-on, 130 stopped by Ctrl-C, 1 anything else.",
     no_args_is_help=True,
@@ -102,7 +102,10 @@ def _only_json(wanted: bool) -> bool:
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", callback=_only_json, is_eager=True, help="Figures as JSON; all else goes to standard error."
+        "--json",
+        callback=_only_json,
+        is_eager=True,
+        help="Print figures as JSON; everything else goes to standard error.",
     ),
 ]
 

@@ -31,39 +31,40 @@ def _of_atlas(text: str, *names: str, metavar: str | None = "FILE") -> Any:
 @app.command(rich_help_panel="Atlas")
 def atlas(
     brain: Annotated[str, typer.Argument(metavar="BRAIN", help="The image of a brain: path or URL.")],
-    folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder for everything: path or URL.")],
+    folder: Annotated[str, typer.Argument(metavar="OUT", help="New folder for the results: path or URL.")],
     atlas: Annotated[
-        str | None, _of_atlas("One of BrainGlobe's, such as allen_mouse_25um.", "--atlas", metavar="NAME")
+        str | None, _of_atlas("BrainGlobe atlas, such as allen_mouse_25um.", "--atlas", metavar="NAME")
     ] = None,
-    template: Annotated[str | None, _of_atlas("In its place: the template,")] = None,
-    annotation: Annotated[str | None, _of_atlas("its annotation (labels),")] = None,
+    template: Annotated[str | None, _of_atlas("Instead of --atlas: the template image.")] = None,
+    annotation: Annotated[str | None, _of_atlas("The annotation (label image).")] = None,
     structures: Annotated[
-        Path | None, _of_atlas("and the labels' names: .csv or .json, of Allen or BrainGlobe.")
+        Path | None, _of_atlas("Names of the labels: .csv (id, acronym, name, parent) or .json (Allen, BrainGlobe).")
     ] = None,
     hemispheres: Annotated[
-        str | None, _of_atlas("Image of 1 (left) and 2 (right); default: halves of the template.")
+        str | None, _of_atlas("Image of 1 (left) and 2 (right). Default: halves of the template.")
     ] = None,
     atlas_orientation: Annotated[
         str | None, _of_atlas(
-            "Sides at which the files' z, y, x axes start (NRRD and NIfTI list x, y, z: turn that round), such as rsa "
-            "for Allen's NRRD files.",
+            "Anatomical origin of the files' z, y, x axes, e.g. rsa for Allen's NRRD files. NRRD, NIfTI list x, y, z, "
+            "so reverse their order.",
             metavar="CODE",
         )
     ] = None,
-    atlas_spacing: Annotated[Triple | None, _of_atlas("Their voxel size in um.", metavar="Z Y X")] = None,
+    atlas_spacing: Annotated[Triple | None, _of_atlas("Voxel size of the atlas files in um.", metavar="Z Y X")] = None,
     onto: Annotated[
         Triple | None,
         typer.Option(
-            "--annotation-spacing", metavar="Z Y X", help="Of the annotation in the brain, um; default the brain's own."
+            "--annotation-spacing", metavar="Z Y X",
+            help="Voxel size of the annotation in the brain, um. Default: that of the brain.",
         ),
     ] = None,
     cells: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Points in the brain to count: .csv .tsv .parquet.")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="Their columns, names or numbers from 0; default z,y,x.")
+        str | None, typer.Option(metavar="Z,Y,X", help="Columns of the cells: names or numbers from 0. Default: z,y,x.")
     ] = None,
-    units: Annotated[str, typer.Option(help="Their units: um, mm or voxel.")] = "um",
+    units: Annotated[str, typer.Option(help="Units of the cells: um, mm or voxel.")] = "um",
     dataset: Dataset = None,
     channel: Annotated[int | None, typer.Option(help="Channel, from 0.")] = None,
     time: Time = None,
@@ -76,7 +77,7 @@ def atlas(
 ) -> None:  # fmt: skip
     """Register BRAIN to an atlas: its regions and their borders in the brain, volumes, cells in each, a report.
 
-    The same command again goes on after any interruption; with other --cells it makes their tables only.
+    The same command again resumes after an interruption; with other --cells it only makes their tables.
     """
     from ..atlases import atlas as bring
     from ..atlases import chosen_atlas

@@ -33,15 +33,15 @@ def convert(
     orientation: Orientation = None,
     labels: Annotated[
         bool | None,
-        typer.Option("--labels/--no-labels", help="Coarser levels: commonest label, or means."),
+        typer.Option(
+            "--labels/--no-labels", help="Coarser levels: majority label, or mean. Default: by what IN looks like."
+        ),
     ] = None,
     dtype: DType = None,
     levels: Levels = None,
     ome_version: OmeVersion = None,
-    chunk: Annotated[int | None, typer.Option(min=1, help="Voxels along an axis of a chunk; default 64.")] = None,
-    shard: Annotated[
-        int | None, typer.Option(min=1, help="Voxels along an axis of a shard (a file); default 256.")
-    ] = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Chunk edge in voxels; default 64.")] = None,
+    shard: Annotated[int | None, typer.Option(min=1, help="Shard (file) edge in voxels; default 256.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +66,7 @@ def convert(
         why = looks_like_labels(image)
         labels = why is not None
         if why is not None:
-            out.print(f"coarser levels hold the commonest label: {why}; pass --no-labels for means", soft_wrap=True)
+            out.print(f"coarser levels hold the majority label: {why}; pass --no-labels for means", soft_wrap=True)
     progress, step = bar(out, "convert")
     with progress:
         written = run(

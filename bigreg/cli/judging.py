@@ -24,7 +24,7 @@ def evaluate(
         str | None, typer.Option(metavar="FILE", help="Label image of the fixed frame: figures of each region.")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON and CSV, in place of the run.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON and CSV, instead of the run.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,9 +53,9 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put runs side by side; the others are compared with the first, place by place, with paired statistics.
+    """Compare runs with the first one, place by place, with paired statistics.
 
-    Landmarks and labels are paired where `bigreg evaluate` was given the same ones; blocks always are.
+    Landmarks and labels are paired if `bigreg evaluate` got the same ones; blocks always are.
     """
     from ..display import comparison_tables
     from ..pipeline.compare import compare_runs

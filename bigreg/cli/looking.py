@@ -34,7 +34,10 @@ from .options import (
 @app.command(rich_help_panel="Register")
 def config(
     name: Annotated[
-        str | None, typer.Argument(metavar="[PRESET]", help="rounds, ..., or clusters/slurm, ...; none lists them all.")
+        str | None,
+        typer.Argument(
+            metavar="[PRESET]", help="rounds, ..., or clusters/slurm, ...; without it, all names are listed."
+        ),
     ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of a configuration, for editors, instead.")
@@ -66,7 +69,7 @@ def doctor(
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
-    """Look briefly at two images: which preset and similarity fit, how they lie, what a run would cost, and why."""
+    """Inspect two images: preset and similarity that suit them, orientation, cost of a run, and the reasons."""
     images = images_of(fixed, moving, locals())
     from ..display import pairs
     from ..pipeline.doctor import doctor as examine

@@ -15,7 +15,7 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Weights to describe.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the trained networks that come with bigreg, or describe one of them or a file of your own."""
+    """List the networks that come with bigreg, or describe one of them or a file."""
     from rich.table import Table
 
     from ..display import pairs
@@ -30,7 +30,7 @@ def models(
         return
     names = packaged_names()
     if not names:
-        out.print("no weights are packaged with this bigreg; give an engine a file, or `random` to try it out")
+        out.print("this bigreg has no packaged weights; give an engine a file, or `random` to try it out")
         return
     table = Table("name", "architecture", "data", "MB", "figures", box=None)
     for each in names:
@@ -47,9 +47,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as schedule.steps=5000.")
     ] = None,
 ) -> None:
-    """Train a network on patches of chunked images; the same command again goes on after any interruption.
+    """Train a network on patches of images; the same command again resumes after an interruption.
 
-    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch is that of each of them.
+    On several GPUs: torchrun --nproc-per-node 4 -m bigreg.cli train CONFIG. The batch size is per GPU.
     """
     from ..display import bar
     from ..training.config import load_training

@@ -10,37 +10,43 @@ from typing import Annotated, Any
 import typer
 
 Triple = tuple[float, float, float]
-Fixed = Annotated[str, typer.Argument(metavar="FIXED", help="The image whose frame results are in: path or URL.")]
-Moving = Annotated[str, typer.Argument(metavar="MOVING", help="The image to bring onto it: path or URL.")]
+Fixed = Annotated[
+    str, typer.Argument(metavar="FIXED", help="The fixed image; results are shown in its space. Path or URL.")
+]
+Moving = Annotated[
+    str, typer.Argument(metavar="MOVING", help="The moving image, which is brought onto it. Path or URL.")
+]
 RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="rounds, individuals, brain-to-atlas, rounds-learned or demo; by default as `doctor` says."),
+    typer.Option(help="rounds, individuals, brain-to-atlas, rounds-learned or demo. Default: what `doctor` finds."),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; `bigreg config rounds` writes one.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; `bigreg config rounds` prints one.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One value, such as blocks.core=96.")]
 ClusterName = Annotated[
     str | None,
     typer.Option(
         "--cluster",
         metavar="NAME|FILE",
-        help="Who works: local (default), cuda, slurm, lsf, pbs, sge, kubernetes, address, or a YAML file.",
+        help="Where to run: local (default), cuda, slurm, lsf, pbs, sge, kubernetes, address, or a YAML file.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; on this machine by default one a core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of worker processes. Default on this machine: one per core.")
+]
 AcceptFailed = Annotated[
-    bool, typer.Option("--accept-failed", help="Treat blocks that fail as blank, rather than end incomplete.")
+    bool, typer.Option("--accept-failed", help="Treat failed blocks as blank instead of ending incomplete.")
 ]
 AcceptStart = Annotated[
     int | None,
-    typer.Option("--accept-start", metavar="N", min=1, help="Go on from start N of those that were told as doubtful."),
+    typer.Option("--accept-start", metavar="N", min=1, help="Use start N of those that were listed as doubtful."),
 ]
 AffineOnly = Annotated[
     bool,
-    typer.Option("--affine-only", help="End with the affine; rigid with --set affine.kind=rigid. Nothing is deformed."),
+    typer.Option("--affine-only", help="Stop after the affine (rigid with --set affine.kind=rigid); no deformation."),
 ]
 
 
@@ -55,7 +61,7 @@ FailOn = Annotated[
     Level | None,
     typer.Option(
         "--fail-on",
-        help="End with exit status 11 where the verdict is bad (Not usable), or look (Check before use) or bad.",
+        help="Exit with status 11 if the verdict is bad (Not usable); with look, also if it is Check before use.",
     ),
 ]
 Memory = Annotated[str | None, typer.Option(help="Memory limit of each worker, such as 4GB.")]
@@ -67,16 +73,16 @@ def image_option(which: str, what: str, text: str) -> Any:
 
 
 DATASET = "Path inside a container (N5, Zarr, HDF5)."
-SPACING = "Voxel size Z Y X in um, where the file does not say or is wrong."
-ORIENTATION = "Sides at which the z, y, x axes start, such as psl (brainglobe)."
-ORIGIN = "World place Z Y X (um) of the first voxel's centre."
-OUTPUT = "New image: path or URL; its ending is the format: .ome.zarr .ome.tif .tif (ImageJ) .nii.gz .nii .nrrd."
+SPACING = "Voxel size z y x in um, if the file states none or a wrong one."
+ORIENTATION = "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left."
+ORIGIN = "Position of the first voxel's centre (z y x, um)."
+OUTPUT = "New image: path or URL. Its suffix is the format: .ome.zarr .ome.tif .tif (ImageJ) .nii.gz .nii .nrrd."
 DType = Annotated[
     str | None, typer.Option(help="Type of OUT's voxels, such as uint16; integers are rounded and clipped.")
 ]
-Levels = Annotated[int | None, typer.Option(min=1, help="At most so many levels of the pyramid of OUT (OME-Zarr).")]
+Levels = Annotated[int | None, typer.Option(min=1, help="Largest number of pyramid levels of OUT (OME-Zarr).")]
 OmeVersion = Annotated[
-    str | None, typer.Option("--ome-version", help="0.5 (default) or 0.4, for older programs; of an OME-Zarr.")
+    str | None, typer.Option("--ome-version", help="OME-Zarr version of OUT: 0.5 (default), or 0.4 for older programs.")
 ]
 Dataset = Annotated[str | None, typer.Option(help=DATASET)]
 Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]

@@ -49,7 +49,7 @@ def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="New folder for everything.")] = Path("bigreg-demo"),
     as_json: Json = False,
 ) -> None:
-    """Register a made-up cleared brain whose deformation is known, and say how well it went."""
+    """Register a synthetic cleared brain with a known deformation, and show the errors."""
     from ..demo import run_demo
     from ..display import Display, pairs
 
@@ -67,13 +67,15 @@ def demo(
 
 Shape = tuple[int, int, int]
 PlanFixed = Annotated[
-    str | None, typer.Argument(metavar="[FIXED]", help="The image whose frame results are in: path or URL.")
+    str | None, typer.Argument(metavar="[FIXED]", help="The fixed image; results are shown in its space. Path or URL.")
 ]
-PlanMoving = Annotated[str | None, typer.Argument(metavar="[MOVING]", help="The image to bring onto it: path or URL.")]
+PlanMoving = Annotated[
+    str | None, typer.Argument(metavar="[MOVING]", help="The moving image, which is brought onto it. Path or URL.")
+]
 
 
 def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
-    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Images that need not exist")
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel="Hypothetical images")
 
 
 @app.command(rich_help_panel="Register")
@@ -82,21 +84,21 @@ def plan(
     preset: Preset = None, config: ConfigFile = None, set_: Set = None,
     shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
     spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in um.", "Z Y X")] = None,
-    dtype: Annotated[str | None, unmade("--dtype", "Type of a voxel; default uint16.")] = None,
+    dtype: Annotated[str | None, unmade("--dtype", "Voxel type; default uint16.")] = None,
     moving_shape: Annotated[Shape | None, unmade("--moving-shape", "As --shape if not given.", "Z Y X")] = None,
-    pyramid: Annotated[bool, unmade("--pyramid", "They bring coarser levels, as of `bigreg convert`.")] = False,
+    pyramid: Annotated[bool, unmade("--pyramid", "They have a pyramid, as `bigreg convert` writes it.")] = False,
     output: Annotated[
-        str | None, typer.Option("--out", metavar="RUN", help="Where the run is to be: its disk is looked at.")
+        str | None, typer.Option("--out", metavar="RUN", help="Planned location; its free space is checked.")
     ] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine first, and keep that.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine first; keep the rates.")] = False,
     rates: Annotated[
         list[str] | None, typer.Option(metavar="FILE|KEY=VALUE", help="Rates of another machine, such as step=0.002.")
     ] = None,
-    save_rates: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rates that were used.")] = None,
+    save_rates: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rates used to FILE.")] = None,
     simulate: Annotated[
-        list[str] | None, typer.Option(metavar="N[,N...]", help="Follow every block on N workers.")
+        list[str] | None, typer.Option(metavar="N[,N...]", help="Simulate the run on N workers.")
     ] = None,
-    stages: Annotated[bool, typer.Option("--stages", help="Show every stage, however small.")] = False,
+    stages: Annotated[bool, typer.Option("--stages", help="Show all stages, including small ones.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
@@ -104,9 +106,9 @@ def plan(
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
     moving_orientation: MovingOrientation = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Say what a registration would do and cost: stages, memory, bytes, disk, files, time; also of images to come.
+    """Show what a registration would do and cost: stages, memory, bytes, disk, files, time; also for future images.
 
-    Times come from rates: of this machine if it was calibrated, given by --rates, or built-in.
+    Times come from rates: measured on this machine (--calibrate), given (--rates), or built-in.
     """
     from ..pipeline.calibrate import chosen_rates
     from ..pipeline.planning import plan as planning
@@ -139,7 +141,7 @@ def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
             if k.startswith(("fixed_", "moving_")) and k not in ("moving_shape", "moving_spacing") and v is not None
         ]  # fmt: skip
         if wrong:
-            raise InputError(f"{', '.join(wrong)} is said of images, and there are none; give FIXED and MOVING")
+            raise InputError(f"{', '.join(wrong)} describes images, and none are given; give FIXED and MOVING")
         return described(**own, moving_spacing=given["moving_spacing"])
     if given["moving"] is None:
         number = "; write numbers of workers as --simulate 8,64" if given["fixed"].isdigit() else ""
@@ -181,14 +183,14 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE|RUN",
-            help="In place of the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
+            help="Replaces the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
             "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
             "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
         ),
     ] = None,
     landmarks: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um)."),
+        typer.Option(metavar="FILE", help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um)."),
     ] = None,
     affine_only: AffineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
@@ -203,7 +205,7 @@ def register(
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
     moving_orientation: MovingOrientation = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Register MOVING to FIXED into the run store RUN; the same command again goes on after any interruption."""
+    """Register MOVING to FIXED into the run store RUN; the same command again resumes after an interruption."""
     from ..config import load_config
 
     options = locals()
@@ -263,7 +265,7 @@ def resume(
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Go on with a run that was interrupted, here or on another cluster; the result is the same bits."""
+    """Resume an interrupted run, here or on another cluster; the result is bit-identical."""
     from ..display import Display
     from ..pipeline.run import open_run
 
@@ -278,7 +280,7 @@ def resume(
 
 @app.command(rich_help_panel="Register")
 def stop(run: RunStore) -> None:
-    """Stop a run that goes on somewhere, on this machine or another; what is done is kept, `resume` goes on."""
+    """Stop a running registration, on this machine or another. Completed blocks are kept; see `resume`."""
     from ..pipeline.run import open_run
 
     holder = open_run(run).request_stop()
@@ -291,7 +293,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how far a run is, from any terminal that sees its files, and its verdict once it is finished."""
+    """Show the progress of a run, from any terminal that sees its files, and its verdict once it is finished."""
     import time
 
     from rich.live import Live
@@ -321,7 +323,7 @@ def status(
         workers = f" with {state.workers} worker{'s' * (state.workers != 1)}" if state.workers else ""
         out.print(f"process {holder.get('process')} on {holder.get('host')} works on it{workers}", soft_wrap=True)
     elif state.state == "running":
-        out.print(f"nobody works on it: `bigreg resume {run}` goes on", soft_wrap=True)
+        out.print(f"no process is working on it; continue with `bigreg resume {run}`", soft_wrap=True)
     for number, line in enumerate(state.start):
         out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)
     for error in state.errors:
@@ -340,9 +342,9 @@ def view(
         typer.Option(help="inspect (default for runs), monitor, landmarks or launch. Repeatable."),
     ] = None,
 ) -> None:
-    """Look at runs in napari: images, map, progress of the blocks; also while one goes on.
+    """Show runs in napari: images, map, progress of the blocks; also while one is running.
 
-    Of an atlas result: the brain, the regions by name under the cursor, their borders, the cells.
+    For an atlas result: the brain, regions (named under the cursor), borders, cells.
     """
     from ..atlases import is_atlas_result
     from ..errors import ConfigError, InputError
@@ -365,7 +367,7 @@ def view(
 
 @app.command(rich_help_panel="Judge")
 def report(run: RunStore, as_json: Json = False) -> None:
-    """Write the report of a run anew; say where it is, and the verdict."""
+    """Write the report of a run again; print its path and the verdict."""
     from ..pipeline.run import open_run
 
     opened = open_run(run)

@@ -31,7 +31,9 @@ Through = Annotated[
 ]
 Then = Annotated[
     list[str] | None,
-    typer.Option(metavar="RUN", help="Another run or file after it: its fixed frame is RUN's moving one. Repeatable."),
+    typer.Option(
+        metavar="RUN", help="Another run or file after it: its fixed image is RUN's moving image. Repeatable."
+    ),
 ]
 
 
@@ -53,12 +55,13 @@ def _renamed(new: str, hint: str = "") -> Any:
 
 
 Unit = Annotated[
-    str, typer.Option("--itk-unit", callback=_one_of("mm", "um"), help="What ITK's numbers mean: mm (NIfTI) or um.")
+    str,
+    typer.Option("--itk-unit", callback=_one_of("mm", "um"), help="Unit of numbers in ITK files: mm (NIfTI) or um."),
 ]
 Axes = Annotated[
     str,
     typer.Option(
-        "--itk-axes", callback=_one_of("lps", "xyz"), help="Of ITK's files: lps, by the images' orientation, or xyz."
+        "--itk-axes", callback=_one_of("lps", "xyz"), help="Axes of ITK files: lps, by the images' orientation, or xyz."
     ),
 ]
 OldUnit = Annotated[
@@ -66,8 +69,8 @@ OldUnit = Annotated[
 ]
 OldAxes = Annotated[str | None, typer.Option("--axes", hidden=True, callback=_renamed("--itk-axes"))]
 CHAIN = (
-    "RUN:inverse goes backwards. With --then, RUN may bring a brain to an atlas and the next a round of imaging to the "
-    "brain: all of it is one map, and an image is interpolated once."
+    "RUN:inverse uses a run backwards. With --then, RUN may bring a brain to an atlas, and the next an imaging round "
+    "to the brain. The maps are chained; an image is interpolated once."
 )
 
 
@@ -79,19 +82,20 @@ def warp(
     then: Then = None,
     direction: Direction = "fixed_to_moving",
     interpolation: Annotated[
-        str | None, typer.Option(help="linear, nearest (labels) or cubic; default by what IMAGE looks like.")
+        str | None, typer.Option(help="linear, nearest (labels) or cubic. Default: nearest for labels, else linear.")
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="IMAGE holds labels: --interpolation nearest.")] = False,
     dtype: DType = None,
     levels: Levels = None,
     ome_version: OmeVersion = None,
     onto: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="Image whose grid OUT gets; by default the run's image there.")
+        str | None,
+        typer.Option(metavar="IMAGE", help="Image whose voxel grid OUT gets. Default: the run's image there."),
     ] = None,
     out_spacing: Annotated[
-        Triple | None, typer.Option(metavar="Z Y X", help="OUT's voxel size in um, over the same space.")
+        Triple | None, typer.Option(metavar="Z Y X", help="Voxel size of OUT in um; the extent stays.")
     ] = None,
-    level: Annotated[int | None, typer.Option(min=0, help="Level of that image's pyramid whose grid OUT gets.")] = None,
+    level: Annotated[int | None, typer.Option(min=0, help="Pyramid level of that image whose grid OUT gets.")] = None,
     box: Annotated[
         str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this part, um; an end may be left out.")
     ] = None,
@@ -112,11 +116,12 @@ def warp(
     memory_limit: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Resample an image of the moving frame onto the fixed one (or, by --direction, the other way).
+    """Resample an image of the moving space onto the fixed grid (or the other way, with --direction).
 
-    All channels and time points, out of core; the same command goes on after an interruption. What was said of the
-    registered image (--moving-orientation psl, say) has to be said of IMAGE too. A small OUT is made by this process, a
-    large one by every core of this machine, unless --cluster or --workers says otherwise.
+    All channels and time points, out of core; the same command resumes after an interruption.
+
+    Pass the same orientation and origin for IMAGE as for the registered image. A small OUT is made by this process, a
+    large one by all cores, unless --cluster or --workers is given.
     """
     from ..display import bar
     from ..pipeline.chains import chain, end_image
@@ -184,17 +189,19 @@ def points(
             help="A table's columns, names or numbers from 0; default z,y,x, or napari's axis-0, -1, -2.",
         ),
     ] = None,
-    units: Annotated[str | None, typer.Option(help="Of IN: um (default), mm or voxel.")] = None,
+    units: Annotated[str | None, typer.Option(help="Units of IN: um (default), mm or voxel.")] = None,
     to: Annotated[str | None, typer.Option(help="Units of OUT; by default those of IN.")] = None,
     image: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="Whose voxels IN means; by default the run's image there.")
+        str | None,
+        typer.Option(metavar="IMAGE", help="Image that defines the voxel grid of IN. Default: the run's image there."),
     ] = None,
-    onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="The same for OUT.")] = None,
+    onto: Annotated[str | None, typer.Option(metavar="IMAGE", help="Image that defines the voxel grid of OUT.")] = None,
     inside: Annotated[
         bool, typer.Option("--inside", help="Add a column to a table: 1 for points that lie in both images, else 0.")
     ] = False,
     risk: Annotated[
-        bool, typer.Option("--risk", help="Add a column: how probable it is that the map is off there by > 2 voxels.")
+        bool,
+        typer.Option("--risk", help="Add a column: estimated probability that the map is off there by > 2 voxels."),
     ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",
@@ -202,9 +209,9 @@ def points(
     old_axes: OldAxes = None,
     as_json: Json = False,
 ) -> None:
-    """Map points, neurons or meshes; other columns are kept, points outside the image they are given in become nan.
+    """Map points, neurons or meshes. Other columns are kept; points outside their image become nan.
 
-    Any number of points is streamed. Radii of neurons grow as the tissue does there; a mesh loses vertices outside.
+    Any number of points is streamed. Radii of neurons scale with the tissue; mesh vertices outside are left out.
     """
     from ..pipeline.chains import chain
     from ..volumes import open_volume
@@ -238,18 +245,20 @@ def export(
     brainreg: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="In place of OUT: a folder as brainreg writes it, of a RUN of `bigreg atlas`."
+            metavar="DIR", help="Instead of OUT: a folder in brainreg's layout, for a RUN made by `bigreg atlas`."
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="composite, field, affine, matrix or bigwarp, if OUT does not say it.")
+        str | None, typer.Option(help="composite, field, affine, matrix or bigwarp, if the suffix of OUT is ambiguous.")
     ] = None,
     direction: Annotated[
         str, typer.Option(help="fixed_to_moving resamples moving onto fixed, in ITK too; or moving_to_fixed.")
     ] = "fixed_to_moving",
-    fixed: Annotated[str | None, typer.Option(metavar="IMAGE", help="Fixed image, where RUN is a file.")] = None,
-    moving: Annotated[str | None, typer.Option(metavar="IMAGE", help="Moving image, where the last is one.")] = None,
-    pairs: Annotated[int, typer.Option(min=8, help="About how many landmarks (bigwarp).")] = 200,
+    fixed: Annotated[str | None, typer.Option(metavar="IMAGE", help="Fixed image, if RUN is a file.")] = None,
+    moving: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Moving image, if the last transform is a file.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=8, help="Approximate number of landmarks (bigwarp).")] = 200,
     unit: Unit = "mm",
     axes: Axes = "lps",
     old_unit: OldUnit = None,
@@ -271,7 +280,7 @@ def export(
         if then or format or fixed or moving or direction != "fixed_to_moving":
             raise ConfigError("--brainreg writes all that `bigreg atlas` has made; leave the other options out")
         export_brainreg(run, str(brainreg))
-        out.print(f"{brainreg}: as brainreg writes it", soft_wrap=True)
+        out.print(f"{brainreg}: in brainreg's layout", soft_wrap=True)
         return
     ends = {n: None if p is None else open_volume(p, name=f"--{n}") for n, p in (("fixed", fixed), ("moving", moving))}
     written = chain(run, *(then or []), **ends, unit=unit, axes=axes).export(

@@ -41,7 +41,7 @@ def address_client(settings: Cluster) -> Iterator[Client]:
         paused = [f for f in opened.run(_pause_at, on_error="ignore").values() if f]
         if paused:
             log.warning(
-                "%d workers of the scheduler at %s pause at %.0f %% of their memory, and wait there for ever where a "
+                "%d workers of the scheduler at %s pause at %.0f %% of their memory, and wait for ever where a "
                 "block needs that; start them with DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
                 len(paused), said, 100 * min(paused),
             )  # fmt: skip

@@ -59,7 +59,7 @@ class JobKeeper:
                 raise ResourceError(f"cluster.kind '{self.kind}': {self.failure}")
             if not told and time.monotonic() > begin + 20:
                 told = True
-                log.warning("%d jobs are with %s; waiting for the first to start", len(self.cluster.workers), self.kind)
+                log.warning("waiting for jobs (%d queued, %s)", len(self.cluster.workers), self.kind)
             if stopped is not None and time.monotonic() > asked + STOP_SECONDS:
                 asked = time.monotonic()
                 stopped()
@@ -116,9 +116,9 @@ class JobKeeper:
         reason = (
             f"{vain[0].submit_command} refused a job: {refusal}"
             if refusal is not None
-            else f"{len(vain)} jobs ended before a worker of theirs had found the scheduler; read their output "
-            f"({vain[0].log_directory or 'where the batch system leaves it; set cluster.log_directory'}), and see that "
-            "the nodes have this Python and can reach this machine (cluster.interface)"
+            else f"{len(vain)} jobs exited before connecting to the scheduler; read their output "
+            f"({vain[0].log_directory or 'where the batch system leaves it; set cluster.log_directory'}), and check "
+            "that the nodes have this Python and can reach this machine (cluster.interface)"
         )
         hopeless = self.vain >= VAIN_ROUNDS or (refusal is not None and len(vain) == count)
         if not self.came and hopeless:

@@ -122,7 +122,7 @@ class Cluster(BaseModel):
         for key, remedy in (("workers", "20"), ("memory_limit", "4GB")):
             if self.kind in (*JOBS, "kubernetes") and getattr(self, key) is None:
                 asked = named(f"--{key.replace('_', '-')} ", f"cluster.{key}=")
-                raise ConfigError(f"cluster.{key} is missing, which kind '{self.kind}' needs; say {asked}{remedy}")
+                raise ConfigError(f"cluster.{key} is missing, which kind '{self.kind}' needs; give {asked}{remedy}")
         if self.adaptive is not None and (self.workers is None or self.adaptive > self.workers):
             raise ConfigError(
                 f"cluster.adaptive = {self.adaptive} is the least number of workers and cluster.workers = "
@@ -145,7 +145,7 @@ class Cluster(BaseModel):
             if found:
                 raise ConfigError(
                     f"cluster.{key} would write the value of {found[1]} into job scripts, which others may read; put "
-                    "it into a file that only you can read and have the prologue source that, or say $(cat FILE)"
+                    "it into a file that only you can read and have the prologue source that, or write $(cat FILE)"
                 )
 
     def _check_address(self) -> None:
@@ -170,7 +170,7 @@ class Cluster(BaseModel):
     def _check_image(self) -> None:
         if (self.gpus or 1) > 1:
             raise ConfigError(
-                f"cluster.gpus = {self.gpus}, but on Kubernetes a worker is a pod and uses one GPU; say 1"
+                f"cluster.gpus = {self.gpus}, but on Kubernetes a worker is a pod and uses one GPU; use 1"
             )
         if self.image is None:
             raise ConfigError(
@@ -182,7 +182,7 @@ class Cluster(BaseModel):
         extra = " ".join(self.job_extra)
         if self.processes > 1 and "-pe" not in extra:
             raise ConfigError(
-                f"{self.processes} workers a job need a parallel environment, whose name Grid Engine leaves to the "
+                f"{self.processes} workers per job need a parallel environment, whose name Grid Engine leaves to the "
                 f"site; add for instance '-pe smp {self.cores_per_job}' to cluster.job_extra"
             )
         if self.gpus is not None and "gpu" not in extra:

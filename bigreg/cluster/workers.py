@@ -104,6 +104,6 @@ def _gpus(settings: Cluster) -> int:
         raise ResourceError("cluster.kind 'cuda': this machine shows no GPU to PyTorch; use kind local")
     if (settings.workers or 0) > there:
         raise ConfigError(
-            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker a GPU and {there} GPUs"
+            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker per GPU and {there} GPUs"
         )
     return settings.workers or there

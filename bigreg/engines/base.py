@@ -87,7 +87,7 @@ class Engine(Protocol):
 
     Its class, called with options as keywords, makes it. Where it takes `iterations`, that is the level's. It may have
 
-    takes_start      it goes on from the pair's `start`; an engine that does not can only be the first of several
+    takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    bytes of memory a voxel of a patch that it needs of its own beside what `channels` says
     options          the keywords that make the same engine in any process (a path made absolute, say)

@@ -20,7 +20,7 @@ class Chain:
         for name, engine in list(self.engines.items())[1:]:
             if not getattr(engine, "takes_start", False):
                 raise ConfigError(
-                    f"engine {name!r} cannot go on from what {next(iter(self.engines))!r} found; put it first, "
+                    f"engine {name!r} cannot continue from what {next(iter(self.engines))!r} found; put it first, "
                     "or leave it out"
                 )
 

@@ -43,7 +43,7 @@ def find_starts(
     """Candidates near the way the images lie, of enough overlap and positive correlation, best first."""
     found: list[Start] = []
     if "identity" in methods:
-        found.append(judge("as they lie", np.eye(4)))
+        found.append(judge("before registration", np.eye(4)))
     (cf, af), (cm, am) = moments(judge.fixed), moments(judge.moving)
     if "centres" in methods:
         found.append(judge("centres of mass", translation(cm - cf)))

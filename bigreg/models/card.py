@@ -69,12 +69,12 @@ class Card(_Part):
         return [
             ("architecture", self.architecture),
             ("settings", settings),
-            ("trained on", self.data or "not said"),
+            ("trained on", self.data or "not stated"),
             ("voxels (z y x)", spacing),
-            ("contrast", self.contrast or "not said"),
+            ("contrast", self.contrast or "not stated"),
             *((f"figure: {key}", f"{value:g}") for key, value in self.figures.items()),
             ("size", f"{size * 1e-6:.2f} MB"),
-            ("licence", self.licence or "not said"),
+            ("licence", self.licence or "not stated"),
             ("made with", ", ".join(f"{key} {value}" for key, value in self.versions.items())),
             ("digest", self.digest),
         ]
@@ -96,7 +96,7 @@ def read_card(path: Path, what: str) -> Card:
             raise _foreign(path, found) from None
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "it"
-        raise ConfigError(f"card '{path}' is not valid: {where}: {problem['msg']}; get it anew") from None
+        raise ConfigError(f"card '{path}' is not valid: {where}: {problem['msg']}; get it again") from None
     if card.format != FORMAT:
         raise _foreign(path, card.format)
     return card

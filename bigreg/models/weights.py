@@ -78,14 +78,14 @@ def load(source: str | Path, architecture: str) -> tuple[Network, Card]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{what} cannot be read: {error}; get them anew") from error
+        raise ConfigError(f"{what} cannot be read: {error}; get them again") from error
     network = build(architecture, **card.settings)
     _fits(tensors, network, what)
     digest = digest_of(tensors)
     if digest != card.digest:
         raise ConfigError(
-            f"{what} have the digest {digest[:12]}, their card says {card.digest[:12] or 'none'}: the one or the other "
-            "was changed; get both anew"
+            f"{what} have the digest {digest[:12]}, their card says {card.digest[:12] or 'none'}: one of them "
+            "was changed; get both again"
         )
     network.load_state_dict(tensors)
     return network.eval(), card
@@ -149,11 +149,11 @@ def _fits(tensors: dict[str, torch.Tensor], network: Network, what: str) -> None
         name, problem = (missing[0], "is missing") if missing else (foreign[0], "is not part of it")
         raise ConfigError(
             f"{what} do not fit the network of their card: the tensor {name} {problem} "
-            f"({len(missing) + len(foreign)} differ); get weights and card anew"
+            f"({len(missing) + len(foreign)} differ); get weights and card again"
         )
     for name, value in expected.items():
         if tensors[name].shape != value.shape:
             raise ConfigError(
                 f"{what} do not fit the network of their card: {name} has the shape {tuple(tensors[name].shape)}, not "
-                f"{tuple(value.shape)}; get weights and card anew"
+                f"{tuple(value.shape)}; get weights and card again"
             )

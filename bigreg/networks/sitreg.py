@@ -54,7 +54,7 @@ class SITReg(Network):
         super().__init__()
         encoder, update = [int(n) for n in encoder], [int(n) for n in update]
         if not encoder or len(encoder) != len(update):
-            raise ValueError(f"encoder {encoder} and update {update} must have one width a level")
+            raise ValueError(f"encoder {encoder} and update {update} must have one width per level")
         if min(*encoder, *update, convs) < 1:
             raise ValueError(f"encoder {encoder}, update {update} and convs {convs} must be at least 1")
         if not 0 <= finest < len(encoder):

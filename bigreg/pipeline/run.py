@@ -73,9 +73,10 @@ def register(
 
     fixed, moving   path, URL, Volume, or (array, spacing um z y x)
     config          preset name, YAML file, dict or Config; None is what `bigreg.doctor` says, or what the run has
-    client          a dask.distributed Client; None makes the cluster of the configuration, a process a core by default
-    resume          go on with a run of the same images and configuration that is at `out`; if False, or if another
-                    thing is there, OutputError
+    client          a dask.distributed Client; None makes the cluster of the configuration, by default one
+                    process per core
+    resume          resume a run of the same images and configuration that is at `out`; if False, or if something
+                    else is there, OutputError
     progress        True: bars as of the command line, in a terminal or a notebook (which needs ipywidgets), lines
                     elsewhere; or a Listener
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
@@ -84,7 +85,7 @@ def register(
     choice          how `config` was chosen, where its user named no preset: kept in the run
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
-    too doubtful to go on from, IncompleteError where blocks failed.
+    too doubtful, IncompleteError where blocks failed.
     """
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
     require_depth(*volumes.values())
@@ -273,7 +274,7 @@ class Run(Judged, Viewed, Transform):
         accept_start            see `register`; it may change until the levels have begun
 
         Raises OutputError where another process works on the run, or where another start comes too late; InputError
-        where there is no such start; StartError where the start is too doubtful to go on from.
+        where there is no such start; StartError where the start is too doubtful.
         """
         if accept_start is not None:
             starts.require_acceptable(self.store, accept_start)
@@ -337,7 +338,7 @@ class Run(Judged, Viewed, Transform):
                 if again is None:
                     raise
                 seen.add(place)
-                logger.warning("%s; computing %s %s anew", error, *again)
+                logger.warning("%s; computing %s %s again", error, *again)
 
     def status(self) -> RunStatus:
         """Progress, read from the store: works from any process on any machine that sees it."""
@@ -350,7 +351,7 @@ class Run(Judged, Viewed, Transform):
     def request_stop(self) -> dict[str, Any]:
         """Ask whoever works on the run, on whatever machine, to stop; it does within seconds. Returns who that is.
 
-        What is done is kept and `resume` goes on. Raises OutputError where nobody works on it.
+        Completed blocks are kept; `resume` continues. Raises OutputError where nobody works on it.
         """
         return request_stop(self.url)
 
@@ -374,7 +375,7 @@ class Run(Judged, Viewed, Transform):
             said = named("--cluster ", "cluster=")
             raise ConfigError(
                 f"'{self.url}' was run on cluster kind '{stored['kind']}', whose settings a run does not keep, as they "
-                f"may hold credentials; say {said}{stored['kind']} (or your file) again, or {said}local"
+                f"may hold credentials; give {said}{stored['kind']} (or your file) again, or {said}local"
             )
         given = {"workers": workers, "memory_limit": memory_limit}
         settings = load_cluster(

@@ -121,5 +121,5 @@ def units_matrix(units: str, grid: Grid | None, what: str) -> np.ndarray:
     if units != "voxel":
         return np.diag([1000.0] * 3 + [1.0]) if units == "mm" else np.eye(4)
     if grid is None:
-        raise InputError(f"voxels of which image? nothing says on which grid the {what} points lie; give the image")
+        raise InputError(f"voxels of which image? the grid of the {what} points is unknown; give the image")
     return grid.affine

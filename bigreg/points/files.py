@@ -58,7 +58,7 @@ def map_points_file(
     frame = map_.target.grid or grids[1]
     if kind == "elastix":
         if units is not None:
-            raise ConfigError(f"units {units}: '{source}' says itself whether it holds points or indices")
+            raise ConfigError(f"units {units}: '{source}' states itself whether it holds points or indices")
         carrier, written = _elastix(kind_of(source), to, map_, before, after, frame)
     else:
         units = units or "um"

@@ -24,14 +24,14 @@ def map_mesh(source: Path, target: Path, carrier: Carrier) -> Counts:
     try:
         mesh: Any = trimesh.load(str(source), process=False, maintain_order=True, force="mesh")
     except (ValueError, IndexError, KeyError, OSError) as error:
-        raise CorruptDataError(f"'{source}' cannot be read as a mesh: {error}; write it anew") from error
+        raise CorruptDataError(f"'{source}' cannot be read as a mesh: {error}; write it again") from error
     if not len(mesh.vertices):
         raise InputError(f"'{source}' holds no surface: it has no vertices")
     carried = carrier(np.asarray(mesh.vertices)[:, ::-1])
     mapped = carried.points[:, ::-1]
     known = np.isfinite(mapped).all(1)
     if not known.any():
-        raise InputError(f"no vertex of '{source}' lies in the frame of the map; check its units and the direction")
+        raise InputError(f"no vertex of '{source}' is inside the frame of the map; check its units and the direction")
     mesh.vertices = np.where(known[:, None], mapped, 0.0)
     if carrier.mirrors:
         mesh.invert()

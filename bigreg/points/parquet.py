@@ -25,7 +25,7 @@ def map_parquet(source: Path, target: Path, carrier: Carrier, columns: Sequence[
         table = pq.ParquetFile(source)
         schema = table.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise CorruptDataError(f"'{source}' cannot be read as Parquet: {error}; write it anew") from error
+        raise CorruptDataError(f"'{source}' cannot be read as Parquet: {error}; write it again") from error
     places = chosen_columns(source, schema.names, columns)
     for place in places:
         kind = schema.field(place).type

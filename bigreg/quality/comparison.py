@@ -56,7 +56,7 @@ class Paired:
         """Whether the run is better than the first or worse, and by what; else what they differ by at most."""
         unit = f" {self.unit}" if self.unit else ""
         if not math.isfinite(self.low):
-            return f"{self.quantity}: too few places to tell ({self.pairs})"
+            return f"{self.quantity}: too few places to decide ({self.pairs})"
         if self.low <= 0 <= self.high or self.holm >= SURE:
             most = max(abs(self.low), abs(self.high))
             return f"{self.quantity}: no difference beyond {most:.3g}{unit} (95 %, {self.pairs} places)"
@@ -138,7 +138,7 @@ def compare(
     Raises InputError for fewer than two runs, and, unless `aggregate`, where their fixed images differ.
     """
     if len(evaluations) < 2:
-        raise InputError(f"{len(evaluations)} run is nothing to compare; give two or more")
+        raise InputError(f"compare needs two or more runs, not {len(evaluations)}")
     keys = dict.fromkeys((g, n, u) for e in evaluations for g, n, _, u, _ in e.figures)
     figures = [(g, n, u, tuple(float(e.value(g, n)) for e in evaluations)) for g, n, u in keys]
     if aggregate:
@@ -179,7 +179,7 @@ def _quantities(evaluations: Sequence[Evaluation], blocks: Sequence[Series]):
         ("Dice", "", 1, "dice"), ("HD95", "um", -1, "hd95_um"), ("surface distance", "um", -1, "surface_distance_um"),
     ):  # fmt: skip
         yield name, unit, better, [{(r["label"],): float(r[column]) for r in e.labels} for e in evaluations]
-    yield "local correlation of a block", "", 1, list(blocks)
+    yield "local correlation per block", "", 1, list(blocks)
 
 
 def _paired(quantity: str, unit: str, run: str, first: Series, other: Series, better: int) -> Paired:

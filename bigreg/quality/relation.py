@@ -20,7 +20,7 @@ STRUCTURED = 100  # windows with structure: fewer tell nothing
 
 @dataclass(frozen=True)
 class Relation:
-    """What was measured of two images on one grid. None: there is too little structure to tell.
+    """What was measured of two images on one grid. None: too little structure to decide.
 
     sign         -1..1: how much more of the local correlation r is of bright with bright than of bright with dark,
                  sum of r |r| over sum of r^2, over windows with structure in both images

@@ -20,13 +20,13 @@ from .verdict import Outcome, judge
 
 # What the maps of blocks mean, in their order on the page: title, unit, what to look for.
 BLOCK_METRICS = {
-    "status": ("Status", "", "Failed blocks are left as their neighbours and the coarser levels have it."),
-    "similarity_before": ("Similarity before", "", "Of the patches as this level found them."),
-    "similarity_after": ("Similarity after", "", "Should be higher than before nearly everywhere."),
+    "status": ("Status", "", "In failed blocks the neighbours and the coarser levels decide."),
+    "similarity_before": ("Similarity before", "", "Of the patches before this level."),
+    "similarity_after": ("Similarity after", "", "Should be higher than before almost everywhere."),
     "disagreement": ("Disagreement", "µm", "How far neighbouring blocks differ where they overlap, before blending."),
-    "max_displacement": ("Largest displacement", "µm", "What this level moved."),
+    "max_displacement": ("Largest displacement", "µm", "Largest motion that this level added."),
     "min_jacobian": ("Smallest Jacobian", "", "Above 0: no fold."),
-    "seconds": ("Time", "s", "What the block took."),
+    "seconds": ("Time", "s", "Computing time of the block."),
 }
 _SIMILARITIES = ("similarity_before", "similarity_after")  # drawn over one range, to be compared by eye
 
@@ -157,19 +157,19 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
         Section(
             "Overlay",
             "Fixed is magenta, moving is green; where both are bright the sum is white or grey. Coloured rims and "
-            "doubled cells are what is left to align. A region in magenta alone lies outside of the moving image.",
+            "doubled cells are not aligned. A region that is magenta only is outside the moving image.",
             overlays,
         ),
         Section(
             "Along the depth",
-            "The same overlay near the first plane, at the middle and near the last one: an alignment is as good as "
-            "its far ends.",
+            "The same overlay near the first plane, at the middle and near the last one: errors are usually largest at "
+            "the ends of the stack.",
             tuple(_depth_pictures(fixed, states, spacing)),
         ),
         Section(
             "Checkerboard",
-            "Squares show fixed (faint magenta) and moving (faint green) in turn. Cells, vessels and edges should run "
-            "on across the borders of squares.",
+            "Squares show fixed (faint magenta) and moving (faint green) in turn. Cells, vessels and edges should "
+            "continue across tile edges.",
             tuple(
                 Picture(
                     f"checkerboard_{key}",
@@ -182,7 +182,7 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
         ),
         Section(
             "Deformation",
-            "What the registration adds to the affine. Grey lies outside of the moving image.",
+            "What the registration adds to the affine. Grey is outside the moving image.",
             (
                 Picture(
                     "grid",
@@ -218,10 +218,10 @@ def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float],
     place = f"z = {worst * spacing[0]:.0f} µm"
     return Section(
         "Where not to trust it",
-        f"How probable an error above {large} is, from how well each place fits, whether another place nearby would "
-        f"fit as well, and what structure there is to tell. From {RISKY:.0%} on a place is flagged. Where there is no "
-        "structure the map is carried over from around, and cannot be checked. Grey: the moving image does not reach "
-        "there or shows no tissue, so nothing is known.",
+        f"Estimated probability of an error above {large}: from how well each place fits, whether another place nearby "
+        f"would fit as well, and how much structure there is. Places are flagged from {RISKY:.0%} on. Where there is "
+        "no structure, the map is interpolated from its surroundings and cannot be checked. Grey: unknown, as the "
+        "moving image does not reach there or shows no tissue.",
         (
             Picture("risk", "Three planes through the centre.", "Map of the risk of a large error, three planes",
                     draw.risk_map(fixed, risk, spacing, large=large)),

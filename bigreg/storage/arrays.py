@@ -191,7 +191,7 @@ class Array:
                     return problem
                 return CorruptDataError(
                     f"'{self.url}': chunk {index}, voxels {low} to {high}, cannot be decoded: {error_reason(reason)}; "
-                    "restore the file or compute it anew",
+                    "restore the file or compute it again",
                     url=self.url,
                     box=(low, high),
                 )
@@ -243,7 +243,7 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
 
         if unknown := unknown_parts(node):
             parts = ", ".join(unknown)
-            raise InputError(f"'{url}': {parts} is not supported; write it anew with zstd, gzip or blosc") from error
+            raise InputError(f"'{url}': {parts} is not supported; write it again with zstd, gzip or blosc") from error
         if node.format == "n5":
             raise _opening_error(url, error) from error
         try:

@@ -172,7 +172,7 @@ def read_attributes(url: str) -> dict[str, Any]:
     """Attributes of a Zarr v3, Zarr v2 or N5 node; raises InputError where there is none."""
     node = find_node(url)
     if node is None:
-        raise InputError(f"'{url}' is no Zarr or N5 array or group; check the path")
+        raise InputError(f"'{url}' is not a Zarr or N5 array or group; check the path")
     return node.attributes
 
 

@@ -54,7 +54,7 @@ class Source(Section):
         if wrong:
             raise ValueError(f"{', '.join(wrong)} does not go with {'image' if self.image else 'a pair'}")
         if self.affine is not None and self.run is not None:
-            raise ValueError("affine and run both say how the pair lies; give one")
+            raise ValueError("affine and run both state how the pair is aligned; give one")
         if self.after is not None and self.run is None:
             raise ValueError("after is a level of a run; give run")
         if self.after is not None and self.landmarks is not None:

@@ -51,7 +51,7 @@ class Processes:
 def chosen_device(wanted: str, local_rank: int) -> torch.device:
     """The device of a process. Raises ResourceError where cuda is wanted and there is none."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("device is cuda and this machine has none that torch sees; say device: cpu or auto")
+        raise ResourceError("device is cuda and this machine has none that torch sees; use device: cpu or auto")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():

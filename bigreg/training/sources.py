@@ -97,7 +97,9 @@ class Opened:
         boxes = [self.frames.grid(w).bounds(self.frames.to_mid(w), faces=True) for w in ("fixed", "moving")]
         self.box = np.maximum(boxes[0][0], boxes[1][0]), np.minimum(boxes[0][1], boxes[1][1])
         if (self.box[1] <= self.box[0]).any():
-            raise InputError(f"source {number}: the images do not overlap as they lie; give its affine, or a run")
+            raise InputError(
+                f"source {number}: the images do not overlap before registration; give its affine, or a run"
+            )
         self.points = self._landmarks() if source.landmarks is not None else np.zeros((2, 0, 3))
 
     @property

@@ -178,7 +178,7 @@ def _train(config: Training, processes: Processes, progress: Progress, say: Call
         if config.schedule.amp and not learner.half:
             say("schedule.amp: bfloat16 is for GPUs; this training is in float32")
         if begun:
-            say(f"goes on after step {begun} of {steps}")
+            say(f"resumes after step {begun} of {steps}")
     processes.wait()
     sources = [Opened(s, config.data.intensity, i) for i, s in enumerate(config.data.sources)]
     part = "train" if config.validation.sources is None else "all"

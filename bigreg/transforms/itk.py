@@ -224,7 +224,7 @@ def read_transforms(path: str | Path, unit: float) -> tuple[Step, ...]:
     except FileNotFoundError as error:
         raise InputError(f"transform '{path}' does not exist; check the path") from error
     except (OSError, ValueError, KeyError, IndexError, scipy.io.matlab.MatReadError) as error:
-        raise CorruptDataError(f"'{path}' cannot be read as an ITK transform: {error}; write it anew") from error
+        raise CorruptDataError(f"'{path}' cannot be read as an ITK transform: {error}; write it again") from error
 
 
 def _read_mat(path: Path) -> list[_Stored]:

@@ -87,7 +87,7 @@ def read_field(path: str | Path, unit: float) -> Field:
     except FileNotFoundError as error:
         raise InputError(f"field '{path}' does not exist; check the path") from error
     except (OSError, ValueError, KeyError, nrrd.NRRDError, nibabel.filebasedimages.ImageFileError) as error:
-        raise CorruptDataError(f"'{path}' cannot be read as a displacement field: {error}; write it anew") from error
+        raise CorruptDataError(f"'{path}' cannot be read as a displacement field: {error}; write it again") from error
 
 
 def _read_nifti(path: Path, unit: float) -> Field:

@@ -127,6 +127,6 @@ def _folder(spec: ImageSpec, name: str, folder: Path) -> Format:
         shown = ", ".join(sorted(entry.name for entry in seen)[:3])
         raise InputError(
             f"{label(name, spec)} holds no TIFF slices; it holds {shown}{', ...' if len(seen) > 3 else ''}; save "
-            "planes as TIFF, or give the folder or glob that they lie in"
+            "planes as TIFF, or give the folder or glob that holds them"
         )
     return TIFF

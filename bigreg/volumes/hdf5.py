@@ -84,7 +84,7 @@ def _only_dataset(file: h5py.File, spec: ImageSpec, name: str) -> str:
         if not isinstance(file.get(spec.dataset, getlink=True), h5py.ExternalLink) and not isinstance(
             file.get(spec.dataset), h5py.Dataset
         ):
-            raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(_images(file)) or 'none'}")
+            raise InputError(f"{label(name, spec)} does not exist; available: {', '.join(_images(file)) or 'none'}")
         return spec.dataset
     found = _images(file)
     if not found:

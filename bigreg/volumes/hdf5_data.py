@@ -34,10 +34,10 @@ def data_of(file: h5py.File, path: str, spec: ImageSpec, name: str) -> h5py.Data
     """The dataset at `path`; InputError naming the file that it lies in where that one is not there."""
     missing = _missing_link(file, path)
     if missing:
-        raise InputError(f"{label(name, spec)}: '{path}' lies in the file '{missing}', which is not there; copy it too")
+        raise InputError(f"{label(name, spec)}: '{path}' is in the file '{missing}', which is missing; copy it too")
     data = file.get(path)
     if not isinstance(data, h5py.Dataset):
-        raise InputError(f"{label(name, spec)}: there is no dataset '{path}'; the file is not complete")
+        raise InputError(f"{label(name, spec)}: no dataset '{path}'; the file is not complete")
     return data
 
 
@@ -64,7 +64,7 @@ def check_readable(data: h5py.Dataset, spec: ImageSpec, name: str) -> None:
     missing = sorted({n for n in named if n != "." and not os.path.exists(os.path.join(folder, n)) and "%" not in n})
     if missing:
         raise InputError(
-            f"{label(name, spec)}: parts of it lie in files that are not there: {', '.join(missing[:5])}; copy them too"
+            f"{label(name, spec)}: parts of it are in missing files: {', '.join(missing[:5])}; copy them too"
         )
     properties = data.id.get_create_plist()
     for index in range(properties.get_nfilters()):
@@ -73,7 +73,7 @@ def check_readable(data: h5py.Dataset, spec: ImageSpec, name: str) -> None:
             word = _FILTERS.get(number) or described.decode(errors="replace") or "unknown"
             raise InputError(
                 f"{label(name, spec)}: its HDF5 filter {word} (number {number}) is not supported here; "
-                "pip install hdf5plugin, or write the file anew with gzip"
+                "pip install hdf5plugin, or write the file again with gzip"
             )
 
 

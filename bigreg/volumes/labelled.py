@@ -27,7 +27,7 @@ def looks_like_labels(volume: Volume) -> str | None:
     regions. A mask of bool is none: it is interpolated and cut at a half.
     """
     if "image-label" in volume.display:
-        return "its metadata says that it holds labels"
+        return "its metadata states that it holds labels"
     if volume.dtype.kind not in "iu":
         return None
     if volume.dtype.itemsize >= 4:

@@ -57,7 +57,7 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
         raise CorruptDataError(f"{label(name, spec)} cannot be read as NRRD: {error}; restore it") from error
     if header.get("encoding") not in _DECODED:
         raise InputError(
-            f"{label(name, spec)}: NRRD encoding '{header.get('encoding')}' is not supported; write it anew with gzip"
+            f"{label(name, spec)}: NRRD encoding '{header.get('encoding')}' is not supported; write it again with gzip"
         )
     axes = _axes(header, spec, name)
     read = BoxReader(_data(spec.path, header, offset, dtype), axes, pick(name, spec, axes, shape))

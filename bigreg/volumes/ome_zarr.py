@@ -31,7 +31,7 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
     multiscale, datasets = first_multiscale(node, spec, name)
     paths = [str(dataset["path"]) for dataset in datasets]
     if first is not None and first not in paths:
-        raise InputError(f"{label(name, spec)} does not exist; there are {', '.join(paths)}")
+        raise InputError(f"{label(name, spec)} does not exist; available: {', '.join(paths)}")
     start = paths.index(first) if first is not None else 0
     arrays, notes = _arrays(url, paths[start:], spec, name)
     if len(ome_attributes(node)["multiscales"]) > 1:

@@ -112,7 +112,7 @@ def _two_runs(names: list[_Name], running: list[int], called: str, spec: ImageSp
         values = found[channel[0]]
         if spec.channel is not None and spec.channel >= len(values):
             raise InputError(
-                f"{called}: channel {spec.channel} is out of range; there are {len(values)} (0 to {len(values) - 1}), "
+                f"{called}: channel {spec.channel} is out of range; available: {len(values)} (0 to {len(values) - 1}), "
                 f"pass {option(name, 'channel')}"
             )
         if spec.channel is not None:

@@ -117,7 +117,7 @@ def pick(name: str, spec: ImageSpec, axes: str, shape: Sequence[int]) -> dict[st
         count = counts.pop(axis, 1)
         if (wanted or 0) >= count:
             raise InputError(
-                f"{label(name, spec)}: {what} {wanted} is out of range; there are {count} (0 to {count - 1}), "
+                f"{label(name, spec)}: {what} {wanted} is out of range; available: {count} (0 to {count - 1}), "
                 f"pass {option(name, what)}"
             )
         picked[axis] = wanted or 0

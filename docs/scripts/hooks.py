@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code when it is built: the command line, the configuration, the changelog."""
+"""Pages of the site that are made from the code when it is built: command line, configuration, changelog."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def configuration_page() -> str:
 
     lines = [
         "# Configuration", "",
-        "A configuration is a preset, a YAML file (`--config mine.yaml`) or a Python dict. `--set KEY=VALUE` changes one "
-        "value and always wins. Unknown keys are errors. `bigreg config PRESET` prints one of the files below; "
+        "A configuration is a preset, a YAML file (`--config mine.yaml`) or a Python dict. `--set KEY=VALUE` changes "
+        "one value and always wins. Unknown keys are errors. `bigreg config PRESET` prints one of the files below; "
         "`bigreg config PRESET > mine.yaml` is the usual start of a file of your own.", "",
         "[The JSON schema](config.schema.json) lets editors check and complete such a file; `bigreg config --schema` "
         "prints it. In VS Code with the YAML extension, save it and make this the first line of your file:", "",

@@ -54,7 +54,7 @@ def wait_for(run: str, process: Popen, report: Report, *, finished: bool) -> str
         if ended:
             raise InputError(f"the demo ended early (exit status {process.returncode}); see {Path(run).parent}.log")
         time.sleep(0.3)
-    raise InputError(f"'{run}' was not there in {WAIT_SECONDS} s; see {Path(run).parent}.log")
+    raise InputError(f"'{run}' did not appear within {WAIT_SECONDS} s; see {Path(run).parent}.log")
 
 
 def _finished(run: str) -> list:

@@ -34,7 +34,7 @@ def placed(image: np.ndarray) -> Placed:
 def test_what_one_image_lacks_is_no_evidence_against_a_map():
     whole, part = tissue(), tissue()
     part[20:] = 0.0
-    judged = Judge(placed(whole), placed(part))("as they lie", np.eye(4))
+    judged = Judge(placed(whole), placed(part))("before registration", np.eye(4))
     assert judged.correlation > 0.7 and judged.local > 0.7  # but for the cut face
     assert judged.shared > 0.7  # of the part, which has less structure
     assert judged.score > 3 * Judge(placed(whole), placed(part))("wrong", translation((0.0, 8.0, 0.0))).score

@@ -55,7 +55,7 @@ def test_a_good_form_has_a_plan(launch):
     found = check(launch)
     assert found.plan.blocks >= 1 and not found.goes_on
     names = [name for name, _ in found.rows]
-    assert {"blocks", "memory a worker", "time"} <= set(names)
+    assert {"blocks", "memory per worker", "time"} <= set(names)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until
     assert not panel.plan.isEnabled()
     until(panel.plan.isEnabled)
     plan = panel.rows.text().replace("&nbsp;", " ")
-    assert "memory a worker" in plan and "ready to start" in panel.message.text()
+    assert "memory per worker" in plan and "ready to start" in panel.message.text()
     assert "4 x 2.6 x 2.6 um" in panel.level.itemText(0)
     form = panel.form
     value = form.overrides.rows[4][2]

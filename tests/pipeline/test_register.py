@@ -25,7 +25,7 @@ def figure(run, group, name):
 def test_the_report_tells_how_long_everything_before_it_took(registered):
     attributes = registered.run.store.attributes
     elapsed, report = attributes["elapsed"], attributes["seconds"]["stages/report"]
-    assert figure(registered.run, "effort", "all stages") == pytest.approx(elapsed)
+    assert figure(registered.run, "time and memory", "all stages") == pytest.approx(elapsed)
     page = (Path(registered.run.url) / "report" / "index.html").read_text(encoding="utf-8")
     minutes, seconds = re.search(r"blocks · (?:([0-9]+) min )?([0-9.]+) s<", page).groups(default="0")
     told = 60 * int(minutes) + float(seconds)

@@ -79,7 +79,7 @@ def test_several_runs_are_corrected_for_by_holm():
 def test_blocks_are_paired_where_both_runs_have_them():
     first = {(i,): 0.5 for i in range(10)}
     other = {(i,): 0.6 + 0.01 * i for i in range(3, 12)}
-    found = row(compare("ab", [evaluation(), evaluation()], [first, other]), "local correlation of a block")
+    found = row(compare("ab", [evaluation(), evaluation()], [first, other]), "local correlation per block")
     assert found.pairs == found.wins == 7
 
 

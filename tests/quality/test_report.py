@@ -103,7 +103,7 @@ def test_page_has_every_section_and_number(page):
         "Figures",
         "Blocks",
     )
-    for title in (*sections, "How it was made", "Configuration"):
+    for title in (*sections, "Provenance", "Configuration"):
         assert re.search(rf"<h[23]>{title}</h[23]>", page), title
     for text in (
         "Check before use",

@@ -36,7 +36,7 @@ def test_the_command_trains_and_goes_on(settings, tmp_path):
     assert network.settings["encoder"] == [4, 8] and "2 steps on 1 source (image.zarr)" in card.data
     assert "voxelmorph" in bigreg("models", weights).stdout
     again = bigreg("train", file)
-    assert again.returncode == 0 and "goes on after step 2 of 2" in again.stdout
+    assert again.returncode == 0 and "resumes after step 2 of 2" in again.stdout
     wrong = bigreg("train", file, "--set", "seed=4")
     assert wrong.returncode == 4 and "another seed" in wrong.stderr
 

@@ -78,7 +78,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(settings, tmp_path, 
         train(load_training(other), progress=stop_after(5))
     said = []
     train(load_training(other), say=said.append)
-    assert said[0] == "goes on after step 4 of 6"
+    assert said[0] == "resumes after step 4 of 6"
     again = weights(tmp_path / "again")
     assert whole.keys() == again.keys() and all(torch.equal(whole[k], again[k]) for k in whole)
     assert [row["step"] for row in read(tmp_path / "again" / "losses.csv")] == [1, 2, 3, 4, 5, 6]
@@ -197,7 +197,7 @@ def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
     tensors, about = checkpoint.read(path)
     assert about["step"] == 4 and torch.equal(tensors["a.x"], torch.ones(3))
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(CorruptDataError, match="remove it to begin anew"):
+    with pytest.raises(CorruptDataError, match="remove it to start again"):
         checkpoint.read(path)
 
 

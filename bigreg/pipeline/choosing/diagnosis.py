@@ -87,7 +87,7 @@ class Diagnosis:
         """(what, one line) for people."""
         seen = self.measured
         named = self.preset or "none"
-        other = "" if self.sure or not self.candidates else f", or {' or '.join(self.candidates[1:])}: not sure"
+        other = "" if self.sure or not self.candidates else f", or {' or '.join(self.candidates[1:])}: not certain"
         rows = [("preset", f"{named}{other}; {self.why}")]
         if self.preset is not None:
             more = "".join(f" --set {s}" for s in self.settings)
@@ -144,8 +144,8 @@ def diagnose(seen: Measured) -> Diagnosis:
     if seen.doubtful and structure != "shared":  # structure that agrees speaks for a start
         asked = named("--fixed-orientation, --moving-orientation", "open_volume's orientation")
         why = (
-            f"the start is doubtful (confidence {seen.confidence:.0%}): the images may have nothing in common, or lie "
-            f"in a way that was not found; say how they lie ({asked})"
+            f"the start is doubtful (confidence {seen.confidence:.0%}): the images may have nothing in common, or be "
+            f"oriented in a way that was not found; state their orientation ({asked})"
         )
         return Diagnosis(None, (), (), "lncc", "unknown", "unknown", why, seen)
     candidates, why = _fitting(seen, contrast, structure)
@@ -174,7 +174,7 @@ def structure_of(bent: Relation) -> str:
 def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, ...], str]:
     """Presets, the likeliest first, and why."""
     if "unknown" in (contrast, structure):
-        return (ROUNDS, INDIVIDUALS, ATLAS), "there is too little structure to tell"
+        return (ROUNDS, INDIVIDUALS, ATLAS), "too little structure to decide"
     left, bent = seen.affine.unexplained, seen.bent.unexplained
     assert left is not None and bent is not None, "what is not known is told above"
     share = f"a smooth bend leaves {bent:.0%} of the structure unexplained"

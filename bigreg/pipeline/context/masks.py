@@ -235,7 +235,7 @@ def source_mask(attributes: Mapping[str, Any], which: str) -> SourceMask | None:
     choice = attributes["config"].get("masks", {}).get(which, NONE)
     if known is None and choice not in (NONE, TISSUE, FINITE) and attributes.get("state") != "finished":
         raise InputError(
-            f"the run was begun with {which} mask '{choice}' by a bigreg that kept masks otherwise; begin it anew"
+            f"the run was begun with {which} mask '{choice}' by a bigreg that stored masks differently; start it again"
         )
     return None if known is None else SourceMask(which, known)
 

@@ -220,13 +220,13 @@ def require_acceptable(store: RunStore, number: int) -> StartCandidate | None:
         raise InputError(f"start {number} does not exist: '{store.url}' has starts 1 to {last}; see {found.picture}")
     if found.candidates[number - 1].mirrored and not store.attributes["config"]["affine"].get("allow_mirror"):
         raise InputError(
-            f"start {number} is a mirror image of how the images lie; register into another run with "
+            f"start {number} is a mirror image; register into another run with "
             f"{named('--allow-mirror', 'affine.allow_mirror=true')} if one of them is stored mirrored"
         )
     if number != (found.accepted or 1) and levels_began(store):
         raise OutputError(
-            f"'{store.url}' has gone on from start {found.accepted or 1}, so start {number} comes too late; register "
-            f"into another run with {named('--accept-start ', 'accept_start=')}{number}, or go on with {store.again}"
+            f"'{store.url}' has continued from start {found.accepted or 1}, so start {number} comes too late; register "
+            f"into another run with {named('--accept-start ', 'accept_start=')}{number}, or continue with {store.again}"
         )
     return found.candidates[number - 1]
 
@@ -247,7 +247,7 @@ def require_believable(store: RunStore) -> None:
         f"{which}\n{best}{warned}\n"
         f"They are drawn in {found.picture}\n"
         f"Where one of them is right: {again}. Where none is, register into another run "
-        f"and say how the images lie ({orientations}), or give three or more pairs of "
+        f"and state the orientation ({orientations}), or give three or more pairs of "
         f"landmarks ({pairs} steers the levels too). "
         f"{named('--set ', '')}affine.least_confidence=0 never asks"
     )

@@ -66,7 +66,7 @@ def figures(context: Context) -> list[Row]:
     rows = similarity(context)
     inside = _metrics(context, "stages/warped")["inside"]
     rows.append(
-        ("similarity", "overlap", float(np.nanmean(inside)) * 100, "%", "of the fixed image lies in the moving one")
+        ("similarity", "overlap", float(np.nanmean(inside)) * 100, "%", "of the fixed image is inside the moving image")
     )
     for direction in DIRECTIONS:
         m = _metrics(context, last_fill(context, direction))
@@ -79,9 +79,9 @@ def figures(context: Context) -> list[Row]:
                 f"folds, {direction}",
                 float(m["folds"].sum()),
                 "cells",
-                "signed, eight stencils, whole field",
+                "whole field",
             ),
-            ("regularity", f"smallest Jacobian, {direction}", float(m["min_jacobian"].min()), "", "eight stencils"),
+            ("regularity", f"smallest Jacobian, {direction}", float(m["min_jacobian"].min()), "", ""),
             ("regularity", f"SD of log Jacobian, {direction}", summary.sd_log, "", ""),
             (
                 "regularity",
@@ -97,7 +97,7 @@ def figures(context: Context) -> list[Row]:
         for attempt in (a for a in storage.children(context.store.path(place)) if a.isdigit()):
             damped = max(damped, float(_metrics(context, f"{place}/{attempt}")["damped"].max()))
     rows.append(
-        ("regularity", "velocity taken away", damped * 100, "%", "in the worst block, to keep the map invertible")
+        ("regularity", "damping", damped * 100, "%", "velocity removed in the worst block, to keep the map invertible")
     )
     errors = inverse_errors(context)
     for name, value in (
@@ -110,26 +110,34 @@ def figures(context: Context) -> list[Row]:
         m = _metrics(context, "stages/confidence")
         tiles, risky, known, expected = (float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "expected"))
         large = said(threshold_um(context))
-        note = f"may be off by more than {large}"
+        note = f"risk of an error above {large} is 15 % or more"
         rows += [
-            ("confidence", "places at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
+            ("confidence", "tiles at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
             (
                 "confidence",
-                "places with structure that are off",
+                "textured tiles off",
                 100 * expected / known if known else float("nan"),
                 "%",
-                f"by more than {large}, as is to be expected by their risks; elsewhere nothing tells",
+                f"expected share with an error above {large}; untextured tiles cannot be judged",
             ),
         ]
     seconds = context.attributes.get("seconds", {})
     elapsed = float(context.attributes.get("elapsed", float("nan")))
-    rows.append(("effort", "all stages", elapsed, "s", "wall; stages overlap"))
+    rows.append(("time and memory", "all stages", elapsed, "s", "wall time; stages overlap"))
     for title, test in (("affine", "stages/affine"), ("levels", "levels/"), ("warped image", "stages/warped")):
-        rows.append(("effort", title, float(sum(v for k, v in seconds.items() if k.startswith(test))), "s", "wall"))
+        rows.append(
+            (
+                "time and memory",
+                title,
+                float(sum(v for k, v in seconds.items() if k.startswith(test))),
+                "s",
+                "wall time",
+            )
+        )
     if not context.config.deformation:
         return [*rows, *(("blocks", name, 0.0, "", "nothing was deformed") for name in ("done", "blank", "failed"))]
     peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]
-    rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
+    rows.append(("time and memory", "peak memory per worker", float(max(peaks)), "GiB", "resident, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):
         if name.startswith("levels/") and name.count("/") == 1:
@@ -144,6 +152,6 @@ def figures(context: Context) -> list[Row]:
     asked = np.isfinite(finest["agreement"]) if "agreement" in finest else np.zeros(0, bool)
     if asked.any():
         note = f"of {int(asked.sum())} patches: the images differ too much in detail; median agreement "
-        note += f"{np.median(finest['agreement'][asked]):.3f} (1: wholly)"
+        note += f"{np.median(finest['agreement'][asked]):.3f} (1: identical)"
         rows.append(("blocks", "finest level not followed", float(np.nansum(finest["left"])), "", note))
     return rows

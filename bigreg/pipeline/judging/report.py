@@ -80,9 +80,9 @@ def _start(context: Context) -> Section:
     """How sure the global start is, and the best few that were tried."""
     found = starts.starts_of(context.store)
     if found is None:
-        how = "was given as it is" if context.given is not None else "was not searched: the images lie in one world"
+        how = "was given as it is" if context.given is not None else "was not searched: the images share one world"
         return Section("The start", f"The affine {how}.", ())
-    text = f"The start: {found.text}. Confidence is how probable it is that the best start is right."
+    text = f"The start: {found.text}. Confidence: estimated probability that the best start is right."
     pictures = []
     if found.picture is not None:
         png = storage.read_file(context.store.path(starts.PLACE), starts.PICTURE)
@@ -98,13 +98,15 @@ def _corrected(context: Context, which: str, factors: Shape) -> Section:
     done = ", ".join(f"{k} {v}" for k, v in settings.model_dump(exclude_none=True, exclude_defaults=True).items())
     pictures = []
     for key, title, image in (
-        ("stored", "As it is stored", context.image(which, factors)),
-        ("seen", "As it was compared", context.seen(which, factors)),
+        ("stored", "As stored", context.image(which, factors)),
+        ("seen", "As compared", context.seen(which, factors)),
     ):
         grey = stretched(image.read((0, 0, 0), image.grid.shape))
         png = overlay(grey, grey, image.grid.spacing)
         pictures.append(Picture(f"preprocess_{which}_{key}", title, f"{which}, {title.lower()}, three planes", png))
-    return Section(f"Preprocessing, {which}", f"Only what is compared is corrected: {done}.", tuple(pictures))
+    return Section(
+        f"Preprocessing, {which}", f"Corrections affect the registration only, not the output: {done}.", tuple(pictures)
+    )
 
 
 def shown_risk(context: Context, grid: Grid) -> np.ndarray | None:

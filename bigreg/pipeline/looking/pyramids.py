@@ -115,13 +115,13 @@ def _affine(context: Context) -> tuple[Samples, ...]:
 
 def _warped(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.warped:
-        raise InputError(f"'{context.store.url}' has no warped image: its configuration says output.warped: false")
+        raise InputError(f"'{context.store.url}' has no warped image: output.warped is false in its configuration")
     return _image_of_run(context, "warped", "warped image")
 
 
 def _risk(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.confidence:
-        raise InputError(f"'{context.store.url}' has no risk map: its configuration says output.confidence: false")
+        raise InputError(f"'{context.store.url}' has no risk map: output.confidence is false in its configuration")
     return _image_of_run(context, confidence.PLACE, "risk map")
 
 

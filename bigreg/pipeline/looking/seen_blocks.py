@@ -136,7 +136,7 @@ def block_report(context: Context, stage: str, index: Shape) -> BlockReport:
     """Raises InputError where there is no such block."""
     status = block_status(context, stage)
     if len(index) != 3 or any(not 0 <= i < n for i, n in zip(index, status.shape, strict=True)):
-        raise InputError(f"{stage} has no block {index}: there are {' x '.join(map(str, status.shape))}")
+        raise InputError(f"{stage} has no block {index}; it has {' x '.join(map(str, status.shape))}")
     metrics: dict[str, float] = {}
     for part in _later(context, stage):
         place = context.store.path(part, "metrics")
@@ -176,7 +176,7 @@ def patches(context: Context, stage: str, index: Shape) -> Patches:
     if placed is None:
         raise InputError(f"'{context.store.url}' has no stage {stage!r} with blocks in space")
     if any(not 0 <= i < n for i, n in zip(index, placed.grid.shape, strict=True)):
-        raise InputError(f"{stage} has no block {index}: there are {' x '.join(map(str, placed.grid.shape))}")
+        raise InputError(f"{stage} has no block {index}; it has {' x '.join(map(str, placed.grid.shape))}")
     level = _level(context, stage) or context.levels[0]
     images = {which: context.level_image(which, level) for which in IMAGES}
     if complete(context.store.path("stages/check", "status")):

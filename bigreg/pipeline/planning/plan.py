@@ -149,7 +149,10 @@ class Plan:
             *rows,
             ("blocks", f"{self.blocks}"),
             ("tasks", f"{self.tasks} in {len(self.stages)} stages"),
-            ("memory a worker", f"{format_bytes(self.memory_per_worker)} of {format_bytes(self.memory_limit)} allowed"),
+            (
+                "memory per worker",
+                f"{format_bytes(self.memory_per_worker)} of {format_bytes(self.memory_limit)} allowed",
+            ),
             ("read", f"{format_bytes(self.bytes_read)} in whole chunks, uncompressed"),
             ("written", f"{format_bytes(self.bytes_written)} uncompressed"),
             (

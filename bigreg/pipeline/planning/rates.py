@@ -129,7 +129,7 @@ class Rates:
                 rates = Rates.load(item)
                 continue
             if key not in numbers():
-                raise ConfigError(f"rate {item!r}: there is no {key!r}; known are {', '.join(numbers())}")
+                raise ConfigError(f"rate {item!r}: unknown rate {key!r}; known are {', '.join(numbers())}")
             try:
                 rates = dataclasses.replace(rates, **cast(dict[str, Any], {key: float(value)}))
             except ValueError as error:
@@ -238,7 +238,7 @@ def known_rates(config: Config) -> tuple[Rates, str]:
     try:
         rates = Rates.load(path)
     except ConfigError as error:
-        return Rates(), f"the calibration is not used ({error}); `bigreg plan ... --calibrate` makes it anew"
+        return Rates(), f"the calibration is not used ({error}); `bigreg plan ... --calibrate` measures again"
     for name, now in this_machine().items():
         if getattr(rates, name) != now:
             was = getattr(rates, name)

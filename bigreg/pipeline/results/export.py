@@ -80,7 +80,7 @@ def _sampling(map_: Map) -> Grid:
         return map_.steps[0].grid
     frame = map_.source.grid
     if frame is None:
-        raise InputError("nothing says where the map is to be sampled; give the fixed image, or write composite (.h5)")
+        raise InputError("the sampling grid of the map is unknown; give the fixed image, or write composite (.h5)")
     low, high = frame.bounds(faces=True)
     finest = [min(f.grid.spacing) for f in map_.fields]
     # An affine is exact between any samples.
@@ -100,14 +100,14 @@ def _warn_of_extrapolation(map_: Map, grid: Grid) -> None:
     unknown = map_.follow(Positions.of_points(points))[1] if len(points) else None
     share = 0.0 if unknown is None else 1.0 - float(unknown.float().mean())
     if share > 0:
-        logger.warning("%.1f %% of the field lie beyond a later map of the chain and are extrapolated", 100 * share)
+        logger.warning("%.1f %% of the field are beyond a later map of the chain and are extrapolated", 100 * share)
 
 
 def _pairs(map_: Map, count: int) -> tuple[np.ndarray, np.ndarray]:
     """About `count` points on a lattice of the source frame, and where they go; only those that end in the target."""
     frame = map_.source.grid
     if frame is None:
-        raise InputError("the map does not say where its landmarks are to lie; give the fixed image")
+        raise InputError("the extent of the landmarks is unknown; give the fixed image")
     extent = np.asarray(frame.spacing) * frame.shape
     cell = (np.prod(extent) / max(count, 8)) ** (1 / 3)
     numbers = np.maximum(2, np.round(extent / cell)).astype(int)
@@ -118,5 +118,5 @@ def _pairs(map_: Map, count: int) -> tuple[np.ndarray, np.ndarray]:
     if map_.target.grid is not None:
         known[known] = map_.target.grid.contains(moved[known])
     if not known.any():
-        raise InputError("no landmark of the map lies in both images; check how they overlap")
+        raise InputError("no landmark of the map is inside both images; check how they overlap")
     return points[known], moved[known]

@@ -54,7 +54,7 @@ def warn_of_extent(volume: Volume, frame: Grid | None, which: str) -> None:
         )  # fmt: skip
     elif (low >= last).any() or (high <= first).any():
         logger.warning(
-            "%s: it lies from %s to %s um (z, y, x), nowhere in the %s image, which lies from %s to %s; see %s",
+            "%s: it spans %s to %s um (z, y, x), outside the %s image, which spans %s to %s; see %s",
             volume, _lengths(low), _lengths(high), which, _lengths(first), _lengths(last),
             named("--origin", "open_volume's origin"),
         )  # fmt: skip

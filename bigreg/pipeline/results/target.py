@@ -30,7 +30,7 @@ def target_grid(
     if level is not None:
         grids = _levels(base)
         if not 0 <= level < len(grids):
-            raise ConfigError(f"level {level} is out of range; there are {len(grids)} (0 to {len(grids) - 1})")
+            raise ConfigError(f"level {level} is out of range; available: {len(grids)} (0 to {len(grids) - 1})")
         grid = grids[level]
     if spacing is not None:
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):

@@ -142,7 +142,7 @@ class Transform(ABC):
         memory_limit: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Volume:
-        """Resample an image through the map, once, and write it; the same call goes on after a stop.
+        """Resample an image through the map, once, and write it; the same call resumes after a stop.
 
         out             its ending is the format, as `bigreg.convert` has it: .ome.zarr, .ome.tif, .tif, .nii.gz, .nrrd
 
@@ -178,7 +178,7 @@ class Transform(ABC):
         if base is None:
             base = (self.frame_image(frame) if level is not None else None) or source.grid
         if base is None:
-            raise InputError(f"the map does not say on which grid its {frame} frame is sampled; give an image `onto`")
+            raise InputError(f"the voxel grid of the {frame} frame is unknown; give an image `onto`")
         grid = target_grid(base, spacing=spacing, level=level, box=box)
         given = {"workers": workers, "memory_limit": memory_limit}
         given = {key: value for key, value in given.items() if value is not None}

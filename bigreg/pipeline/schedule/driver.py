@@ -100,7 +100,7 @@ class Driver:
         blocks = ", ".join(str(index) for (_, index), _ in failed[:8])
         raise IncompleteError(
             f"{stage.title}: {len(failures)} block{'s' * (len(failures) > 1)} failed ({blocks}), first with "
-            f"{failure.message}. What is done is kept; {self.store.again} tries again"
+            f"{failure.message}. Completed blocks are kept; {self.store.again} tries again"
         )
 
 

@@ -228,7 +228,8 @@ class Streaming:
 
     def _scheduler_gone(self, reason: str) -> ClusterError:
         return ClusterError(
-            f"the Dask scheduler is gone ({reason}); what is done is kept: start it again and run {self.store.again}"
+            f"the Dask scheduler is gone ({reason}); completed blocks are kept: start it again and run "
+            f"{self.store.again}"
         )
 
     def _receive(self) -> None:

@@ -35,7 +35,7 @@ def working_on(url: str) -> Iterator[None]:
     other = claim.read()
     if other is not None and alive(other):
         raise OutputError(
-            f"'{url}' is being worked on by process {other.get('process')} on {other.get('host')}, last seen "
+            f"'{url}' is in use by process {other.get('process')} on {other.get('host')}, last seen "
             f"{max(0.0, time.time() - other.get('seen', 0)):.0f} s ago; wait for it or stop it (a process that is "
             f"gone is forgotten after {STALE_SECONDS:.0f} s)"
         )

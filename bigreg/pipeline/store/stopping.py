@@ -23,7 +23,7 @@ def request_stop(url: str) -> dict:
     """Ask whoever works on a run to stop; returns who that is. Raises OutputError where nobody does or can be told."""
     holder = at_work(url)
     if holder is None:
-        raise OutputError(f"'{url}' is not being worked on, so there is nothing to stop; see `bigreg status {url}`")
+        raise OutputError(f"'{url}' is not running; see `bigreg status {url}`")
     claim = storage.Claim(url, NAME)
     claim.read()
     claim.write({"host": socket.gethostname(), "process": os.getpid(), "asked": time.time()})
@@ -46,6 +46,6 @@ def check(url: str) -> None:
         return
     if asked is not None:
         raise StoppedError(
-            f"'{url}' was stopped by process {asked.get('process')} on {asked.get('host')}; what is done is kept, "
-            f"`bigreg resume {url}` goes on"
+            f"'{url}' was stopped by process {asked.get('process')} on {asked.get('host')}; completed blocks are kept; "
+            f"continue with `bigreg resume {url}`"
         )

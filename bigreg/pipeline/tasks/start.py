@@ -199,8 +199,8 @@ def of_sides(fixed: Volume, moving: Volume, similarity: str, given: GivenStart |
     if known or similarity not in MULTIMODAL:
         return []
     return [
-        "neither image states an orientation, so left and right cannot be told: a brain is nearly its own mirror "
-        "image; say the orientation of fixed and of moving, such as asr"
+        "neither image states an orientation, so left and right cannot be determined: a brain is nearly its own mirror "
+        "image; state the orientation of fixed and of moving, such as asr"
     ]
 
 
@@ -209,6 +209,6 @@ def _require_overlap(frames: Frames) -> None:
     other = frames.moving.bounds(np.linalg.inv(frames.canonical), faces=True)
     if (np.minimum(high, other[1]) <= np.maximum(low, other[0])).any():
         raise InputError(
-            f"fixed spans {low} to {high} um and moving {other[0]} to {other[1]}: they do not overlap as they lie; "
-            "check spacing and origin, or let affine.kind find the shift"
+            f"fixed spans {low} to {high} um and moving {other[0]} to {other[1]}: they do not overlap before "
+            "registration; check spacing and origin, or let affine.kind find the shift"
         )

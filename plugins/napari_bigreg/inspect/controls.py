@@ -66,7 +66,7 @@ class InspectControls(Panel):
         self.longer.setPrefix("x ")
         self.longer.setToolTip("By how much displacements are drawn longer than they are")
         self.jacobian.setToolTip("Volume ratio: blue shrinks, red grows, yellow folds")
-        self.risk.setToolTip("Where not to trust the map: red is most likely wrong; found without knowing the truth")
+        self.risk.setToolTip("Where not to trust the map: red is most likely wrong; estimated without ground truth")
         self.folds.setToolTip(f'<span style="color:{FOLD}">■</span> every place where the map is not invertible')
         self.map = QComboBox()
         deformation = QGroupBox("Deformation")

@@ -66,7 +66,7 @@ def snap(
         best = np.unravel_index(int(np.argmax(scores)), scores.shape)
         if any(b in (0, n - 1) for b, n in zip(best, scores.shape, strict=True)):
             raise InputError(
-                f"no local optimum within {within:g} um of {_say(start)} um: the best match lies at the border of the "
+                f"no local optimum within {within:g} um of {_say(start)} um: the best match is at the border of the "
                 "search; widen it, or place the point nearer"
             )
         grid = moving[index].grid

@@ -64,7 +64,7 @@ class ImageField(Field):
                 "dataset", "Path inside of a container (N5, Zarr, HDF5) that holds more than one image"
             ),
             "orientation": make_line("orientation", "Sides at which the z, y, x axes start, such as psl (brainglobe)"),
-            "spacing": make_line("spacing z y x", "Voxel size, um, where the file does not say or is wrong"),
+            "spacing": make_line("spacing z y x", "Voxel size, um, if the file states none or a wrong one"),
             "origin": make_line("origin z y x", "World place of the first voxel's centre, um"),
         }
         more = QGridLayout()
@@ -180,7 +180,7 @@ class LaunchForm(QWidget):
         self.cluster.setEditable(True)
         self.cluster.addItems(["", *clusters()])
         line_of(self.cluster).setPlaceholderText("as configured")
-        self.cluster.setToolTip("Who works: this machine, a queue, ..., or the path of a YAML file")
+        self.cluster.setToolTip("Where to run: this machine, a queue, ..., or the path of a YAML file")
         self.workers = QSpinBox()
         self.workers.setRange(0, 100000)
         self.workers.setSpecialValueText("as configured")
@@ -195,7 +195,7 @@ class LaunchForm(QWidget):
             "workers": Field(self.workers),
             "memory": Field(self.memory),
         }
-        titles = {"config": "preset or file", "set": "values", "memory": "memory a worker"}
+        titles = {"config": "preset or file", "set": "values", "memory": "memory per worker"}
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         for name, field in self.fields.items():

@@ -67,8 +67,8 @@ class LaunchPanel(Panel):
     def _build(self) -> None:
         self.form = LaunchForm()
         self.form.changed.connect(self._changed)
-        self.plan = make_button("Plan", "Check everything and say what it would cost; reads no voxel", self.make_plan)
-        self.go = make_button("Start", "Start as a process of its own: closing napari does not stop it", self.start)
+        self.plan = make_button("Plan", "Check everything and show the cost; reads no voxel", self.make_plan)
+        self.go = make_button("Start", "Start as a separate process: closing napari does not stop it", self.start)
         self.copy = make_button("Copy the command", "For a terminal, or the login node of a cluster", self._copy)
         self.rows = make_text()
         self.level = QComboBox()
@@ -154,8 +154,8 @@ class LaunchPanel(Panel):
         )
         self.rows.setText(f"<table>{cells}</table>")
         row = dict(found.rows)
-        ready = "goes on with the run that is there" if found.goes_on else "ready to start"
-        self.say(f"{ready}: {row['blocks']} blocks, {row['memory a worker']} a worker, {row['time']}")
+        ready = "resumes the run that is there" if found.goes_on else "ready to start"
+        self.say(f"{ready}: {row['blocks']} blocks, {row['memory per worker']} per worker, {row['time']}")
 
     def _list_levels(self, levels: list[tuple[float, float, float]]) -> None:
         chosen = self.level.currentIndex()

@@ -203,7 +203,7 @@ class Previewer:
                     data, spacing=grid.spacing, origin=grid.origin, orientation=volume.orientation, name=which
                 )
                 if not grid.is_axis_aligned:
-                    raise InputError(f"{which} lies obliquely; give affine.start, or preview it from a run's affine")
+                    raise InputError(f"{which} is oblique; give affine.start, or preview it from a run's affine")
             ready = load_config(
                 config,
                 overrides=[
@@ -306,7 +306,7 @@ def _read_boxes(
     last = np.clip(np.ceil(index.max(0)) + 1, 0, moving.shape)
     factors = factors_of(moving, 0, min(fixed.spacing) * 2.0**level)
     if (last - first < 4 * factors).any():
-        raise InputError("the block lies outside of the moving image after the affine; choose another place")
+        raise InputError("the block is outside the moving image after the affine; choose another place")
     report(0, 1, "moving block")
     return {**out, "moving": _read(volumes["moving"], factors, first, last, MOST_BYTES)}
 

@@ -59,7 +59,7 @@ class Snapshot:
             parts.append("but nobody works on it: resume it")
         elif s.state == "running":
             if self.rate is not None:
-                parts.append(f"{self.rate:.3g} a second")
+                parts.append(f"{self.rate:.3g} per second")
             if s.seconds_left is not None:
                 parts.append(f"about {roughly(s.seconds_left)} left")
             parts.append(f"{s.workers} worker{'s' * (s.workers != 1)}")

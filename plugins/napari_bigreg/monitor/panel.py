@@ -373,7 +373,7 @@ class MonitorPanel(MonitorControls):
         accepted = self.accept.value() if self.seen.status.start_doubtful else 0
         accept = ["--accept-start", str(accepted)] if accepted else []
         self.process = start_process(["resume", self.opened.url, *accept], log_of(self.opened.url))
-        self.text.setText(f"resuming; what it says is in {log_of(self.opened.url)}")
+        self.text.setText(f"resuming; its output is in {log_of(self.opened.url)}")
         self.timer.setInterval(BUSY_MS)
 
     def end(self) -> None:
@@ -385,4 +385,4 @@ class MonitorPanel(MonitorControls):
 
 def _last_line(log: Any) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"

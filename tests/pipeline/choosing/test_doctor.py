@@ -134,7 +134,7 @@ def test_where_it_is_not_sure_every_candidate_is_named(seen, candidates):
     assert found.candidates == candidates and found.preset == (candidates[0] if candidates else None)
     text = dict(found.rows())["preset"]
     assert all(name in text for name in candidates)
-    assert ("not sure" in text) == (len(candidates) > 1)
+    assert ("not certain" in text) == (len(candidates) > 1)
     assert ("warning" in dict(found.rows())) == (seen.doubtful and bool(candidates))
 
 

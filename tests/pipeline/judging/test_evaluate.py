@@ -140,7 +140,7 @@ def test_the_command_puts_figures_into_the_run_and_its_report_and_compares(regis
     data = json.loads((tmp_path / "c" / "comparison.json").read_text())
     same = {p["quantity"]: p for p in data["paired"]}
     assert same["landmark error"]["difference"] == 0 and same["landmark error"]["p"] == 1.0
-    assert same["local correlation of a block"]["pairs"] > 1
+    assert same["local correlation per block"]["pairs"] > 1
 
 
 def test_what_is_no_run_is_named(tmp_path):

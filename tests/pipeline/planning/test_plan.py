@@ -286,7 +286,7 @@ UNMADE = ("--shape", 300, 400, 500, "--spacing", 2, 2, 2)
 def test_the_verb_plans_images_that_do_not_exist():
     done = verb(*UNMADE, "--dtype", "uint8", "--simulate", "1,8", "--simulate", "64", "--rates", "step=0.01")
     assert done.exit_code == 0, done.output
-    for text in ("level 0: estimate", "files", "memory a worker", "built-in", "with step=0.01", "bound by"):
+    for text in ("level 0: estimate", "files", "memory per worker", "built-in", "with step=0.01", "bound by"):
         assert text in done.output
     rows = done.output.splitlines()
     assert [row.split()[0] for row in rows[-3:]] == ["1", "8", "64"]

@@ -101,9 +101,9 @@ def test_estimates_do_not_depend_on_the_blocks_of_stripes(
 def test_the_report_shows_each_image_before_and_after(corrected):
     with open(corrected[0]["with"].store.path("report", "index.html"), encoding="utf-8") as file:
         page = file.read()
-    assert "Preprocessing, moving" in page and "Preprocessing, fixed" in page and "As it was compared" in page
+    assert "Preprocessing, moving" in page and "Preprocessing, fixed" in page and "As compared" in page
     with open(corrected[0]["without"].store.path("report", "index.html"), encoding="utf-8") as file:
-        assert "Preprocessing" not in file.read().split("How it was made")[0]
+        assert "Preprocessing" not in file.read().split("Provenance")[0]
 
 
 @pytest.mark.parametrize(
