@@ -25,7 +25,7 @@ class PatchPair:
     level                     position in the ladder, 0 = finest
     native                    whether its voxels are as small as those of the images, and coarser levels went before
     start                     None, or the control points (3, cells + 4 an axis) in um of a velocity that was found
-                              already: where to go on from
+                              already: to start from
     """
 
     fixed: torch.Tensor
@@ -89,7 +89,7 @@ class Engine(Protocol):
 
     takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
-    bytes_a_voxel    bytes of memory a voxel of a patch that it needs of its own beside what `channels` says
+    bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     options          the keywords that make the same engine in any process (a path made absolute, say)
     identity         what decides its results beside its options and bigreg's version: a digest of its weights
     check_spacing    called before any work with each voxel spacing (um, z y x) that it will see; raises ConfigError

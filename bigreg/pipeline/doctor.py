@@ -17,11 +17,11 @@ from .store.inputs import as_volume, require_one_plane
 
 
 def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
-    """Look at two images for some seconds, and say how they should be registered.
+    """Inspect two images for some seconds, and suggest how to register them.
 
     fixed, moving   images as `register` takes them
-    overrides       KEY=VALUE that the registration will be given too; they win over what is said here
-    cluster         who would work, as `load_config` takes it, for the cost
+    overrides       KEY=VALUE that the registration will get too; they take precedence over the suggestion
+    cluster         where the run would work, as `load_config` takes it, for the cost
 
     Raises what `register` raises before its work: InputError, ConfigError.
     """

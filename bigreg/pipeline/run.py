@@ -345,7 +345,7 @@ class Run(Judged, Viewed, Transform):
         return status_of(self.store)
 
     def held_by(self) -> dict[str, Any] | None:
-        """Who works on the run at this moment, from any machine: host, process, seen; None where nobody does."""
+        """The process that works on the run, from any machine: host, process, seen; None where nobody does."""
         return at_work(self.url)
 
     def request_stop(self) -> dict[str, Any]:

@@ -180,5 +180,5 @@ def write_attributes(url: str, attributes: dict[str, Any]) -> None:
     """Replace all attributes of a Zarr v3 node in one step."""
     node = find_node(url)
     if node is None or node.format != "zarr3":
-        raise OutputError(f"'{url}' is no Zarr v3 array or group, so it cannot take attributes")
+        raise OutputError(f"'{url}' is not a Zarr v3 array or group, so it cannot take attributes")
     _write_json(url, "zarr.json", {**node.metadata, "attributes": attributes})

@@ -54,7 +54,7 @@ def convert(
     or NRRD, see `image_files.write_file`; the last three have no chunks, shards and levels.
 
     Without `channel` and `time` all channels and time points are written. `levels` limits the pyramid (default: until
-    64 voxels are left along the longest axis); `labels` takes the commonest label instead of means. `dtype` casts
+    64 voxels are left along the longest axis); `labels` takes the majority label instead of the mean. `dtype` casts
     (integers are rounded and clipped). `progress(done, total, what)` counts shards. Memory: a few shards a thread,
     whatever the volume, unless the format has to be loaded whole (compressed NRRD and NIfTI).
 

@@ -75,7 +75,7 @@ def choose(
     config = load_config(DEFAULT, cluster=cluster, overrides=list(overrides))
     volumes = {which: v for which, v in images.items() if isinstance(v, Volume)}
     if len(volumes) < len(images):
-        return Choice(DEFAULT, (), "images that need not exist cannot be looked at", False)
+        return Choice(DEFAULT, (), "hypothetical images cannot be inspected", False)
     frames = provisional(images["fixed"], images["moving"])
     for which, volume in volumes.items():
         problem = unreadable(volume, affine_factors(frames, which, config.affine.voxels))

@@ -176,7 +176,7 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
     if "unknown" in (contrast, structure):
         return (ROUNDS, INDIVIDUALS, ATLAS), "too little structure to decide"
     left, bent = seen.affine.unexplained, seen.bent.unexplained
-    assert left is not None and bent is not None, "what is not known is told above"
+    assert left is not None and bent is not None, "what is unknown was handled above"
     share = f"a smooth bend leaves {bent:.0%} of the structure unexplained"
     if contrast == "other" and structure == "shared":
         return (ROUNDS,), f"another contrast of one specimen: {share}"

@@ -50,7 +50,7 @@ class Viewed:
 
     @property
     def confidence(self) -> Volume:
-        """The probability of an error above two voxels, a value a tile of 8^3, NaN where nothing is known.
+        """The probability of an error above two voxels, one value per tile of 8^3, NaN where nothing is known.
 
         Raises InputError where the run has not come so far, or keeps none.
         """
@@ -63,7 +63,7 @@ class Viewed:
         what   fixed, moving; affine, warped: moving on the fixed grid, after the affine and after all;
                fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
                jacobian: the determinant of the former, below 0 wherever one of eight stencils says that a cell folds
-               risk: the probability of an error above two voxels, a value a tile of 8^3, NaN where nothing is known
+               risk: the probability of an error above two voxels, one value per tile of 8^3, NaN where nothing is known
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """
         return pyramids.pyramid(self._view(), what)

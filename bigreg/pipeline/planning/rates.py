@@ -26,7 +26,7 @@ from ...errors import ConfigError, OutputError
 class Rates:
     """What one worker (one thread, or one GPU) takes, and what all share.
 
-    Of one worker, in seconds a million:
+    Of one worker, in seconds per million:
         step        voxels of a patch, for each look of the engine (one more than its steps)
         patch       voxels of a patch: both images brought to mid-space, the result stored
         stitch      control points, once for each patch that holds them
@@ -38,9 +38,9 @@ class Rates:
         downsample  voxels that block means are taken of
         stripes, histograms  voxels that the corrections of an image's intensities are estimated from
         affine      voxels of both small images
-    Of one worker, in MB a second before compression, chunks that are in memory already:
+    Of one worker, in MB per second before compression, chunks that are in memory already:
         decode_mb_s, encode_mb_s   arrays of the run;  source_mb_s: the given images
-    Of one worker that has the storage to itself, in MB a second of stored bytes: read_mb_s, write_mb_s
+    Of one worker that has the storage to itself, in MB per second of stored bytes: read_mb_s, write_mb_s
     Other seconds: report (the page), start (until the workers are there), stage (of the client, a stage),
         schedule (of scheduler and client, a block)
     Numbers: looks (after which a patch stands still, where as many are allowed), stored (stored bytes over bytes before

@@ -161,7 +161,7 @@ class Transform(ABC):
         cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
                         process and a large one by all cores of this machine
 
-        Where the output is coarser than the image, that is averaged first (labels: the commonest); see
+        Where the output is coarser than the image, that is averaged first (labels: majority vote); see
         `pipeline.averaging`. NaN of a float image stays NaN, as does what is interpolated from it; beyond the
         image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """

@@ -63,9 +63,9 @@ class ImageField(Field):
             "dataset": make_line(
                 "dataset", "Path inside of a container (N5, Zarr, HDF5) that holds more than one image"
             ),
-            "orientation": make_line("orientation", "Sides at which the z, y, x axes start, such as psl (brainglobe)"),
+            "orientation": make_line("orientation", "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left"),
             "spacing": make_line("spacing z y x", "Voxel size, um, if the file states none or a wrong one"),
-            "origin": make_line("origin z y x", "World place of the first voxel's centre, um"),
+            "origin": make_line("origin z y x", "Position of the first voxel's centre (z y x, um)"),
         }
         more = QGridLayout()
         more.setContentsMargins(0, 0, 0, 0)
