@@ -164,12 +164,12 @@ def orientation() -> None:
         return np.pad(image, [(m, 96 - n - m) for m, n in zip(low, image.shape, strict=True)])
 
     moving = centred(made.moving)
-    rows = {"right": centred(made.fixed), "wrong: z and x exchanged": centred(made.fixed.transpose(2, 1, 0))}
+    rows = {"right": centred(made.fixed), "z and x exchanged": centred(made.fixed.transpose(2, 1, 0))}
     figure, axes = plt.subplots(2, 3, figsize=(8, 5.6), constrained_layout=True)
     for line, (what, fixed) in zip(axes, rows.items(), strict=True):
         for axis, ax in enumerate(line):
             overlay(ax, fixed.take(48, axis), moving.take(48, axis))
-            ax.set_title(f"{what}; plane across {'zyx'[axis]}", fontsize=9)
+            ax.set_title(f"{what}, across {'zyx'[axis]}", fontsize=9)
             ax.axis("off")
     figure.savefig(IMAGES / "orientation.png", dpi=90)
     plt.close(figure)
