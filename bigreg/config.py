@@ -102,7 +102,7 @@ class Preprocess(Section):
     @classmethod
     def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not 0 <= value[0] < value[1] <= 100:
-            raise ValueError(f"{value} must be two rising percentiles")
+            raise ValueError(f"{value} must be two increasing percentiles")
         return value
 
     @property

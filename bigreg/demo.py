@@ -44,7 +44,7 @@ def run_demo(
     config = config if isinstance(config, Config) else load_config(config or "demo")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"'{folder}' exists already and is no empty folder; choose another folder or remove it")
+        raise OutputError(f"'{folder}' exists already and is not an empty folder; choose another folder or remove it")
     begin = time.monotonic()
     pair = pair or make_pair()
     paths = {}

@@ -111,5 +111,5 @@ def test_one_plane_is_read_but_not_registered(tmp_path):
 def test_numbers_of_workers_are_told_without_a_flag():
     from bigreg.pipeline.planning.plan import numbers_of_workers
 
-    with pytest.raises(ConfigError, match="'8x' is no number of workers"):
+    with pytest.raises(ConfigError, match="'8x' is not a number of workers"):
         numbers_of_workers(["8x"])

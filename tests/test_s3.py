@@ -145,7 +145,7 @@ def test_credentials_are_found_in_the_files_of_the_aws_tools(s3, monkeypatch, tm
 
 
 def test_places_that_are_not_there_are_named(s3):
-    with pytest.raises(InputError, match="s3://bucket/nothing' is no array: nothing is stored there"):
+    with pytest.raises(InputError, match="s3://bucket/nothing' is not an array: nothing is stored there"):
         storage.open_array("s3://bucket/nothing")
     with pytest.raises(InputError, match="s3://nobucket/a"):
         storage.open_array("s3://nobucket/a")

@@ -192,7 +192,7 @@ def test_groups_and_attributes(tmp_path):
     storage.write_attributes(storage.join(url, "x/y"), {"d": 2})
     assert storage.open_array(storage.join(url, "x/y")).attributes == {"d": 2}
     assert storage.children(url) == ["x", "zarr.json"]
-    with pytest.raises(InputError, match="no Zarr or N5"):
+    with pytest.raises(InputError, match="not a Zarr or N5"):
         storage.read_attributes(str(tmp_path / "nothing"))
 
 

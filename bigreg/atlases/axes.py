@@ -23,7 +23,7 @@ def warning_of_axes(atlas: Atlas, brain: Volume, config: Config) -> tuple[str, b
     """
     volumes = {"fixed": atlas.template, "moving": brain}
     if reason := unseen(volumes, config):
-        return f"the orientations were not checked before the registration: {reason}", b""
+        return f"the orientations were not checked: {reason}", b""
     found = better_axes(volumes, config)
     if found is None:
         return "", b""
@@ -38,7 +38,7 @@ def warning_of_turn(run: Run, atlas: Atlas, brain: Volume) -> str:
     if np.array_equal(turn, np.eye(3)):
         return ""
     fixed, moving = codes_after(str(atlas.template.orientation), str(brain.orientation), turn)
-    return _words("the registration has turned the brain onto other axes than stated", [fixed], [moving],
+    return _words("the registration has rotated the brain onto other axes than stated", [fixed], [moving],
                   atlas.template, brain)  # fmt: skip
 
 

@@ -55,15 +55,15 @@ def export_brainreg(
         raise InputError(f"the template of '{url}' is oblique in its world, which brainreg's layout cannot represent")
     atlas = known["atlas"]
     if not storage.exists(storage.join(url, "atlas", atlas["name"])):
-        logger.warning("the atlas '%s' is none of BrainGlobe's, where programs look it up by its name", atlas["name"])
+        logger.warning(
+            "the atlas '%s' is not a BrainGlobe atlas; programs that look it up by name will not find it", atlas["name"]
+        )
     sides = atlas["hemispheres"]
     halves = None if sides is None else open_volume(sides["path"], spacing=sides["spacing"], name="hemispheres")
     into = run.map("moving_to_fixed")
     path = storage.local_path(str(folder))
     if path is None or path.exists():
-        raise OutputError(
-            f"'{folder}' {'exists already' if path else 'is no disk of this machine'}; choose another folder"
-        )
+        raise OutputError(f"'{folder}' {'exists already' if path else 'is not a local folder'}; choose another folder")
     part = path.with_name(f".{os.getpid()}.new.{path.name}")
     try:
         part.mkdir(parents=True)

@@ -181,7 +181,7 @@ def brainglobe_atlas(name: str, folder: str, *, brainglobe_dir: str | Path | Non
         raise
     except Exception as error:  # of requests, s3fs, botocore, zarr: BrainGlobe wraps none of them
         raise InputError(
-            f"atlas '{name}' cannot be had from BrainGlobe: {type(error).__name__}: {error}; check the name "
+            f"atlas '{name}' cannot be fetched from BrainGlobe: {type(error).__name__}: {error}; check the name "
             f"(`brainglobe list`) and the connection, or give {_files()}"
         ) from error
     structures = Structures.of_records(found.structures_list, f"structures of '{name}'")

@@ -61,7 +61,7 @@ class Structures:
             pending += [(child, id_, depth + 1) for child in reversed(children.get(id_, []))]
         if len(self._all) < len(rows):
             lost = next(r[0] for r in rows if r[0] not in self._all)
-            raise InputError(f"{what}: structure {lost} is its own ancestor; mend its parent")
+            raise InputError(f"{what}: structure {lost} is its own ancestor; correct its parent")
 
     def __iter__(self) -> Iterator[Structure]:
         return iter(self._all.values())
@@ -135,7 +135,7 @@ def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"structures '{path}' is no JSON: {error}; give the ontology or a .csv") from error
+        raise InputError(f"structures '{path}' is not JSON: {error}; give the ontology or a .csv") from error
 
 
 def _flat(data: Any, parent: int | None = None) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _flat(data: Any, parent: int | None = None) -> list[dict[str, Any]]:
         return [row, *(r for child in data.get("children") or () for r in _flat(child, below))]
     if isinstance(data, list):
         return [r for item in data for r in _flat(item, parent)]
-    raise InputError(f"structures: {str(data)[:60]!r} is no structure; an ontology is a list or tree of them")
+    raise InputError(f"structures: {str(data)[:60]!r} is not a structure; an ontology is a list or tree of them")
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:

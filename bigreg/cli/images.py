@@ -48,7 +48,7 @@ def convert(
     """Write any readable image as OME-Zarr, sharded, with a pyramid; or as TIFF, NIfTI or NRRD; out of core."""
     sizes: dict[str, Any] = {"chunks": (chunk or 64,) * 3, "shards": (shard or 256,) * 3} if chunk or shard else {}
     if (shard or 256) % (chunk or 64):
-        raise typer.BadParameter(f"--shard {shard or 256} is no multiple of --chunk {chunk or 64}")
+        raise typer.BadParameter(f"--shard {shard or 256} is not a multiple of --chunk {chunk or 64}")
     from ..display import bar
     from ..volumes import convert as run
     from ..volumes import open_volume

@@ -61,7 +61,7 @@ def demo(
         out.print(pairs(result.rows), soft_wrap=True)
         show_verdict(result.run.verdict)
     if not result.ok:
-        err.print("the demo ended worse than it should; please report it with the figures above", style="red")
+        err.print("the demo result is worse than expected; please report it with the figures above", style="red")
         raise typer.Exit(1)
 
 

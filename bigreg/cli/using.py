@@ -40,7 +40,7 @@ Then = Annotated[
 def _one_of(*names: str) -> Any:
     def checked(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
         if value not in names:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}")
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
         return value
 
     return checked
@@ -49,7 +49,7 @@ def _one_of(*names: str) -> Any:
 def _renamed(new: str, hint: str = "") -> Any:
     def refuse(value: str | None) -> None:
         if value is not None:
-            raise typer.BadParameter(f"its name is {new} now{hint}")
+            raise typer.BadParameter(f"it is called {new} now{hint}")
 
     return refuse
 

@@ -102,7 +102,7 @@ class Cluster(BaseModel):
         except ValueError as error:
             raise ConfigError(f"cluster.memory_limit {value!r} is not a size such as 4GB") from error
         if size is not None and size <= 0:
-            raise ConfigError(f"cluster.memory_limit {value!r} must be more than nothing, such as 4GB")
+            raise ConfigError(f"cluster.memory_limit {value!r} must be positive, such as 4GB")
         return value
 
     @field_validator("walltime", mode="before")
@@ -233,7 +233,7 @@ def seconds_of(walltime: Any) -> int:
         else:
             number = round(parse_timedelta(walltime, default=False))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"cluster.walltime {walltime!r} is no time; write 04:00:00, 1-12:00:00 or 4h") from error
+        raise ConfigError(f"cluster.walltime {walltime!r} is not a time; write 04:00:00, 1-12:00:00 or 4h") from error
     if number < SHORTEST_WALLTIME:
         raise ConfigError(f"cluster.walltime {walltime!r} leaves a worker no time to work; give it 00:05:00 or more")
     return number

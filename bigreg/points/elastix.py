@@ -30,7 +30,7 @@ def map_elastix(source: Path, target: Path, carrier: Carrier, kind: str) -> Coun
         read.readline()
         number = read.readline().strip()
         if not number.isdigit():
-            raise InputError(f"'{source}' line 2: '{number}' is no number of points")
+            raise InputError(f"'{source}' line 2: '{number}' is not a number of points")
         write.write(f"{kind}\n{number}\n")
         lines = (line for line in read if line.strip())
         while piece := list(islice(lines, ROWS)):
@@ -45,5 +45,5 @@ def map_elastix(source: Path, target: Path, carrier: Carrier, kind: str) -> Coun
             rows = carried.points[:, ::-1]
             write.writelines(" ".join(f"{v:.{carrier.decimals}f}" for v in row) + "\n" for row in rows)
     if counts.points != int(number):
-        raise InputError(f"'{source}' announces {number} points and has {counts.points}; mend its second line")
+        raise InputError(f"'{source}' announces {number} points and has {counts.points}; correct its second line")
     return counts

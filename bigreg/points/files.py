@@ -90,7 +90,7 @@ def _format(path: Path) -> str:
         if path.name.lower().endswith(suffixes):
             return name
     known = "; ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())
-    raise InputError(f"points '{path}' are of no known format; known are {known}")
+    raise InputError(f"points '{path}' are of unknown format; known are {known}")
 
 
 def _elastix(

@@ -26,7 +26,7 @@ def map_swc(source: Path, target: Path, carrier: Carrier) -> Counts:
         if any(len(row) < 7 for row in rows):
             raise ValueError("a node has seven columns: id type x y z radius parent")
     except ValueError as error:
-        raise InputError(f"'{source}' is no SWC: {error}") from error
+        raise InputError(f"'{source}' is not an SWC file: {error}") from error
     points = values[:, 2::-1]
     carried = carrier(points)
     radius = values[:, 3] * np.cbrt(np.abs(carrier.volume_ratio(points)))

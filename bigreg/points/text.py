@@ -173,13 +173,13 @@ def _pieces(
             row = bytes(text[stop : stop + 200]).split(b"\n")[0].decode(errors="replace").strip()
             raise InputError(f"'{source}' line {line + bad}: '{row}' has no three numbers in the columns of z, y and x")
         if not stop and len(text) > 2 * PIECE:
-            raise InputError(f"'{source}' line {line}: a quotation mark is opened and not closed; mend that row")
+            raise InputError(f"'{source}' line {line}: a quotation mark is opened and not closed; correct that row")
         if marks.all() or (marks[0] and (sign == DOT or (written and sign != COMMA))) or (marks[1] and sign == COMMA):
             raise InputError(
-                f"'{source}' has numbers with a decimal comma and others with a point; write all of them with one sign"
+                f"'{source}' has numbers with a decimal comma and others with a point; use one decimal sign"
             )
         if marks[0] and sign != COMMA:
-            logger.warning("'%s': commas in its numbers are decimal signs, and are written so", source)
+            logger.warning("'%s': commas in its numbers are decimal signs, and are written as such", source)
         sign = COMMA if marks[0] else DOT if marks[1] else sign
         if stop:
             written = written or rows > 0

@@ -229,7 +229,7 @@ def open_array(url: str, *, write: bool = False, constant: bool = False) -> Arra
     node = find_node(url)
     if node is None or not node.is_array:
         what = "nothing is stored there" if node is None else "a group is stored there, not an array"
-        raise InputError(f"'{url}' is no array: {what}; check the path")
+        raise InputError(f"'{url}' is not an array: {what}; check the path")
     driver = {"zarr3": "zarr3", "zarr2": "zarr", "n5": "n5"}[node.format]
     spec = {"driver": driver, "kvstore": kvstore_spec(url), "recheck_cached_data": "open" if constant else True}
     try:

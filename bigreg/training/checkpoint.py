@@ -39,7 +39,9 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             about = json.loads((file.metadata() or {})["bigreg"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CorruptDataError(f"'{path}' is no checkpoint of a training: {error}; remove it to start again") from error
+        raise CorruptDataError(
+            f"'{path}' is not a checkpoint of a training: {error}; remove it to start again"
+        ) from error
     if about.get("format") != FORMAT:
         raise ConfigError(
             f"'{path}' has format {about.get('format')}, this bigreg reads {FORMAT}; remove it to start again"

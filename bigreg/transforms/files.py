@@ -58,7 +58,7 @@ def open_maps(
         found = Map((Affine(read_csv(local)),), source, target)
     else:
         known = " ".join((*MATRICES, *COMPOSITES, *FIELDS, ".csv"))
-        raise InputError(f"transform '{path}' is of no known format; known are {known}, a run and an OME-Zarr scene")
+        raise InputError(f"transform '{path}' is of unknown format; known are {known}, a run and an OME-Zarr scene")
     if found.matrix is None:
         return found, None
     return found, Map((Affine(np.linalg.inv(found.matrix)),), target, source)
@@ -75,7 +75,7 @@ def read_csv(path: Path) -> np.ndarray:
         raise InputError(f"'{path}' is neither a 4 x 4 matrix of numbers nor landmarks; see `bigreg register --help`")
     matrix = np.array(rows)
     if not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise InputError(f"'{path}': {matrix.tolist()} is no affine; its last line is 0,0,0,1")
+        raise InputError(f"'{path}': {matrix.tolist()} is not an affine; its last line is 0,0,0,1")
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
         raise InputError(f"'{path}': {matrix.tolist()} cannot be inverted")
     return matrix

@@ -96,7 +96,7 @@ def _read_nifti(path: Path, unit: float) -> Field:
     shape, intent = image.shape, int(image.header["intent_code"])
     if len(shape) != 5 or shape[3:] != (1, 3) or intent not in (0, _VECTOR, _DISPLACEMENT):
         raise InputError(
-            f"'{path}' (shape {shape}, intent {intent}) is no displacement field of ITK: it has (x, y, z, 1, 3) and "
+            f"'{path}' (shape {shape}, intent {intent}) is not a displacement field of ITK: it has (x, y, z, 1, 3) and "
             f"intent {_VECTOR}"
         )
     # Displacements by their own intent are RAS, as NIfTI has it; ITK turns them on reading.
@@ -124,7 +124,7 @@ def _read_nrrd(path: Path, unit: float) -> Field:
     sizes = [int(n) for n in header["sizes"]]
     directions = header.get("space directions")
     if len(sizes) != 4 or sizes[0] != 3 or directions is None:
-        raise InputError(f"'{path}' (sizes {sizes}) is no displacement field of ITK: it has 3 x y z and directions")
+        raise InputError(f"'{path}' (sizes {sizes}) is not a displacement field of ITK: it has 3 x y z and directions")
     space = str(header.get("space", "")).lower()
     if space not in ("left-posterior-superior", "lps"):
         raise InputError(f"'{path}': its space is '{space}'; displacements are read in left-posterior-superior only")

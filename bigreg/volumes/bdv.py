@@ -43,7 +43,7 @@ def bdv_size(container: str, setup: int) -> BdvSize:
         try:
             root = ElementTree.fromstring(content)
         except ElementTree.ParseError as error:
-            return BdvSize(None, f"its {name} is no XML: {error}")
+            return BdvSize(None, f"its {name} is not XML: {error}")
         setups = list(root.iter("ViewSetup"))
         for number, found in enumerate(setups):
             if int(found.findtext("id") or number) == setup:

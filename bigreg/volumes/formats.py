@@ -72,7 +72,7 @@ def find_format(spec: ImageSpec, name: str) -> Format:
     if local is not None and lower.endswith(".xml") and (container := bdv_container(local)):
         raise InputError(f"{label(name, spec)} describes images for BigDataViewer; give their container '{container}'")
     known = "; ".join(f"{f.name} ({' '.join(f.suffixes)})" for f in FORMATS)
-    raise InputError(f"{label(name, spec)} is of no known format; known are {known}")
+    raise InputError(f"{label(name, spec)} is of unknown format; known are {known}")
 
 
 def _container(spec: ImageSpec, name: str, by_suffix: Format | None, zipped: bool) -> Format | None:
@@ -102,7 +102,9 @@ def _container(spec: ImageSpec, name: str, by_suffix: Format | None, zipped: boo
         raise InputError(f"{label(name, spec)}: the archive holds no Zarr image; pass {option(name, 'dataset')}")
     if node is not None or by_suffix in (OME_ZARR, ZARR):
         what = "nothing is stored there"
-        raise InputError(f"{label(name, spec)} is no image: {what}; pass {option(name, 'dataset')} or check the path")
+        raise InputError(
+            f"{label(name, spec)} is not an image: {what}; pass {option(name, 'dataset')} or check the path"
+        )
     return by_suffix  # an N5 container without attributes
 
 

@@ -114,7 +114,7 @@ def read_header(file: BinaryIO) -> tuple[dict[str, Any], list[str]]:
 def _dtype(header: Mapping[str, Any]) -> np.dtype:
     code = next((code for code, names in _TYPES.items() if header["type"] in names), None)
     if code is None:
-        raise ValueError(f"type '{header['type']}' is no number")
+        raise ValueError(f"type '{header['type']}' is not a number")
     return np.dtype(code).newbyteorder(">" if header.get("endian") == "big" else "<")
 
 
@@ -226,7 +226,7 @@ def _data(path: str, header: Mapping[str, Any], offset: int, dtype: np.dtype) ->
         end, size = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, local.stat().st_size
         if end > size:
             raise CorruptDataError(
-                f"'{path}' is broken off: its voxels end at byte {end} of {size}; copy it again from its source"
+                f"'{path}' is truncated: its voxels end at byte {end} of {size}; copy it again from its source"
             )
         return np.memmap(local, dtype, "r", offset, shape)
     return LoadedOnce(path, _Load(path))

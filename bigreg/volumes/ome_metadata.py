@@ -35,9 +35,9 @@ def first_multiscale(node: Node, spec: ImageSpec, name: str) -> tuple[dict[str, 
     multiscale = listed[0] if isinstance(listed, list) and isinstance(listed[0], dict) else {}
     datasets = multiscale.get("datasets")
     if not isinstance(datasets, list) or not datasets:
-        raise InputError(f"{label(name, spec)}: its OME metadata names no datasets; mend the metadata")
+        raise InputError(f"{label(name, spec)}: its OME metadata names no datasets; correct the metadata")
     if not all(isinstance(dataset, dict) and dataset.get("path") is not None for dataset in datasets):
-        raise InputError(f"{label(name, spec)}: its OME metadata has a dataset without a path; mend the metadata")
+        raise InputError(f"{label(name, spec)}: its OME metadata has a dataset without a path; correct the metadata")
     return multiscale, datasets
 
 
@@ -66,7 +66,7 @@ def read_axes(
     if len(names) != len(array.shape):
         raise InputError(
             f"{label(name, spec)}: its metadata names {len(names)} axes {names}, but the shape {array.shape} has "
-            f"{len(array.shape)}; mend the metadata"
+            f"{len(array.shape)}; correct the metadata"
         )
     if any(len(letter) != 1 for letter in names):
         raise InputError(f"{label(name, spec)} has the wrong axes {names}; only t, c, z, y, x are understood")

@@ -26,7 +26,7 @@ def open_ome_zarr(spec: ImageSpec, name: str) -> StoredImage:
     elif not is_image(node) and node is not None and "bioformats2raw.layout" in ome_attributes(node):
         url, node = _only_series(url, spec, name)
     if node is None or not is_image(node):
-        raise InputError(f"{label(name, spec)} is no OME-Zarr image; pass {option(name, 'dataset')}")
+        raise InputError(f"{label(name, spec)} is not an OME-Zarr image; pass {option(name, 'dataset')}")
 
     multiscale, datasets = first_multiscale(node, spec, name)
     paths = [str(dataset["path"]) for dataset in datasets]
@@ -162,7 +162,7 @@ def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
     attributes, pass_it = ome_attributes(node), f"pass {option(name, 'dataset')}"
     if UNFINISHED in node.attributes:
         return InputError(
-            f"{label(name, spec)} is no image yet: writing has not ended; run the same command again to resume"
+            f"{label(name, spec)} is not an image yet: writing has not ended; run the same command again to resume"
         )
     plate, well = attributes.get("plate"), attributes.get("well")
     if isinstance(plate, dict):
@@ -179,7 +179,7 @@ def no_image(url: str, node: Node, spec: ImageSpec, name: str) -> InputError:
     if inner:
         return InputError(f"{label(name, spec)} is a group, not an image; {pass_it} with one of {short(inner)}")
     return InputError(
-        f"{label(name, spec)} is no image: a group is stored there, not an image; {pass_it} or check the path"
+        f"{label(name, spec)} is not an image: a group is stored there, not an image; {pass_it} or check the path"
     )
 
 

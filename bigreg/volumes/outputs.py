@@ -43,5 +43,5 @@ def check_version(out: str | os.PathLike[str], version: str | None) -> bool:
     if version not in OME_VERSIONS:
         raise ConfigError(f"version {version!r} of OME-Zarr is not written; use {' or '.join(OME_VERSIONS)}")
     if output_format(out) != OME_ZARR:
-        raise ConfigError(f"'{os.fspath(out)}' is no OME-Zarr, so leave version {version} of it out")
+        raise ConfigError(f"'{os.fspath(out)}' is not an OME-Zarr, so leave version {version} of it out")
     return version == "0.4"

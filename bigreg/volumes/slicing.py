@@ -36,7 +36,7 @@ def box_of_key(shape: Sequence[int], key: Any) -> tuple[Shape, Shape, tuple[int 
             picks.append(slice(None, None, step))
             continue
         if isinstance(one, bool | np.bool_) or not isinstance(one, int | np.integer):
-            raise IndexError(f"{one!r} is no box; an image is read by whole numbers and slices of z, y and x")
+            raise IndexError(f"{one!r} is not a box; an image is read by whole numbers and slices of z, y and x")
         place = int(one) + size if one < 0 else int(one)
         if not 0 <= place < size:
             raise IndexError(f"{one} is out of range for an axis of {size} voxels")

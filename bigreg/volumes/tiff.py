@@ -172,7 +172,7 @@ def _check_whole(tiff: tifffile.TiffFile, number: int, spec: ImageSpec, name: st
 
 def _check_ends(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, called: str) -> None:
     """A copy that was broken off: pages or voxels beyond the end of the file."""
-    broken = f"{called} is broken off: "
+    broken = f"{called} is truncated: "
     remedy = "; copy it again from its source"
     size = tiff.filehandle.size
     start = series.dataoffset

@@ -146,7 +146,7 @@ class Volume:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All voxels of the finest level: `numpy.asarray(volume)`."""
         if copy is False:
-            raise ValueError(f"{self} is not in memory, so it cannot be had without a copy")
+            raise ValueError(f"{self} is not in memory, so it cannot be returned without a copy")
         return self.read((0, 0, 0), self.shape).astype(dtype or self.dtype, copy=False)
 
     def to_dask(self, level: int = 0) -> Any:
@@ -264,7 +264,7 @@ def open_volume(
     elif hasattr(source, "shape") and hasattr(source, "dtype"):
         array, known = source, {"path": "array"}
     else:
-        raise InputError(f"{name}: {type(source).__name__} is no image; give a path, a URL, a Volume or an array")
+        raise InputError(f"{name}: {type(source).__name__} is not an image; give a path, a URL, a Volume or an array")
     try:
         settings = ImageSpec.model_validate({**known, **given})
     except ValidationError as error:

@@ -78,5 +78,5 @@ def test_an_atlas_that_cannot_be_had_is_told_with_its_name(monkeypatch, tmp_path
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(api, "BrainGlobeAtlas", unreachable)
-    with pytest.raises(InputError, match="'allen_mouse_25um' cannot be had from BrainGlobe: ConnectionError"):
+    with pytest.raises(InputError, match="'allen_mouse_25um' cannot be fetched from BrainGlobe: ConnectionError"):
         brainglobe_atlas("allen_mouse_25um", str(tmp_path))

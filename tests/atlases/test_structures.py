@@ -101,9 +101,9 @@ def test_what_is_no_tree_is_refused(rows, message):
     ("name", "text", "message"),
     [
         ("s.csv", "name,acronym\nroot,r\n", "no id"),
-        ("s.csv", "id,name\n1,a\n2,b\n", "no row says its parent"),
-        ("s.json", "{", "is no JSON"),
-        ("s.json", "3", "is no structure"),
+        ("s.csv", "id,name\n1,a\n2,b\n", "no row names its parent"),
+        ("s.json", "{", "is not JSON"),
+        ("s.json", "3", "is not a structure"),
     ],
 )
 def test_a_file_that_says_too_little_is_named(tmp_path, name, text, message):

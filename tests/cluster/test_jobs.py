@@ -244,7 +244,7 @@ def test_a_refusal_is_passed_on_in_the_words_of_the_batch_system(batch, tmp_path
 def test_jobs_that_all_end_at_once_are_an_error_and_not_a_wait_for_ever(batch, tmp_path):
     system = batch("pbs")
     ours = settings("pbs", prologue=["exit 3"], shared_directory=str(tmp_path))
-    with pytest.raises(ResourceError, match="ended before a worker"), client(ours):
+    with pytest.raises(ResourceError, match="exited before connecting"), client(ours):
         pass
     assert system.submitted() == 4  # two rounds
 

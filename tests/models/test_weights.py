@@ -152,7 +152,7 @@ def test_the_verb_lists_and_describes(kept, monkeypatch):
     assert all(text in verb().output for text in ("brains", "sitreg", "two mouse brains", "tre_um 3.25"))
     assert "two mouse brains" in verb("brains").output
     monkeypatch.setattr(weights, "PACKAGED", kept[1].parent / "none")
-    assert "no weights are packaged" in verb().output
+    assert "no packaged weights" in verb().output
 
 
 def test_every_packaged_network_loads_and_is_small():

@@ -92,7 +92,7 @@ def test_a_wide_search_begins_on_a_coarser_level(pair, tmp_path):
 
 def test_where_there_is_nothing_to_compare_it_says_so(pair):
     flat = levels(open_volume(np.ones((30, 30, 30), "float32"), spacing=(4, 4, 4)))
-    with pytest.raises(InputError, match="nothing to hold on to"):
+    with pytest.raises(InputError, match="cannot snap"):
         snap(flat, pair[1], np.full(3, 60.0), np.full(3, 60.0))
     with pytest.raises(InputError, match="border of the moving image"):
         snap(*pair, np.full(3, 90.0), np.full(3, -50.0))

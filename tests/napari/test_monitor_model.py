@@ -128,7 +128,7 @@ def test_a_stop_is_asked_for_in_the_run_and_heard_by_who_works_on_it(held):
 
 
 def test_a_run_that_nobody_works_on_cannot_be_stopped(run_copy):
-    with pytest.raises(OutputError, match="not being worked on"):
+    with pytest.raises(OutputError, match="is not running"):
         MonitorModel(str(run_copy)).stop()
     assert not (run_copy / "stop.json").exists()
 

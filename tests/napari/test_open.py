@@ -208,7 +208,7 @@ def test_a_run_that_has_just_begun_shows_both_images_as_they_lie(run_copy):
 )
 def test_a_damaged_array_is_named_and_the_rest_is_shown(array, missing, run_copy):
     told = []
-    (run_copy / array / "zarr.json").write_text("{ this is no JSON")
+    (run_copy / array / "zarr.json").write_text("{ this is not JSON")
     found = layers_of(run_copy, told.append)
     assert set(found) == {"affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"} - missing
     assert len(told) == len(missing) and all(array in message for message in told)

@@ -117,7 +117,7 @@ def test_unknown_architectures_and_settings_are_named():
         build("magic")
     with pytest.raises(ConfigError, match="wings"):
         build("sitreg", wings=2)
-    with pytest.raises(ConfigError, match="one width a level"):
+    with pytest.raises(ConfigError, match="one width per level"):
         build("sitreg", encoder=[4, 4], update=[4])
     assert architectures() == sorted(SMALL)
 

@@ -197,7 +197,7 @@ def test_an_existing_output_is_never_overwritten(registered, tmp_path, small_con
     with pytest.raises(OutputError, match="another fixed image"):
         register(registered.moving, registered.moving, out=registered.run.url, config=registered.config)
     (tmp_path / "thesis.txt").write_text("do not lose me")
-    with pytest.raises(OutputError, match="no bigreg run"):
+    with pytest.raises(OutputError, match="not a bigreg run"):
         register(registered.fixed, registered.moving, out=str(tmp_path), config=registered.config)
     assert (tmp_path / "thesis.txt").read_text() == "do not lose me"
 

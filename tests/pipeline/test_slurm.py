@@ -190,5 +190,5 @@ def test_what_slurm_says_of_a_refused_job_is_passed_on(on_slurm):
 def test_jobs_that_all_end_at_once_are_an_error_and_not_a_wait_for_ever(on_slurm, monkeypatch):
     monkeypatch.setattr(jobs, "LOST_SECONDS", 1)
     monkeypatch.setattr(jobs_upkeep, "QUEUE_SECONDS", 1)
-    with pytest.raises(ResourceError, match="ended before a worker"), client(on_slurm(prologue=["exit 3"])):
+    with pytest.raises(ResourceError, match="exited before connecting"), client(on_slurm(prologue=["exit 3"])):
         pass

@@ -195,7 +195,7 @@ def test_left_and_right_that_cannot_be_told_are_warned_about(small_config, threa
     out = str(tmp_path / "run.zarr")
     with suppress(StartError):  # whether it is sure of it is another matter
         register((image, pair.spacing), (image, pair.spacing), out=out, config=config, client=thread_client)
-    assert any("left and right cannot be told" in line for line in open_run(out).status().start)
+    assert any("left and right cannot be determined" in line for line in open_run(out).status().start)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_nothing_is_overwritten_and_formats_are_not_mixed(tmp_path):
     assert (tmp_path / "there.csv").read_text() == "thesis"
     with pytest.raises(ConfigError, match="another format"):
         map_points_file(tmp_path / "in.csv", tmp_path / "out.swc", a_map())
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match="unknown format"):
         map_points_file(tmp_path / "in.doc", tmp_path / "out.doc", a_map())
     with pytest.raises(InputError, match="no such file"):
         map_points_file(tmp_path / "none.csv", tmp_path / "out.csv", a_map())
@@ -280,7 +280,7 @@ def test_the_radius_of_a_neurite_grows_as_the_tissue_does(tmp_path):
     nodes = np.loadtxt([lines[1], lines[2]])
     np.testing.assert_allclose(nodes, [[1, 1, x, y, z, 10.0, -1], [2, 3, x + 16, y, z, 4.0, 1]], atol=1e-3)
     source.write_text("1 1 0 0\n")
-    with pytest.raises(InputError, match="no SWC"):
+    with pytest.raises(InputError, match="not an SWC"):
         map_points_file(source, tmp_path / "no.swc", map_)
 
 

@@ -45,7 +45,11 @@ def paired(**change) -> Outcome:
         (alike(ncc=(0.1, 0.2, 0.4)), "look", "NCC 0.400"),
         (alike(ncc=(NAN,) * 3, local=(NAN,) * 3), "look", "could not be measured"),
         (replace(GOOD, confidence=0.2), "look", "start (affine) is uncertain: confidence 0.20"),
-        (replace(GOOD, warnings=("left and right cannot be told",)), "look", "Warning of the start: left and right"),
+        (
+            replace(GOOD, warnings=("left and right cannot be determined",)),
+            "look",
+            "Warning of the start: left and right",
+        ),
         (replace(GOOD, off=0.3), "look", "30% of the textured tiles"),
         (paired(after=700.0), "look", "45 landmark pairs are 700 um from the map (median): 7.0 voxels"),
         (paired(before=300.0, after=900.0, grew=600.0, sure=50.0), "bad", "grew from 300 to 900 um"),

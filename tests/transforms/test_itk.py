@@ -321,7 +321,7 @@ def test_an_image_is_no_displacement_field(tmp_path):
     image = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.float32))
     for name in ("a.nii.gz", "a.nrrd"):
         sitk.WriteImage(image, str(tmp_path / name))
-        with pytest.raises(InputError, match="no displacement field"):
+        with pytest.raises(InputError, match="not a displacement field"):
             open_maps(str(tmp_path / name))
 
 

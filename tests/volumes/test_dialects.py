@@ -146,7 +146,7 @@ def test_the_xml_of_bigdataviewer_names_its_container(tmp_path):
     with pytest.raises(InputError, match=r"give their container '.*b\.h5'"):
         open_volume(tmp_path / "a.xml")
     (tmp_path / "b.xml").write_text("<a/>")
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match="unknown format"):
         open_volume(tmp_path / "b.xml")
 
 

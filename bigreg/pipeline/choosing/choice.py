@@ -54,7 +54,7 @@ class Choice:
     @property
     def line(self) -> str:
         """What is told."""
-        how = "chosen from the images" if self.looked else "the default, as the images were not looked at"
+        how = "chosen from the images" if self.looked else "the default, as the images were not inspected"
         settings = f" with {', '.join(self.settings)}" if self.settings else ""
         rest = self.candidates[1:]
         doubt = f"; {' or '.join(rest)} may fit as well" if rest else ""

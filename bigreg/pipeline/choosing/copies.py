@@ -23,7 +23,7 @@ def unreadable(volume: Volume, factors: Shape) -> str | None:
     if size <= MOST_BYTES:
         return None
     return (
-        f"{volume.name} has no coarse level of its own, and {size / 1e9:.3g} GB would be read to look at it (at most "
+        f"{volume.name} has no coarse level of its own, and {size / 1e9:.3g} GB would be read to inspect it (at most "
         f"{MOST_BYTES / 1e9:.2g} GB are); `bigreg convert` makes one"
     )
 

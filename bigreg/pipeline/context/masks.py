@@ -151,7 +151,7 @@ def _require_fit(choice: str, which: str, mask: Grid, image: Grid) -> None:
         f"{which} mask '{choice}' spans {_um(low)} to {_um(high)} um (shape {mask.shape}, spacing {_um(mask.spacing)}) "
         f"and {which} {_um(first)} to {_um(last)} um (shape {image.shape}, spacing {_um(image.spacing)}): "
     )
-    remedy = f"write the mask with the spacing and origin of {which}, or on its very voxels without a spacing"
+    remedy = f"write the mask with the spacing and origin of {which}, or on the same voxels without a spacing"
     if (np.minimum(high, last) <= np.maximum(low, first)).any():
         raise InputError(f"{text}they do not overlap; {remedy}")
     voxel = np.abs(mask.affine[:3, :3]).sum(1)

@@ -245,7 +245,7 @@ def _landmarks(context: Context, through: Map, path: str, annotation: Volume | N
     ]
     rows: list[Row] = []
     held = ~seen
-    for group, use in (("landmarks", held), ("landmarks of the run's own", seen)):
+    for group, use in (("landmarks", held), ("landmarks of the run", seen)):
         if not use.any():
             continue
         for state in STATES:

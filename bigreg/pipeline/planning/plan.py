@@ -343,6 +343,6 @@ def numbers_of_workers(items: Sequence[str]) -> list[int]:
     found = []
     for item in (part.strip() for each in items for part in each.split(",")):
         if not item.isdigit() or int(item) < 1:
-            raise ConfigError(f"{item!r} is no number of workers to simulate; write for instance 8,64,512")
+            raise ConfigError(f"{item!r} is not a number of workers to simulate; write for instance 8,64,512")
         found.append(int(item))
     return found

@@ -133,7 +133,7 @@ class Rates:
             try:
                 rates = dataclasses.replace(rates, **cast(dict[str, Any], {key: float(value)}))
             except ValueError as error:
-                raise ConfigError(f"rate {item!r} is no number; write for instance step=0.002") from error
+                raise ConfigError(f"rate {item!r} is not a number; write for instance step=0.002") from error
         return rates
 
     def save(self, path: str | Path) -> None:
@@ -156,7 +156,7 @@ class Rates:
         known = {f.name: f.type for f in dataclasses.fields(cls)}
         if not isinstance(data, dict) or not set(data) <= set(known):
             wrong = ", ".join(sorted(set(data) - set(known))) if isinstance(data, dict) else type(data).__name__
-            raise ConfigError(f"rates '{path}' hold {wrong}, which is no rate; known are {', '.join(known)}")
+            raise ConfigError(f"rates '{path}' hold {wrong}, which is not a rate; known are {', '.join(known)}")
         for key, value in data.items():
             right = isinstance(value, str) if known[key] == "str" else type(value) in (int, float)
             if not right:
@@ -245,6 +245,6 @@ def known_rates(config: Config) -> tuple[Rates, str]:
             return (
                 Rates(),
                 f"the calibration is out of date ({name} was {was}, is {now}); `bigreg plan ... --calibrate` "
-                "makes it anew",
+                "measures again",
             )
     return rates, ""

@@ -52,7 +52,7 @@ def export(map_: Map, out: str, format: str | None, unit: str, axes: str, pairs:
 
 def _by_suffix(out: str) -> str | None:
     if out.lower().endswith(".csv"):
-        raise ConfigError(f"'{out}' may be a matrix or landmarks; say {named('--format', 'format')} matrix or bigwarp")
+        raise ConfigError(f"'{out}' may be a matrix or landmarks; give {named('--format', 'format')} matrix or bigwarp")
     if out.lower().endswith(".zarr"):
         raise ConfigError(f"'{out}': a run's folder 'transforms' is an OME-Zarr scene already; copy it")
     return next((name for name, suffixes in FORMATS.items() if out.lower().endswith(suffixes)), None)

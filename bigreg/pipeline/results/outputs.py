@@ -48,7 +48,7 @@ class Output:
         try:
             name = None if dtype is None else np.dtype(dtype).name
         except TypeError as error:
-            raise ConfigError(f"dtype {dtype!r} is no type of voxels; use one such as uint16 or float32") from error
+            raise ConfigError(f"dtype {dtype!r} is not a type of voxels; use one such as uint16 or float32") from error
         url = out if local is None else str(local)
         if kind == OME_ZARR and not older:
             return cls(url, url, name, levels)

@@ -102,7 +102,7 @@ class Transform(ABC):
         if inside:
             if through.target.grid is None and grids[1] is None:
                 raise InputError(
-                    f"column inside: how far the other image reaches is not known; give it as {named('--onto', 'onto')}"
+                    f"column inside: the extent of the other image is unknown; give it as {named('--onto', 'onto')}"
                 )
             added["inside"] = inside_column
         if risk:

@@ -26,7 +26,7 @@ def same_run(
     try:
         there = store.attributes
     except InputError as error:
-        raise OutputError(f"'{store.url}' exists already and is no bigreg run; choose another output") from error
+        raise OutputError(f"'{store.url}' exists already and is not a bigreg run; choose another output") from error
     if not resume:
         raise OutputError(f"'{store.url}' exists already; choose another output, or resume it")
     before, now = Config.model_validate(there["config"]).result_part(), config.result_part()
@@ -35,7 +35,7 @@ def same_run(
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise OutputError(
             f"'{store.url}' is a run with another configuration: {'; '.join(keys[:3])}{more}. Choose another output, "
-            f"or `bigreg resume {store.url}` with what it began with"
+            f"or `bigreg resume {store.url}` with its own configuration"
         )
     for which in IMAGES:
         if there["identities"][which] != identities[which]:

@@ -40,17 +40,17 @@ def working_on(url: str) -> Iterator[None]:
             f"gone is forgotten after {STALE_SECONDS:.0f} s)"
         )
     if not claim.write({**me, "seen": time.time()}):
-        raise OutputError(f"'{url}' was taken by another process this very moment; see `bigreg status {url}`")
+        raise OutputError(f"'{url}' was taken by another process just now; see `bigreg status {url}`")
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
             try:
                 if not claim.write({**me, "seen": time.time()}):
-                    logger.error("'%s' is no longer held by this process; somebody else has taken it over", url)
+                    logger.error("'%s' is no longer held by this process; another process has taken it over", url)
                     return
             except OutputError as error:  # the disk may be full for a while: the work itself says so, louder
-                logger.warning("no sign of life could be written: %s", error)
+                logger.warning("no heartbeat could be written: %s", error)
 
     thread = threading.Thread(target=beat, name="bigreg-lock", daemon=True)
     thread.start()
@@ -62,7 +62,7 @@ def working_on(url: str) -> Iterator[None]:
         try:
             claim.write(None)
         except OutputError as error:
-            logger.warning("the lock could not be taken away: %s", error)
+            logger.warning("the lock could not be removed: %s", error)
 
 
 def at_work(url: str) -> dict | None:

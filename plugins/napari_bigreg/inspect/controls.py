@@ -59,12 +59,12 @@ class InspectControls(Panel):
         self.density = QSpinBox()
         self.density.setRange(4, 200)
         self.density.setValue(32)
-        self.density.setToolTip("Arrows, or lines of the grid, along the longer edge of what is seen")
+        self.density.setToolTip("Arrows, or lines of the grid, along the longer edge of the view")
         self.longer = QDoubleSpinBox()
         self.longer.setRange(0.1, 1000)
         self.longer.setValue(1)
         self.longer.setPrefix("x ")
-        self.longer.setToolTip("By how much displacements are drawn longer than they are")
+        self.longer.setToolTip("Magnification of the drawn displacements")
         self.jacobian.setToolTip("Volume ratio: blue shrinks, red grows, yellow folds")
         self.risk.setToolTip("Where not to trust the map: red is most likely wrong; estimated without ground truth")
         self.folds.setToolTip(f'<span style="color:{FOLD}">■</span> every place where the map is not invertible')
@@ -88,7 +88,7 @@ class InspectControls(Panel):
 
         self.solid = QCheckBox("3-D")
         self.screenshot, self.figure = QPushButton("Screenshot…"), QPushButton("Figure…")
-        self.screenshot.setToolTip("What is seen in the canvas, as PNG")
+        self.screenshot.setToolTip("The canvas as PNG")
         self.figure.setToolTip("This slice before and after, with correlation and scale bar: PNG, PDF or SVG")
 
         layout = scrolled(self)

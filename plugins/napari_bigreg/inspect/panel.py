@@ -296,7 +296,7 @@ class InspectPanel(InspectControls):
             self.save_screenshot(path)
 
     def save_screenshot(self, path: str) -> None:
-        """What is seen in the canvas, as PNG."""
+        """The canvas as PNG."""
         self.viewer.screenshot(str(Path(path).with_suffix(".png")), flash=False)
         self.text.setText(f"saved {path}")
 

@@ -98,7 +98,7 @@ class LandmarksPanel(Panel):
         self.save = make_button(
             "Save in the run", "Keep the pairs in the run: they steer and judge registrations", self._save
         )
-        self.steer = make_button("Steer a run...", "Register the images again, led by these pairs", self._steer)
+        self.steer = make_button("Steer a run...", "Register the images again, guided by these pairs", self._steer)
         self.table = PairTable()
         self.table.itemChanged.connect(self._edited)
         self.table.itemSelectionChanged.connect(self._chosen)

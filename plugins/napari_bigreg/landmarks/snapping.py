@@ -119,7 +119,7 @@ def _scores(
     template = template - template.mean()
     size = np.sqrt((template**2).sum())
     if not size > FLAT * max(1.0, np.abs(template).max()):
-        raise InputError(f"nothing to hold on to: the fixed image is uniform around {_say(point)} um")
+        raise InputError(f"cannot snap: the fixed image is uniform around {_say(point)} um")
     middle = np.round(grid.world_to_index(place[None])[0]).astype(int)
     window = 2 * radius + 1
     first, last = middle - search - radius, middle + search + radius + 1

@@ -63,7 +63,9 @@ class ImageField(Field):
             "dataset": make_line(
                 "dataset", "Path inside of a container (N5, Zarr, HDF5) that holds more than one image"
             ),
-            "orientation": make_line("orientation", "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left"),
+            "orientation": make_line(
+                "orientation", "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left"
+            ),
             "spacing": make_line("spacing z y x", "Voxel size, um, if the file states none or a wrong one"),
             "origin": make_line("origin z y x", "Position of the first voxel's centre (z y x, um)"),
         }
@@ -120,7 +122,7 @@ class Overrides(Field):
         line.setText(value)
         gone = QPushButton("x")
         gone.setMaximumWidth(26)
-        gone.setToolTip("Leave this value as the configuration has it")
+        gone.setToolTip("Keep the value of the configuration")
         holder = QWidget()
         row = QHBoxLayout(holder)
         row.setContentsMargins(0, 0, 0, 0)
@@ -262,11 +264,11 @@ def _browse(line: QLineEdit, title: str, file: bool = False) -> QPushButton:
 
 def _browse_new(line: QLineEdit) -> QPushButton:
     def look() -> None:
-        found = QFileDialog.getSaveFileName(line, "Where the run is to be", "run.zarr")[0]
+        found = QFileDialog.getSaveFileName(line, "Location of the run", "run.zarr")[0]
         if found:
             line.setText(found)
 
-    return _small("Where the run is to be", look)
+    return _small("Location of the run", look)
 
 
 def _small(tip: str, call: Callable[[], Any]) -> QPushButton:

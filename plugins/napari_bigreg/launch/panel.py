@@ -77,10 +77,10 @@ class LaunchPanel(Panel):
         self.level.setToolTip("Resolution of the block: the higher the level, the larger the block")
         self.level.currentIndexChanged.connect(lambda _: self._level_changed())
         self.try_it = make_button("Preview here", "Register the block around the middle of the view", self.make_preview)
-        self.cancel = make_button("Cancel", "Forget the preview that is being made", self._cancel)
+        self.cancel = make_button("Cancel", "Cancel the preview", self._cancel)
         self.cancel.setEnabled(False)
         self.live = QCheckBox("live")
-        self.live.setToolTip("Again after every change of a value")
+        self.live.setToolTip("Repeat after every change of a value")
         self.after = QCheckBox("after")
         self.after.setChecked(True)
         self.after.setToolTip("The moving image after the deformation, or before it")
@@ -184,7 +184,7 @@ class LaunchPanel(Panel):
     def _begun(self, found: tuple[Checked, Started]) -> None:
         self._planned(found[0])
         self.started = found[1]
-        self.say(f"started as process {self.started.process.pid}; its words are in {self.started.log}")
+        self.say(f"started as process {self.started.process.pid}; its output is in {self.started.log}")
         self._watch.start()
 
     def _look(self) -> None:

@@ -338,7 +338,7 @@ def _read(volume: Volume, factors: np.ndarray, start: Any, stop: Any, most: int)
     size = int(np.prod(last - first, dtype=np.int64)) * volume.dtype.itemsize
     if size > most:
         raise InputError(
-            f"{volume.name} has no coarse level to look at ({size / 2**30:.1f} GiB would be read for the preview); "
+            f"{volume.name} has no coarse level to read ({size / 2**30:.1f} GiB would be read for the preview); "
             "write it with a pyramid first: bigreg convert IN OUT.ome.zarr"
         )
     data = volume.read(tuple(first.tolist()), tuple(last.tolist()), level)

@@ -114,7 +114,7 @@ def test_pairs_that_a_run_began_with_are_not_counted_as_held_out(registered, giv
     ))  # fmt: skip
     table, rows = evaluating._landmarks(context, registered.run.map(), given[0], None)
     assert all(row["seen"] for row in table)
-    assert {group for group, *_ in rows} == {"landmarks of the run's own"}
+    assert {group for group, *_ in rows} == {"landmarks of the run"}
 
 
 def test_files_hold_every_row(evaluated):

@@ -136,13 +136,13 @@ def test_what_the_start_is_unsure_of_is_in_the_verdict(registered, tmp_path):
     url = str(tmp_path / "run.zarr")
     shutil.copytree(registered.run.url, url)
     found = storage.read_attributes(f"{url}/affine")
-    found["bigreg"]["details"] |= {"confidence": 0.1, "warnings": ["left and right cannot be told"]}
+    found["bigreg"]["details"] |= {"confidence": 0.1, "warnings": ["left and right cannot be determined"]}
     storage.write_attributes(f"{url}/affine", found)
     open_run(url).report()
     verdict = open_run(url).verdict
     assert verdict.level == "look"
     assert any("confidence 0.10" in r for r in verdict.reasons)
-    assert any("left and right cannot be told" in r for r in verdict.reasons)
+    assert any("left and right cannot be determined" in r for r in verdict.reasons)
 
 
 @pytest.fixture(scope="module")

@@ -234,7 +234,7 @@ def test_a_rate_that_makes_no_sense_is_refused_by_name(item):
         Rates().changed([item])
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[1]", '{"speed": 1}', '{"step": "fast"}', '{"step": true}'])
+@pytest.mark.parametrize("text", ["not JSON", "[1]", '{"speed": 1}', '{"step": "fast"}', '{"step": true}'])
 def test_a_rates_file_that_makes_no_sense_is_refused(tmp_path, text):
     (tmp_path / "rates.json").write_text(text)
     with pytest.raises(ConfigError, match=r"rates\.json"):
@@ -315,8 +315,8 @@ def test_the_verb_looks_at_the_disk_and_keeps_rates(tmp_path):
         ((*UNMADE, "--fixed-channel", 1), 3, "--fixed-channel is said of images, and there are none"),
         (("fixed.zarr",), 3, "only one image"),
         ((*UNMADE, "--simulate", 8, 64), 3, "--simulate 8,64"),
-        ((*UNMADE, "--simulate", "8,none"), 4, "'none' is no number of workers"),
-        ((*UNMADE, "--simulate", "0"), 4, "'0' is no number of workers"),
+        ((*UNMADE, "--simulate", "8,none"), 4, "'none' is not a number of workers"),
+        ((*UNMADE, "--simulate", "0"), 4, "'0' is not a number of workers"),
         ((*UNMADE, "--rates", "nothing.json"), 4, "nothing.json"),
         ((*UNMADE, "--dtype", "int12"), 3, "int12"),
     ],

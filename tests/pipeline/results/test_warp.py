@@ -330,7 +330,7 @@ def test_dtype_levels_and_version_of_a_warped_image(tmp_path, through):
         zarr.open_group(tmp_path / "old.ome.zarr", mode="r", zarr_format=2).attrs["multiscales"][0]["version"] == "0.4"
     )
     assert len(old.levels) > 1 and np.array_equal(whole(old), data)
-    for keywords, message in (({"dtype": "voxel"}, "no type"), ({"ome_version": "3"}, "0.4 or 0.5")):
+    for keywords, message in (({"dtype": "voxel"}, "not a type"), ({"ome_version": "3"}, "0.4 or 0.5")):
         with pytest.raises(ConfigError, match=message):
             through(grid=frame).warp(image, out=str(tmp_path / "b.ome.zarr"), **keywords)
     with pytest.raises(ConfigError, match=r"\.png"):

@@ -81,6 +81,6 @@ def test_a_run_that_is_worked_on_is_not_resumed_by_another(registered, small_con
     from bigreg import register
 
     out = str(tmp_path / "run.zarr")
-    with working_on(out), pytest.raises(OutputError, match="is no bigreg run|being worked on"):
+    with working_on(out), pytest.raises(OutputError, match="is not a bigreg run|in use"):
         register(registered.fixed, registered.moving, out=out, config=small_config())
     assert not storage.exists(storage.join(out, "zarr.json"))
