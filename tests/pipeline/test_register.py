@@ -131,7 +131,7 @@ def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
     assert not any(array.place.startswith("confidence") for array in work.arrays)
     files = sum(1 for path in (tmp_path / "run.zarr").rglob("*") if path.is_file())
     assert abs(work.files - files) <= 0.1 * files
-    with pytest.raises(InputError, match=r"output\.confidence: false"):
+    with pytest.raises(InputError, match=r"output\.confidence is false"):
         run.pyramid("risk")
     assert not any(group == "confidence" for group, *_ in run.summary())
     with pytest.raises(OutputError, match="another configuration"):
