@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -18,6 +19,16 @@ out, err = (Console(stderr=to_err, markup=False, emoji=False, highlight=False) f
 
 class _Verbs(TyperGroup):
     """Errors that bigreg raises on purpose are a message and an exit status of their own kind; Ctrl-C is 130."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for command in (self, *self.commands.values()):
+            command.help = re.sub(
+                r"(?<!\n)\n(?!\n)", " ", command.help or ""
+            )  # lines of the source are none of the help
+            for parameter in command.params:  # the help says what is meant, not how Python calls its type
+                if parameter.metavar is None and parameter.param_type_name == "option":
+                    parameter.metavar = "" if parameter.is_flag else str(parameter.name).upper()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

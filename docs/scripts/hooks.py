@@ -62,13 +62,13 @@ def verb(name: str, command: Any) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     usage = " ".join([f"bigreg {name}", *(["[OPTIONS]"] if options else []), *(usage_of(a) for a in arguments)])
-    lines = [f"### bigreg {name}", "", f"    {usage}", "", re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or ""), ""]
+    lines = [f"### bigreg {name}", "", f"    {usage}", "", command.help, ""]
     if getattr(command, "epilog", None):
         lines += [command.epilog, ""]
     rows = [(f"`{usage_of(a)}`", a.help or "") for a in arguments]
     for option in options:
         flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
-        value = "" if option.is_flag else f" `{option.metavar or str(option.name).upper()}`"
+        value = "" if option.is_flag else f" `{option.metavar}`"
         shown = option.default not in (None, False, ()) and not callable(option.default)
         rows.append((flags + value, (option.help or "") + (f" Default: `{option.default}`." if shown else "")))
     if rows:

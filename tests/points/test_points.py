@@ -164,7 +164,7 @@ def test_numbers_are_written_as_python_writes_them(numbers, decimals):
     [
         ("z,y\n1,2\n", {}, "no column x; it has z, y"),
         ("z,y,x\n1,2,3\n1,-,3\n", {}, "line 3: '1,-,3' has no three numbers"),
-        ("z;y;x\n1,5;2;3\n1.5;2;3\n", {}, "one sign"),
+        ("z;y;x\n1,5;2;3\n1.5;2;3\n", {}, "one decimal sign"),
         ('z,y,x\n"1,5",2,3\n', {}, "line 2"),
         ("z;y;x\n1,234,5;2;3\n", {}, "line 2"),
         ("z,y,x\n1,2,3\n1,2\n", {}, "line 3: '1,2'"),

@@ -51,7 +51,7 @@ def test_decimal_commas_without_a_header(tmp_path):
 
 def test_a_sign_that_changes_after_numbers_were_written_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "PIECE", 32)
-    with pytest.raises(InputError, match="one sign"):
+    with pytest.raises(InputError, match="one decimal sign"):
         through(tmp_path, b"z;y;x\n" + b"1.5;30;2\n" * 9 + b"1,5;30;2\n")
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
 
