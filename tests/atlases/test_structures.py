@@ -87,7 +87,7 @@ def test_a_sum_up_the_tree_is_that_of_all_below(parents, random):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([(1, "a", "a", None), (1, "b", "b", None)], "structure 1 is there twice"),
+        ([(1, "a", "a", None), (1, "b", "b", None)], "structure 1 occurs twice"),
         ([(1, "a", "a", 2), (2, "b", "b", 1), (3, "c", "c", None)], "its own ancestor"),
         ([], "has no structures"),
     ],

@@ -108,7 +108,7 @@ def test_a_chain_starts_each_engine_from_the_one_before():
 
 
 def test_engines_that_do_not_go_together_are_refused():
-    with pytest.raises(ConfigError, match=r"'discrete' cannot go on from what 'optimise' found; put it first"):
+    with pytest.raises(ConfigError, match=r"'discrete' cannot continue from what 'optimise' found; put it first"):
         chained(load_engines(["optimise", "discrete"], {}))
     with pytest.raises(ConfigError, match="named twice"):
         load_engines(["optimise", "optimise"], {})

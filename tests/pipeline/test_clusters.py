@@ -45,7 +45,7 @@ def test_a_run_goes_on_on_another_cluster_and_holds_no_credential_of_any(
         register(*images, out=out, config=config, client=thread_client, progress=Stop("levels/0"))
     run = open_run(out)
     assert run.store.attributes["cluster"] == {"kind": "slurm"}
-    with pytest.raises(ConfigError, match="say cluster=slurm"):
+    with pytest.raises(ConfigError, match="give cluster=slurm"):
         run.resume()
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as there:
         run.resume(cluster={"kind": "address", "scheduler_address": there.scheduler_address})

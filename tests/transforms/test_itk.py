@@ -273,7 +273,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("name", "format", "message"),
     [
-        ("a.csv", None, "say format matrix or bigwarp"),
+        ("a.csv", None, "give format matrix or bigwarp"),
         ("a.zarr", None, "scene"),
         ("a.txt", "field", "formats are"),
         ("a.x", None, "composite"),

@@ -312,7 +312,7 @@ def test_the_verb_looks_at_the_disk_and_keeps_rates(tmp_path):
         (("--shape", 300, 400, 500), 3, "spacing missing"),
         (("fixed.zarr", "moving.zarr", "--shape", 3, 4, 5), 3, "--shape is given together with FIXED 'fixed.zarr'"),
         (("fixed.zarr", "moving.zarr", "--spacing", 3, 4, 5), 3, "--fixed-spacing"),
-        ((*UNMADE, "--fixed-channel", 1), 3, "--fixed-channel is said of images, and there are none"),
+        ((*UNMADE, "--fixed-channel", 1), 3, "--fixed-channel describes images, and none are given"),
         (("fixed.zarr",), 3, "only one image"),
         ((*UNMADE, "--simulate", 8, 64), 3, "--simulate 8,64"),
         ((*UNMADE, "--simulate", "8,none"), 4, "'none' is not a number of workers"),
