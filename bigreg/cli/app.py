@@ -28,7 +28,7 @@ class _Verbs(TyperGroup):
             )  # lines of the source are none of the help
             for parameter in command.params:  # the help says what is meant, not how Python calls its type
                 if parameter.metavar is None and parameter.param_type_name == "option":
-                    parameter.metavar = "" if parameter.is_flag else str(parameter.name).upper()
+                    parameter.metavar = "" if getattr(parameter, "is_flag", False) else str(parameter.name).upper()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
