@@ -117,7 +117,7 @@ def test_an_accepted_start_is_gone_on_from_and_stands(copied, thread_client, rep
     assert any("accepted" in line for line in done.status().start)
     assert done.resume(client=thread_client, accept_start=2).status().state == "finished"
     with pytest.raises(
-        OutputError, match="continued from start 2, so start 1 comes too late; register into another run"
+        OutputError, match="start 2, so start 1 comes too late; register into another run"
     ):
         done.resume(client=thread_client, accept_start=1)
 
