@@ -116,9 +116,7 @@ def test_an_accepted_start_is_gone_on_from_and_stands(copied, thread_client, rep
     assert np.linalg.norm(done.map_points(centre) - apply_affine(second.matrix, centre)) < 3 * SPACING[0]
     assert any("accepted" in line for line in done.status().start)
     assert done.resume(client=thread_client, accept_start=2).status().state == "finished"
-    with pytest.raises(
-        OutputError, match="start 2, so start 1 comes too late; register into another run"
-    ):
+    with pytest.raises(OutputError, match="start 2, so start 1 comes too late; register into another run"):
         done.resume(client=thread_client, accept_start=1)
 
 
