@@ -50,7 +50,7 @@ def pages():
     """What is read as it is: (place, text)."""
     # The changelog quotes the names that figures had before.
     yield "CHANGELOG.md", re.sub(r"`[^`]*`", "", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))):
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
     for path in (*ROOT.rglob("bigreg/**/*.j2"), ROOT / "plugins" / "napari_bigreg" / "napari.yaml"):
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
