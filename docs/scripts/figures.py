@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def pair(noise: float = 0.0, shade: bool = False) -> DemoPair:
             image *= np.exp(-2.5 * np.linspace(0, 1, SHAPE[2]))
         image += noise * np.percentile(image, 99.9) * rng.standard_normal(SHAPE)
         images[name] = np.clip(image, 0, 65535).astype(np.uint16)
-    return DemoPair(**{**made.__dict__, **images})
+    return replace(made, **images)
 
 
 def register(images: DemoPair, *overrides: str) -> tuple[bigreg.Run, float]:
@@ -143,6 +144,28 @@ def bias() -> None:
     panels(titles, lambda ax, place: ax.imshow(scaled(np.asarray(shown[place])[z]), cmap="gray"), "bias.png")
 
 
+def background() -> None:
+    """Moving with a glow that is smooth and bright."""
+    images, seen, values = pair(), [], {"too small": "12", "right": "80", "too large": "1000"}
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    glow = 0.6 * np.percentile(images.moving, 99.9) * np.exp(-((x - 0.6) ** 2 + (y + 0.5) ** 2 + z**2) / 0.5)
+    images = replace(images, moving=np.clip(images.moving + glow, 0, 65535).astype(np.uint16))
+    for value in values.values():
+        run, _ = register(images, f"preprocess.moving.background_um={value}", "deformation=false", "affine.kind=none")
+        image = Context(run.url, new_stamp()).seen("moving", (1, 1, 1))
+        seen.append(image.read((0, 0, 0), image.grid.shape))
+    titles = ["as stored", *(f"{what}: {value} µm" for what, value in values.items())]
+    middle, shown = SHAPE[0] // 2, [images.moving, *seen]
+    panels(titles, lambda ax, n: ax.imshow(scaled(np.asarray(shown[n])[middle]), cmap="gray"), "background.png")
+
+
+def noise() -> None:
+    compared(
+        "engine_options.optimise.noise", {"too small": "0.0005", "right": "0.02", "too large": "0.6"}, "noise.png",
+        pair(0.05), lines=True,
+    )  # fmt: skip
+
+
 def starts() -> None:
     """The same pair under a start that is right and one that is not."""
     images = pair()
@@ -217,7 +240,7 @@ def result() -> None:
 
 
 DRAWN = {f.__name__: f for f in (
-    regularisation, finest, coarsest, bias, starts, orientation, blending, result
+    regularisation, noise, finest, coarsest, bias, background, starts, orientation, blending, result
 )}  # fmt: skip
 
 if __name__ == "__main__":
