@@ -225,7 +225,7 @@ def test_what_a_user_sets_wins(monkeypatch):
 def test_images_that_need_not_exist_are_rounds_and_it_is_told():
     images = {w: VolumeDescription((100,) * 3, (1.0,) * 3, name=w) for w in ("fixed", "moving")}
     choice = choose(images)
-    assert choice.preset == "rounds" and "not looked at" in choice.line and "pass config" in choice.line
+    assert choice.preset == "rounds" and "not inspected" in choice.line and "pass config" in choice.line
 
 
 def test_an_image_too_large_to_look_at_is_not_read(monkeypatch):

@@ -237,7 +237,7 @@ def interrupted(tmp_path, through):
 
 def test_an_unfinished_output_is_no_image_and_is_gone_on_with(interrupted):
     call, mend, data, out = interrupted
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="not an image"):
         open_volume(out)
     before = {p: p.stat().st_mtime_ns for p in Path(out, "0").rglob("c/*/*/*")}
     assert len(before) == 2
