@@ -53,9 +53,7 @@ class Matches:
 def texture(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The response of each voxel (z, y, x), squared intensity a voxel; 0 where the mask does not hold all around."""
     slopes = np.gradient(image.astype(np.float64))
-    a, d, e, b, f, c = (
-        ndimage.gaussian_filter(slopes[i] * slopes[j], SMOOTH) for i in range(3) for j in range(i, 3)
-    )
+    a, d, e, b, f, c = (ndimage.gaussian_filter(slopes[i] * slopes[j], SMOOTH) for i in range(3) for j in range(i, 3))
     minors = (b * c - f * f) + (a * c - e * e) + (a * b - d * d)
     determinant = a * (b * c - f * f) - d * (d * c - e * f) + e * (d * f - b * e)
     response = np.maximum(determinant, 0) / np.maximum(minors, 1e-30)

@@ -44,7 +44,7 @@ def outcomes(context: Context, evaluation: Evaluation | None) -> tuple[PairsOutc
         held_out = np.array([not row["seen"] for row in rows])
         if held_out.any():
             found.append(outcome(context, through, fixed[held_out], moving[held_out]))
-    if context.config.landmarks.path is not None:
+    if context.steered:
         pairs = context.array(*steering.PLACE.split("/"))[...]
         weights = context.array("levels", 0, "landmarks", "pulls")[...][:, 6]
         found.append(outcome(context, through, pairs[:, :3], pairs[:, 3:], weights))
