@@ -316,6 +316,8 @@ def status(
         out.print(f"{name}: {known['line']}", soft_wrap=True, highlight=False)
     if state.choice is not None:
         out.print(state.choice["line"], soft_wrap=True)
+    if state.pairs is not None:
+        out.print(state.pairs["line"], soft_wrap=True)
     out.print(status_table(state))
     if holder is not None:
         workers = f" with {state.workers} worker{'s' * (state.workers != 1)}" if state.workers else ""

@@ -28,7 +28,7 @@ from .planning.plan import stage_seconds
 from .planning.rates import known_rates
 from .schedule.driver import Driver, new_stamp
 from .schedule.flow import Stage
-from .store.store import Progress, RunStore
+from .store.store import FOUND, Progress, RunStore
 from .tasks import (
     compose,
     despeckle,
@@ -169,9 +169,9 @@ class Stages:
             for stage in finding.stages(grid, number):
                 self._run(stage)
         told = finding.told(self.store, self.context.config)
-        if self.context.attributes.get(pairing.FOUND) != told:
+        if self.context.attributes.get(FOUND) != told:
             logger.info(told["line"])
-            self.store.update(**{pairing.FOUND: told})
+            self.store.update(**{FOUND: told})
         self._renew()
 
     def _given_maps(self) -> None:

@@ -17,7 +17,7 @@ from ...storage import Array, configure
 from ...transforms.positions import Positions
 from ...volumes import ImageSpec, Volume, open_volume
 from ..store.identity import same_engines
-from ..store.store import RunStore
+from ..store.store import FOUND, RunStore
 from .despeckled import DespeckledVolume, Impulses
 from .engines import engine_choice
 from .frames import Frames
@@ -25,7 +25,7 @@ from .given import PLACE, GivenStart
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
 from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
-from .pairing import FOUND, PairGrid, pair_grid, sought
+from .pairing import PairGrid, pair_grid, sought
 from .seen import Measured, SeenImage, seen_image
 
 IMAGES = ("fixed", "moving")

@@ -19,8 +19,8 @@ from .ladder import automatic_coarsest, level_spacing
 
 AUTO = "auto"
 """What `landmarks.path` says in place of a file."""
-FOUND = "found_pairs"
-"""The attribute of a run that says what came of it (see tasks/pairing.py)."""
+FOUND_FILE = "found.csv"
+"""In `landmarks` of the run: the pairs that it found and uses, as BigWarp reads them."""
 REACHES = (16, 8, 8)
 """Voxels along each axis that a pass looks; each after the first sees the images as the one before brought them."""
 LEAST_CELL, MOST_CELLS = 4, 1000
