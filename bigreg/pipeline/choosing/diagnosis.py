@@ -12,6 +12,7 @@ from ...errors import named
 from ...quality.relation import Relation
 from ...quality.verdict import roughly
 from ..context.starts import StartCandidate
+from .motion import UNKNOWN, Motion
 
 SAME, OTHER = 0.9, 0.75
 """Of `Relation.sign`: one contrast from the first on, another below the second. Measured: 0.98 to 1 and -0.3 to 0.6."""
@@ -37,6 +38,7 @@ class Measured:
     affine, bent how the images are related after the affine, and bent on top of it
     template     whether a file's name speaks of an atlas
     engines      that a run would use
+    motion       what pairs of points say of motion that the bending missed
     """
 
     confidence: float | None
@@ -48,6 +50,7 @@ class Measured:
     bent: Relation
     template: bool
     engines: tuple[str, ...] = ("optimise",)
+    motion: Motion = UNKNOWN
 
     @property
     def doubtful(self) -> bool:
@@ -132,6 +135,7 @@ class Diagnosis:
             },
             "affine": dataclasses.asdict(seen.affine),
             "bent": dataclasses.asdict(seen.bent),
+            "motion": dataclasses.asdict(seen.motion),
             "cost": self.cost,
             "warnings": list(seen.warnings),
             "seconds": self.seconds,
