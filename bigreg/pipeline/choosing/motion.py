@@ -14,10 +14,8 @@ from scipy import ndimage
 
 from ...engines.keypoints import keypoints, matches, texture
 from ...similarity.features import mind
-from ...transforms.agreement import agreement
 from ..context.pairing import REACHES
-from ..tasks.pairing import EXACT, LEAST_PAIRS, LEAST_SHARE, NOISE, STRICT
-from ..tasks.spline import BELIEVED
+from ..tasks.pairing import NOISE, alike
 
 CELL = 6  # voxels, each of which gives one point
 SHARE = 0.75
@@ -54,12 +52,10 @@ def motion(fixed: np.ndarray, moving: np.ndarray, known: tuple[np.ndarray, np.nd
     )
     pairs = matches(tuple(features), (one, other), points, REACHES[0])
     count = len(pairs.ratio)
-    if count < LEAST_PAIRS:
-        return Motion(count, 0)
     moved = pairs.found - pairs.points
-    use = agreement((pairs.points + pairs.found) / 2, -moved, EXACT, **STRICT) > BELIEVED
-    if use.sum() < max(LEAST_PAIRS, LEAST_SHARE * count):
-        return Motion(count, int(use.sum()))
+    use = alike((pairs.points + pairs.found) / 2, -moved, 1.0)
+    if use is None:
+        return Motion(count, 0)
     bent = np.stack([ndimage.map_coordinates(m, pairs.points[use].T, order=1, mode="nearest") for m in move], 1)
     size, missed = (float(np.quantile(np.linalg.norm(v, axis=1), SHARE)) for v in (moved[use], moved[use] - bent))
     return Motion(count, int(use.sum()), size, missed)
