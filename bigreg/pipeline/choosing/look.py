@@ -71,6 +71,9 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
         affine=found.affine,
         bent=found.bent,
         motion=found.motion,
+        free=base.deformation
+        and (given is None or given.run is None)
+        and not any(item.startswith("landmarks.") for item in overrides),
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
     )

@@ -55,8 +55,8 @@ STRICT: dict[str, Any] = {"strain": 0.1, "reach": 2.0, "cut": 3.0, "trend": True
 """How pairs are judged that nobody has set: part of the noise that they have, and see `agreement`. What is usual for
 given ones keeps matches that are wrong by many voxels (tests/benchmarks/RESULTS.md)."""
 NEIGHBOURS, SPREAD = 6, 4.0
-"""How far pairs may be from the median of those around them (median), of their noise. Measured: 0.6 to 1.3 where most are
-right, 10 to 15 of images that have nothing in common."""
+"""How far pairs may be from the median of those around them (median), of their noise. Measured: 0.6 to 1.3 where most
+are right, 10 to 15 of images that have nothing in common."""
 COLUMNS = 13
 
 

@@ -166,7 +166,9 @@ def test_images_with_nothing_in_common_are_registered_as_without_pairs(images, t
     rng = np.random.default_rng(9)
     noise = ndimage.gaussian_filter(rng.standard_normal(images[1].shape), 1.4)
     other = open_volume(
-        (noise / noise.std() * 3000 + 20000).astype(np.uint16), spacing=(SPACING,) * 3, origin=images[1].origin
+        (noise / noise.std() * 3000 + 20000).astype(np.uint16),
+        spacing=(SPACING,) * 3,
+        origin=tuple(-p * SPACING for p in PAD),
     )
     assert_goes_on_without((images[0], other), thread_client, tmp_path)
 
