@@ -188,7 +188,9 @@ def register(
     ] = None,
     landmarks: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um); auto: it finds them."),
+        typer.Option(
+            metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um); auto: it finds them."
+        ),
     ] = None,
     affine_only: AffineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,

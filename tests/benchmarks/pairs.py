@@ -26,11 +26,16 @@ from bigreg.engines.keypoints import keypoints, texture
 from bigreg.transforms.landmarks import write_bigwarp
 from bigreg.volumes import downsample
 
-MOTIONS = {"18": (18.0, 20.0, 2.0), "30": (30.0, 32.0, 2.0), "bent": (30.0, 24.0, 5.0)}  # largest, smooth, shift
+MOTIONS = {
+    "5": (5.0, 12.0, 2.0),
+    "18": (18.0, 20.0, 2.0),
+    "30": (30.0, 32.0, 2.0),
+    "bent": (30.0, 24.0, 5.0),
+}  # largest, smooth, shift
 TUNED = ("left-1-18", "left-1-30", "left-1-bent", "brain-1-18", "brain-1-30", "brain-2-30", "template-2-18")
 JUDGED = (
     "right-2-18", "right-1-30", "second-3-30", "second-4-bent", "brain-3-18", "brain-3-30", "brain-4-30",
-    "brain-5-bent", "template-2-30",
+    "brain-5-bent", "template-2-30", "right-7-5", "brain-8-5", "second-9-5",
 )  # fmt: skip
 SETTINGS = [*confidence.SETTINGS, "output.report=false", "output.warped=false", "output.confidence=false"]
 CELL = 4
