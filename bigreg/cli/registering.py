@@ -189,7 +189,8 @@ def register(
     landmarks: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um); auto: it finds them."
+            metavar="FILE",
+            help="Pairs that steer it (.csv: BigWarp, or fixed_z ... moving_x in um); auto: it finds some itself.",
         ),
     ] = None,
     affine_only: AffineOnly = False,
