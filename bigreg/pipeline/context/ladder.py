@@ -58,7 +58,8 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
     extent = high - low
     coarsest = settings.coarsest
     if coarsest is None:
-        coarsest = automatic_coarsest(extent - 2 * margin, base)
+        ratio = (extent - 2 * margin).max() / (base.min() * COARSEST_VOXELS)
+        coarsest = 2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9)))
     coarsest = max(coarsest, settings.finest)
     steps: list[tuple[int, int]] = []
     downsample = settings.finest
@@ -82,12 +83,6 @@ def ladder(frames: Frames, config: Config) -> list[LevelPlan]:
             blocks = BlockGrid(STILL_CELLS, STILL_CELLS, (0, 0, 0))
         plans.append(LevelPlan(index, downsample, tuple(spacing), lattice, blocks, settings.cell_voxels, iterations))
     return plans[::-1]
-
-
-def automatic_coarsest(extent: np.ndarray, base: np.ndarray) -> int:
-    """The power of two that leaves about COARSEST_VOXELS on the longest axis of `extent` (um)."""
-    ratio = extent.max() / (base.min() * COARSEST_VOXELS)
-    return int(2 ** max(0, int(np.ceil(np.log2(max(ratio, 1.0)) - 1e-9))))
 
 
 def level_spacing(base: np.ndarray, extent: np.ndarray, downsample: int) -> np.ndarray:

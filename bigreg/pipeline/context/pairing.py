@@ -1,7 +1,7 @@
 """Where a run looks for pairs of points by itself: the passes, and how mid-space is cut into blocks for them.
 
-Voxels are as large as those of an automatic coarsest level, so that the grid has about 64 of them along its longest
-axis, however large the images are and whatever the ladder is set to.
+Voxels are a power of two of the images' own, so that the grid has about 64 of them (45 to 91) along its longest axis,
+however large the images are and whatever the ladder is set to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...config import Config
 from ...engines.keypoints import margin
 from ...geometry import BlockGrid, Lattice, Shape, triple
 from .frames import Frames
-from .ladder import automatic_coarsest, level_spacing
+from .ladder import COARSEST_VOXELS, level_spacing
 
 AUTO = "auto"
 """What `landmarks.path` says in place of a file."""
@@ -56,7 +56,8 @@ def pair_grid(frames: Frames) -> PairGrid:
     """The grid for images that lie as `frames` say."""
     low, high = frames.domain()
     base = np.maximum(frames.mid_spacing("fixed"), frames.mid_spacing("moving"))
-    spacing = level_spacing(base, high - low, automatic_coarsest(high - low, base))
+    ratio = float((high - low).max() / (base.min() * COARSEST_VOXELS))
+    spacing = level_spacing(base, high - low, 2 ** max(0, round(math.log2(ratio))))
     voxels = np.ceil((high - low) / spacing - 1e-6)
     cell = LEAST_CELL
     while math.prod(_cells(voxels, cell)) > MOST_CELLS:

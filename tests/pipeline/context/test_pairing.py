@@ -36,5 +36,5 @@ def test_blocks_and_pairs_are_few_and_small_for_any_image(shape, spacing):
         voxels = np.multiply(blocks.core, grid.cell)
         assert (voxels <= max(CORE, grid.cell)).all()
         assert min(blocks.halo) * grid.cell >= margin(reach)
-        assert len(blocks) <= 8
+        assert len(blocks) <= 27
         assert np.prod(blocks.core) * 2 <= grid.slots
