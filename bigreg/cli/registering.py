@@ -190,7 +190,10 @@ def register(
     ] = None,
     landmarks: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um)."),
+        typer.Option(
+            metavar="FILE",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: it finds some itself.",
+        ),
     ] = None,
     affine_only: AffineOnly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
@@ -318,6 +321,8 @@ def status(
         out.print(f"{name}: {known['line']}", soft_wrap=True, highlight=False)
     if state.choice is not None:
         out.print(state.choice["line"], soft_wrap=True)
+    if state.pairs is not None:
+        out.print(state.pairs["line"], soft_wrap=True)
     out.print(status_table(state))
     if holder is not None:
         workers = f" with {state.workers} worker{'s' * (state.workers != 1)}" if state.workers else ""

@@ -12,6 +12,8 @@ LABELS = {
     "mask": "mask of {which} at {factors}",
     "correct": "measure {what} of {which}",
     "affine": "global affine",
+    "find pairs": "look for pairs of points, pass {number}",
+    "keep pairs": "pairs that agree, pass {number}",
     "spline": "spline through the landmarks",
     "given maps": "take over the maps to start from",
     "landmarks": "level {level}: landmarks",

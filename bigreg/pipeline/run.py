@@ -31,6 +31,7 @@ from .context.engines import check_spacings, settled_engines
 from .context.ladder import ladder
 from .context.lying import provisional
 from .context.masks import given_masks
+from .context.pairing import FOUND_FILE
 from .context.starts import StartCandidate
 from .judging import verdict
 from .judging.judged import Judged
@@ -239,10 +240,17 @@ class Run(Judged, Viewed, Transform):
 
     def landmarks(self) -> Landmarks:
         """The pairs of landmarks that are kept in the run; empty where none were saved."""
-        content = storage.read_file(self.store.path(LANDMARKS), PAIRS)
+        return self._landmarks(PAIRS)
+
+    def _landmarks(self, name: str) -> Landmarks:
+        content = storage.read_file(self.store.path(LANDMARKS), name)
         if not content:
             return landmarks(np.empty((0, 3)), np.empty((0, 3)))
-        return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, PAIRS))
+        return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, name))
+
+    def found_landmarks(self) -> Landmarks:
+        """The pairs of points that the run found by itself and uses (landmarks/found.csv); empty where it has none."""
+        return self._landmarks(FOUND_FILE)
 
     def save_landmarks(self, pairs: Landmarks) -> str:
         """Keep pairs in the run, in place of those there: landmarks/pairs.csv, as BigWarp reads it. Returns its path.

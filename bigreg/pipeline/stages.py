@@ -16,7 +16,7 @@ from .. import storage
 from ..config import Config
 from ..transforms import ngff
 from ..volumes import ImageWriter
-from .context import images, lying, starts
+from .context import given, images, lying, pairing, starts
 from .context.context import IMAGES, Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
@@ -28,7 +28,7 @@ from .planning.plan import stage_seconds
 from .planning.rates import known_rates
 from .schedule.driver import Driver, new_stamp
 from .schedule.flow import Stage
-from .store.store import Progress, RunStore
+from .store.store import FOUND, Progress, RunStore
 from .tasks import (
     compose,
     despeckle,
@@ -43,6 +43,7 @@ from .tasks import (
     stitch,
     warp,
 )
+from .tasks import pairing as finding
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Stages:
         self._prepare(self._affine_needs())
         self._preprocess()
         self._affine()
+        self._pairs()
         self._given_maps()
         self._announce(self.context.frames)
         self._prepare(self._level_needs())
@@ -156,10 +158,26 @@ class Stages:
         volumes = self.context.volumes
         return lying.provisional(volumes["fixed"], volumes["moving"], self.context.given)
 
+    def _pairs(self) -> None:
+        """The pairs of points that the run finds by itself, where it is asked to."""
+        if not pairing.sought(self.context.config):
+            return
+        grid = self.context.pair_grid
+        self._prepare({w: [pooling(self.context.frames, w, np.asarray(grid.spacing))] for w in IMAGES})
+        for number in range(finding.PASSES):
+            finding.create(self.context, number)
+            for stage in finding.stages(grid, number):
+                self._run(stage)
+        told = finding.told(self.store, self.context.config)
+        if self.context.attributes.get(FOUND) != told:
+            logger.info(told["line"])
+            self.store.update(**{FOUND: told})
+        self._renew()
+
     def _given_maps(self) -> None:
         """The half-way maps of the run, or of the spline, that this one starts from."""
-        if self.context.config.landmarks.spline:
-            spline.create(self.store, self.context.coarsest)
+        if self.context.splined:
+            spline.create_maps(self.store, given.PLACE, self.context.coarsest)
             self._run(spline.stage())
             return
         if self.context.given is None or self.context.given.run is None:
@@ -291,8 +309,8 @@ class Stages:
 
     def _announce(self, frames: Frames) -> None:
         """Tell every stage that is foreseen; how many blocks those after the affine have, once it is known."""
-        config, volumes, given = self.context.config, self.context.volumes, self.context.given
-        stages = foresee(frames, volumes, self._looked_for(config), given).stages
+        config, volumes = self.context.config, self.context.volumes
+        stages = foresee(frames, volumes, self._looked_for(config), self.context.given).stages
         known, told = True, []
         for each in stages:  # the affine decides which blocks the images have in common
             told.append((each.name, each.title, each.blocks if known else 0))

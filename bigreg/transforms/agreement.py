@@ -18,12 +18,28 @@ CUT = 5.0
 """Standard deviations (of a vector) from which on a displacement counts for nothing."""
 ROUNDS = 10
 LEAST = 1e-3
+WIDE = 100.0
+"""Variance of the coefficients of a trend, over that of the process."""
 
 
-def agreement(points: np.ndarray, vectors: np.ndarray, noise: float, weights: np.ndarray | None = None) -> np.ndarray:
+def agreement(
+    points: np.ndarray,
+    vectors: np.ndarray,
+    noise: float,
+    weights: np.ndarray | None = None,
+    *,
+    strain: float = STRAIN,
+    reach: float = 1.0,
+    cut: float = CUT,
+    trend: bool = False,
+) -> np.ndarray:
     """(N,) weights 0 .. 1 of vectors (N, 3) um at points (N, 3) um; `noise`: their accuracy, um.
 
     weights   what is known of them before, 0 .. 1. One that has no neighbours keeps that.
+    strain    how much a displacement changes, um a um
+    reach     the length of the process, in distances between neighbours
+    cut       standard deviations from which on a displacement counts for nothing
+    trend     whether any affine displacement is as likely as none (universal kriging, by a prior that is very wide)
     Time grows with N^3: some thousands at most.
     """
     count = len(points)
@@ -32,10 +48,13 @@ def agreement(points: np.ndarray, vectors: np.ndarray, noise: float, weights: np
     if len(places) < 3:
         return prior
     apart = cKDTree(places).query(places, k=min(NEIGHBOURS, len(places) - 1) + 1)[0][:, -1]
-    length = float(np.median(apart))
-    signal = (STRAIN * length) ** 2 + noise**2
+    length = reach * float(np.median(apart))
+    signal = (strain * length) ** 2 + noise**2
     squares = ((points[:, None] - points[None]) ** 2).sum(2)
     kernel = signal * np.exp(-0.5 * squares / length**2)
+    if trend:
+        centred = (points - points.mean(0)) / max(float(points.std()), 1e-12)
+        kernel = kernel + WIDE * signal * (1 + centred @ centred.T)
     weights = prior
     for _ in range(ROUNDS):
         own = noise**2 / np.maximum(weights, LEAST)
@@ -45,5 +64,5 @@ def agreement(points: np.ndarray, vectors: np.ndarray, noise: float, weights: np
         # What a new measurement there would scatter by: its own weight is no excuse.
         variance = np.maximum(1 / diagonal - own, 0) + noise**2
         far = (missed**2).sum(1) / variance
-        weights = prior * np.clip(1 - far / CUT**2, 0, None) ** 2
+        weights = prior * np.clip(1 - far / cut**2, 0, None) ** 2
     return weights

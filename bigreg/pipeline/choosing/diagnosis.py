@@ -12,6 +12,7 @@ from ...errors import named
 from ...quality.relation import Relation
 from ...quality.verdict import roughly
 from ..context.starts import StartCandidate
+from .motion import UNKNOWN, Motion
 
 SAME, OTHER = 0.9, 0.75
 """Of `Relation.sign`: one contrast from the first on, another below the second. Measured: 0.98 to 1 and -0.3 to 0.6."""
@@ -23,6 +24,10 @@ UNLIKE = 0.6
 whose contrast was inverted by a curve."""
 STILL = 0.12
 """The same after the affine alone: up to here nothing is left to bend."""
+FAR = 5.0
+"""Of `Motion.size`: from here on pairs of points are looked for. Measured: 1.8 to 2.4 where images moved by 5 voxels of
+96, 7.3 to 9.9 by 18 and more."""
+PAIRS = ("landmarks.path=auto", "landmarks.spline=true")
 ROUNDS, INDIVIDUALS, ATLAS = "rounds", "individuals", "brain-to-atlas"
 ANY_CONTRAST = "mi"
 
@@ -37,6 +42,8 @@ class Measured:
     affine, bent how the images are related after the affine, and bent on top of it
     template     whether a file's name speaks of an atlas
     engines      that a run would use
+    motion       what pairs of points say of how far the tissue moved
+    free         whether pairs may be looked for: the user has said nothing of them, and something is to be deformed
     """
 
     confidence: float | None
@@ -48,6 +55,8 @@ class Measured:
     bent: Relation
     template: bool
     engines: tuple[str, ...] = ("optimise",)
+    motion: Motion = UNKNOWN
+    free: bool = True
 
     @property
     def doubtful(self) -> bool:
@@ -132,6 +141,7 @@ class Diagnosis:
             },
             "affine": dataclasses.asdict(seen.affine),
             "bent": dataclasses.asdict(seen.bent),
+            "motion": dataclasses.asdict(seen.motion),
             "cost": self.cost,
             "warnings": list(seen.warnings),
             "seconds": self.seconds,
@@ -152,7 +162,13 @@ def diagnose(seen: Measured) -> Diagnosis:
     any_contrast = contrast == "other" and candidates[0] != ATLAS and "optimise" in seen.engines
     keys = ("affine.similarity", "engine_options.optimise.similarity")
     settings = tuple(f"{key}={ANY_CONTRAST}" for key in keys) if any_contrast else ()
-    similarity = ANY_CONTRAST if settings or candidates[0] == ATLAS else "lncc"
+    size = seen.motion.size
+    if seen.free and size is not None and size >= FAR:
+        settings += PAIRS
+        why += (
+            f"; beyond the affine the tissue moved by {size:.0f} of about 64 voxels, so pairs of points are looked for"
+        )
+    similarity = ANY_CONTRAST if any_contrast or candidates[0] == ATLAS else "lncc"
     return Diagnosis(candidates[0], settings, candidates, similarity, contrast, structure, why, seen)
 
 

@@ -35,6 +35,7 @@ from ..context.lying import provisional
 from ..tasks.start import affine_factors, of_sides, percentiles, question, said, without_bright
 from .copies import small_copy
 from .diagnosis import ATLAS, ROUNDS, Diagnosis, Measured, contrast_of, diagnose, structure_of
+from .motion import UNKNOWN, Motion, motion
 
 SEEN = 64  # voxels along the longest axis of what is bent
 STIFF = 1.6  # regularisation of the bending: it may follow shapes and not invent likeness
@@ -69,6 +70,10 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
         warnings=() if result is None else tuple(result.warnings),
         affine=found.affine,
         bent=found.bent,
+        motion=found.motion,
+        free=base.deformation
+        and (given is None or given.run is None)
+        and not any(item.startswith("landmarks.") for item in overrides),
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
     )
@@ -87,6 +92,7 @@ class _Found:
     frames: Frames
     affine: Relation
     bent: Relation
+    motion: Motion
     result: AffineResult | None = None
     answers: tuple[tuple[str, AffineResult], ...] = ()
 
@@ -171,8 +177,8 @@ def _found(copies: Copies) -> _Found:
     return replace(best, answers=tuple(answers))
 
 
-def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:
-    """How the images are related after the affine, fixed world to moving world, and bent."""
+def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation, Motion]:
+    """How the images are related after the affine, fixed world to moving world, and bent; what the bending missed."""
     asked = copies.question(Affine())
     placed = [Placed(*each) for each in zip(asked.images, asked.grids, asked.masks, strict=True)]
     spacing = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in placed) / SEEN
@@ -182,10 +188,12 @@ def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation]:
     a, b = fixed.image.numpy(), there.numpy()
     inside = ((seen * fixed.weights) > 0).numpy()
     if not inside.any():
-        return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0)
+        return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0), UNKNOWN
     move = bend(a, b, inside, similarity="lncc_squared", regularisation=STIFF)
     bent, known = seen_through(b, inside, move)
-    return relation(a, b, inside, (f, m)), relation(a, bent, inside & known, (f, m))
+    known_in = (fixed.weights > 0).numpy(), (seen > 0).numpy()
+    far = motion(a, b, known_in, move)
+    return relation(a, b, inside, (f, m)), relation(a, bent, inside & known, (f, m)), far
 
 
 def _told(result: AffineResult, frames: Frames, found: Frames) -> starts.StartCandidate:

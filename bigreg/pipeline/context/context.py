@@ -17,7 +17,7 @@ from ...storage import Array, configure
 from ...transforms.positions import Positions
 from ...volumes import ImageSpec, Volume, open_volume
 from ..store.identity import same_engines
-from ..store.store import RunStore
+from ..store.store import FOUND, RunStore
 from .despeckled import DespeckledVolume, Impulses
 from .engines import engine_choice
 from .frames import Frames
@@ -25,6 +25,7 @@ from .given import PLACE, GivenStart
 from .images import LevelImage
 from .ladder import LevelPlan, ladder, pooling
 from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
+from .pairing import PairGrid, pair_grid, sought
 from .seen import Measured, SeenImage, seen_image
 
 IMAGES = ("fixed", "moving")
@@ -87,6 +88,23 @@ class Context:
     @property
     def coarsest(self) -> LevelPlan:
         return self.levels[max(self.levels)]
+
+    @cached_property
+    def pair_grid(self) -> PairGrid:
+        """Where pairs of points are looked for."""
+        return pair_grid(self.frames)
+
+    @property
+    def steered(self) -> bool:
+        """Whether pairs of landmarks steer the levels: given ones, or such as the run has found by itself."""
+        if sought(self.config):
+            return self.attributes.get(FOUND, {}).get("used", 0) > 0
+        return self.config.landmarks.path is not None
+
+    @property
+    def splined(self) -> bool:
+        """Whether the run begins with a spline through them."""
+        return self.config.landmarks.spline and self.steered
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +173,7 @@ class Context:
         Before the coarsest level it is that of the run, or of the spline, that this one starts from.
         """
         if level not in self.levels:
-            if self.config.landmarks.spline:
+            if self.splined:
                 return self.array(PLACE, which), self.coarsest.lattice.grid
             if self.given is None or self.given.run is None:
                 return None

@@ -26,6 +26,9 @@ class Outlined(Protocol):
     @property
     def coarse_to_fine(self) -> list[LevelPlan]: ...
 
+    @property
+    def steered(self) -> bool: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Outline:
@@ -41,3 +44,8 @@ class Outline:
     @property
     def coarse_to_fine(self) -> list[LevelPlan]:
         return [self.levels[index] for index in sorted(self.levels, reverse=True)]
+
+    @property
+    def steered(self) -> bool:
+        """Whether pairs of landmarks steer the levels; those that a run looks for are thought to be found."""
+        return self.config.landmarks.path is not None

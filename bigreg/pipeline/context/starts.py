@@ -196,7 +196,12 @@ def frames_from(candidate: StartCandidate, frames: Frames) -> Frames:
 
 def levels_began(store: RunStore) -> bool:
     """Whether anything is there that was made with the affine of the run."""
-    return any(name != "zarr.json" for name in storage.children(store.path("levels")))
+    return any(name != "zarr.json" for place in ("levels", "landmarks/found") for name in _children(store, place))
+
+
+def _children(store: RunStore, place: str) -> list[str]:
+    url = store.path(*place.split("/"))
+    return storage.children(url) if storage.exists(url) else []
 
 
 def require_acceptable(store: RunStore, number: int) -> StartCandidate | None:

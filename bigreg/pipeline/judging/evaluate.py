@@ -261,7 +261,7 @@ def _landmarks(context: Context, through: Map, path: str, annotation: Volume | N
 def _seen(context: Context, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """(N,) bool: pairs of the file that the run started from or was steered by, where there was one."""
     known = []
-    if context.config.landmarks.path is not None:
+    if context.steered:
         known.append(context.array(*steering.PLACE.split("/"))[...])
     start = context.config.affine.start
     if start is not None and str(start).endswith(".csv"):

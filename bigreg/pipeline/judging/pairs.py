@@ -17,6 +17,7 @@ from ...quality.verdict import PairsOutcome
 from ...transforms.affine import apply_affine
 from ...transforms.maps import Affine, Field, Map
 from ..context.context import Context, field_reader
+from ..context.pairing import sought
 from ..tasks import steering
 from ..tasks.fields import field_grids
 
@@ -44,19 +45,27 @@ def outcomes(context: Context, evaluation: Evaluation | None) -> tuple[PairsOutc
         held_out = np.array([not row["seen"] for row in rows])
         if held_out.any():
             found.append(outcome(context, through, fixed[held_out], moving[held_out]))
-    if context.config.landmarks.path is not None:
+    if context.steered:
         pairs = context.array(*steering.PLACE.split("/"))[...]
         weights = context.array("levels", 0, "landmarks", "pulls")[...][:, 6]
-        found.append(outcome(context, through, pairs[:, :3], pairs[:, 3:], weights))
+        read = not sought(context.config)  # what the run has found itself nobody can have written down wrongly
+        found.append(outcome(context, through, pairs[:, :3], pairs[:, 3:], weights, read=read))
     return tuple(found)
 
 
 def outcome(
-    context: Context, through: Map, fixed: np.ndarray, moving: np.ndarray, weights: np.ndarray | None = None
+    context: Context,
+    through: Map,
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    read: bool = True,
 ) -> PairsOutcome:
     """Of pairs (N, 3) each, um, and the map from fixed to moving.
 
     weights   (N,) 0 .. 1, of pairs that steered the run: how far they were believed
+    read      whether they may have been read wrongly from a file
     """
     frames = context.frames
     voxel = float(np.mean(context.levels[0].spacing))
@@ -69,7 +78,7 @@ def outcome(
     growth = (after - before)[known]
     sure = float(growth.std(ddof=1) / np.sqrt(len(growth))) if len(growth) > 1 else float("nan")
     name, nearer = None, float("nan")
-    if len(fixed) >= LEAST_PAIRS and not medians[2] <= FAR_VOXELS * voxel:
+    if read and len(fixed) >= LEAST_PAIRS and not medians[2] <= FAR_VOXELS * voxel:
         name, nearer = better_reading(context, through, fixed, moving, medians[2])
     doubted = np.zeros(len(fixed), bool) if weights is None else (weights < BELIEVED) & ~(after <= FAR_VOXELS * voxel)
     return PairsOutcome(

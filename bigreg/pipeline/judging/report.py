@@ -15,7 +15,7 @@ from ...quality.report import Figure, Picture, ReportData, Section, Table, write
 from ...transforms.positions import Positions
 from ..context import starts
 from ..context.context import IMAGES, Context, field_reader
-from ..store.store import EVALUATION, Status
+from ..store.store import EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
 from . import confidence
 from .figures import figures
@@ -61,7 +61,7 @@ def collect(context: Context) -> ReportData:
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions=context.attributes["versions"],
         inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in IMAGES],
-        more=[*_choice(context), _start(context)]
+        more=[*_choice(context), _start(context), *_pairs(context)]
         + [
             _corrected(context, w, display_levels(context)[w])
             for w in IMAGES
@@ -90,6 +90,15 @@ def _start(context: Context) -> Section:
         best = "; ".join(c.text for c in found.candidates[: starts.SHOWN])
         pictures = [Picture("starts", f"The best starts. {best}", "Both images overlaid under the best starts", png)]
     return Section("The start", text, tuple(pictures))
+
+
+def _pairs(context: Context) -> list[Section]:
+    """What came of looking for pairs of points, where that was asked for."""
+    found = context.attributes.get(FOUND)
+    if found is None:
+        return []
+    line = f"{found['line'][0].upper()}{found['line'][1:]}."
+    return [Section("Pairs of points that the run found", line, ())]
 
 
 def _corrected(context: Context, which: str, factors: Shape) -> Section:

@@ -11,7 +11,7 @@ from ... import storage
 from ...quality.verdict import Verdict
 from ..context import starts
 from ..store.lock import at_work
-from ..store.store import RunStore, Status
+from ..store.store import FOUND, RunStore, Status
 
 VERDICT = "verdict"
 """The attribute of a finished run that holds its verdict."""
@@ -51,6 +51,8 @@ class RunStatus:
     `choice`: how the preset was chosen, where its user named none: preset, settings, why, and more; all in one `line`.
     `verdict`: of a finished run; None before, and in a run that was finished before verdicts were kept (`Run.verdict`
     judges that one).
+    `pairs`: of a run that looks for pairs of points, once it has: how many were found and used, how large the distance
+    between them is that the affine leaves, all in one `line`; else None.
     `seconds_left`: until the end, by the blocks since it was begun or resumed, each counted by the work that is planned
     for its stage; None before the total is known, where nobody works on it, and in the first seconds.
     """
@@ -67,6 +69,7 @@ class RunStatus:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     waiting: str = ""
     seconds_left: float | None = None
+    pairs: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -84,6 +87,7 @@ class RunStatus:
             "start_doubtful": self.start_doubtful,
             "images": self.images,
             "choice": self.choice,
+            "pairs": self.pairs,
             "verdict": None if self.verdict is None else self.verdict.to_json(),
         }
 
@@ -136,6 +140,7 @@ def status_of(store: RunStore) -> RunStatus:
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
         attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
         (attributes.get("waiting") or "") if state == "running" else "", _seconds_left(store, attributes, stages),
+        attributes.get(FOUND),
     )  # fmt: skip
 
 

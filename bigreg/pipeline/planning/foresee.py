@@ -16,6 +16,7 @@ from ..context.frames import Frames
 from ..context.given import GivenStart
 from ..context.ladder import pooling
 from ..context.outline import Outline
+from ..context.pairing import sought
 from ..judging import page
 from ..schedule.flow import ONE
 from ..store.inputs import Image
@@ -41,6 +42,7 @@ def foresee(
     of_images.prepare(plan, {which: [factors] for which, factors in small.items()})
     of_images.corrections(plan)
     of_images.affine(plan, small)
+    of_levels.pairs(plan)
     of_levels.begin(plan)
     levels = plan.levels.values()
     of_images.prepare(plan, {w: [pooling(frames, w, np.asarray(p.spacing)) for p in levels] for w in IMAGES})
@@ -58,7 +60,7 @@ def foresee(
     for direction in fields.DIRECTIONS:
         of_fields.field_pyramid(plan, direction)
     searched = config.affine.kind != "none" and (start_from is None or start_from.run is None)
-    loose = START_FILES if searched else 0
+    loose = (START_FILES if searched else 0) + sought(config)
     if config.output.report:
         plan.phase += 1
         plan.add(page.stage(), (("report", Amount.same(1.0, ONE)),))

@@ -10,10 +10,57 @@ from ...geometry import triple
 from ..context import given
 from ..context.context import IMAGES
 from ..context.ladder import LevelPlan, pooling
+from ..context.pairing import REACHES, pair_grid, sought
 from ..schedule.flow import Need
-from ..tasks import compose, estimate, given_maps, spline, steering, stitch
+from ..tasks import compose, estimate, given_maps, pairing, spline, steering, stitch
+from . import of_images
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
 from .workload import Amount, box_spans, grown, of_blocks, overlaps, seen, spans, whole_chunks, with_border
+
+PAIR_BYTES = 300
+"""Of a voxel while pairs are looked for: features of both images, twice, their tensors, and positions."""
+
+TRIED = 0.25
+"""What it costs to compare a point with one place of the other image, of what it costs to bring a voxel there."""
+
+
+def pairs(plan: Foreseen) -> None:
+    """The pairs of points that a run looks for."""
+    if not sought(plan.config):
+        return
+    grid, coarsest = pair_grid(plan.frames), plan.levels[max(plan.levels)]
+    of_images.prepare(plan, {w: [pooling(plan.frames, w, np.asarray(grid.spacing))] for w in IMAGES})
+    voxel, rows = grid.lattice.grid, 8 * pairing.COLUMNS * grid.slots
+    for number, blocks in enumerate(grid.blocks):
+        find, keep = pairing.stages(grid, number)
+        box = spans(blocks, halo=True, scale=grid.cell)
+        voxels = Amount.of(MILLION, box)
+        source: dict[bool, list[Amount]] = {True: [], False: []}
+        for which in IMAGES:
+            image, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(grid.spacing)))
+            source[own].append(Amount.of(itemsize, seen(box, voxel, plan.frames.mid_to(which), image, chunks)))
+        # Half of the cells hold a point, and each is looked for back.
+        tried = Amount.same(MILLION * TRIED * grid.slots * (2 * REACHES[number] + 1) ** 3, blocks.counts)
+        plan.add(
+            find, (("patch", voxels), ("patch", tried)),
+            reads=tuple(source[False]), source=tuple(source[True]), writes=(Amount.same(rows, blocks.counts),),
+            memory=voxels.largest / MILLION * PAIR_BYTES,
+        )  # fmt: skip
+        plan.keeps(
+            f"{find.name}/pairs",
+            (*blocks.counts, grid.slots, pairing.COLUMNS),
+            (1, 1, 1, grid.slots, pairing.COLUMNS),
+            8,
+        )
+        plan.phase += 1
+        plan.add(keep, reads=(Amount.same(rows * len(blocks), keep.counts),))
+        if number < pairing.PASSES - 1:
+            shape = (3, *coarsest.lattice.grid.shape)
+            for which in IMAGES:
+                plan.keeps(f"{keep.name}/{which}", shape, shape, 4)
+        plan.phase += 1
+    most = math.prod(grid.lattice.cells)
+    plan.keeps(steering.PLACE, (most, 6), (most, 6), 8)
 
 
 def begin(plan: Foreseen) -> None:

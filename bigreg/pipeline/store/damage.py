@@ -64,6 +64,10 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return "stages/start", block
         case ["levels", level, "patches"]:
             return f"levels/{level}", triple(int(i) for i in low[:3])
+        case ["landmarks", "found", number, "pairs"]:
+            return f"landmarks/found/{number}", triple(int(i) for i in low[:3])
+        case ["landmarks", "kept", number, _]:
+            return f"landmarks/kept/{number}", (0, 0, 0)
         case ["levels", level, "landmarks", "pulls"]:
             return f"levels/{level}/landmarks", (0, 0, 0)
         case ["levels", level, "velocity"]:

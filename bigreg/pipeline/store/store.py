@@ -21,6 +21,8 @@ FORMAT = 2
 """Version of the layout; a store of another one is refused by name."""
 EVALUATION = "evaluation"
 """Where a run keeps its last evaluation."""
+FOUND = "found_pairs"
+"""The attribute of a run that says what came of its search for pairs of points (see tasks/pairing.py)."""
 
 
 class Status(IntEnum):

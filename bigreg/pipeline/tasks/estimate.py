@@ -16,8 +16,9 @@ from ...geometry import Block, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
 from ..context.context import Context, compressed
-from ..context.images import looked_up
+from ..context.images import LevelImage, looked_up
 from ..context.ladder import LevelPlan
+from ..context.seen import SeenImage
 from ..labels import label
 from ..schedule.flow import Need, Stage
 from ..store.store import Status
@@ -90,24 +91,30 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
     images, masks = [], []
     for which in ("fixed", "moving"):
         positions = context.half_way(Positions.of_grid(lattice.grid, context.device), level.index + 1, which)
-        image = context.level_image(which, level)
-        mask = positions.inside(image.grid)
-        tissue = context.tissue(which)
-        if tissue is not None:
-            mask &= tissue.at(positions)
-        if bool(mask.any()):
-            values, seen = looked_up(image, positions)
-            values = context.scaled(which, values)
-            mask = mask if seen is None else mask & seen
-            mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
-            values = compressed(values, context.config.intensity.knee)
-        else:
-            values = torch.zeros(1, *mask.shape, device=mask.device)
+        values, mask = compared_at(context, which, context.level_image(which, level), positions)
         images.append(values)
-        masks.append(mask.to(values.dtype))
+        masks.append(mask)
     # Without a coarser level there is no map that a patch could keep.
     native = level.downsample == 1 and any(plan.downsample > 1 for plan in context.levels.values())
     return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=native)
+
+
+def compared_at(
+    context: Context, which: str, image: LevelImage | SeenImage, positions: Positions
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image at positions (3, z, y, x) of its world as engines compare it: (1, z, y, x), and where it is known."""
+    mask = positions.inside(image.grid)
+    tissue = context.tissue(which)
+    if tissue is not None:
+        mask &= tissue.at(positions)
+    if not bool(mask.any()):
+        values = torch.zeros(1, *mask.shape, device=mask.device)
+        return values, mask.to(values.dtype)
+    values, seen = looked_up(image, positions)
+    values = context.scaled(which, values)
+    mask = mask if seen is None else mask & seen
+    mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
+    return compressed(values, context.config.intensity.knee), mask.to(values.dtype)
 
 
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:

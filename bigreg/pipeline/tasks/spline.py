@@ -44,13 +44,13 @@ HALVINGS = 3
 Maps = dict[str, torch.Tensor]
 
 
-def create(store: RunStore, level: LevelPlan) -> None:
-    """Arrays for the maps, sampled as those of the coarsest level; one chunk each, which is small."""
-    store.groups(PLACE)
+def create_maps(store: RunStore, place: str, level: LevelPlan) -> None:
+    """Arrays for the maps below `place`, sampled as those of the coarsest level; one chunk each, which is small."""
+    store.groups(place)
     for which in IMAGES:
         shape = (3, *level.lattice.grid.shape)
         storage.create_array(
-            store.path(PLACE, which), shape=shape, dtype="float32", chunks=shape,
+            store.path(place, which), shape=shape, dtype="float32", chunks=shape,
             dimension_names=("c", "z", "y", "x"), exist_ok=True,
         )  # fmt: skip
 
@@ -67,7 +67,7 @@ def begin(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         apply_affine(context.frames.to_mid(which), pairs[:, own])
         for which, own in zip(IMAGES, (slice(0, 3), slice(3, 6)), strict=True)
     ]
-    noise = max(context.config.landmarks.accuracy_um or 0.0, float(np.mean(level.spacing)))
+    noise = max(steering.accuracy_um(context), float(np.mean(level.spacing)))
     maps, used, distance = through(targets, level, noise, context.config.guarantee.min_determinant)
     for which in IMAGES:
         context.array(PLACE, which, write=True).write((0, 0, 0, 0), maps[which].numpy())

@@ -33,6 +33,7 @@ from ..context.context import IMAGES, Context, field_reader
 from ..context.images import looked_up
 from ..context.ladder import LevelPlan
 from ..context.outline import Outlined
+from ..context.pairing import sought
 from ..labels import label
 from ..schedule.flow import ONE, Need, Stage
 from ..store.store import RunStore, Status
@@ -56,9 +57,11 @@ MOST = 5000
 def given_pairs(config: Config, volumes: dict[str, Any]) -> tuple[Config, np.ndarray | None]:
     """The pairs (N, 6) um, fixed and moving, that `landmarks.path` names, and the configuration with that absolute.
 
+    None: there are none, or the run looks for them.
+
     Raises InputError where the file is missing or its points do not lie in the images.
     """
-    if config.landmarks.path is None:
+    if config.landmarks.path is None or sought(config):
         return config, None
     local = storage.local_path(config.landmarks.path)
     if local is None:
@@ -100,7 +103,7 @@ def keep(store: RunStore, pairs: np.ndarray) -> None:
 def create(context: Context, level: LevelPlan) -> None:
     """The array of a level: for each pair, place (um, mid-space), velocity (um), how far it is to be
     believed, and its weight."""
-    if context.config.landmarks.path is not None:
+    if context.steered:
         context.store.groups(f"levels/{level.index}/landmarks")
         shape = (context.array(*PLACE.split("/")).shape[0], 8)
         url = context.store.path("levels", level.index, "landmarks", "pulls")
@@ -125,7 +128,7 @@ def everywhere(level: LevelPlan) -> Need:
 
 def stages(outline: Outlined, level: LevelPlan, coarser_stage: str | None) -> list[Stage]:
     """Landmarks: some points of both images a level, which is nothing beside its blocks; but all wait for it."""
-    if outline.config.landmarks.path is None:
+    if not outline.steered:
         return []
     needs = needs_of(level, outline.levels.get(level.index + 1), coarser_stage)
     name, title = stage_name(level.index), label("landmarks", level=level.index)
@@ -145,7 +148,7 @@ def steer(context: Context, level_index: int, index: Shape) -> tuple[Status, dic
     known = np.isfinite(apart).all(1)
     weights = np.zeros(len(pairs))
     seen = np.array([_seen(context, level, *each) for each in zip(middle[known], apart[known], strict=True)])
-    noise = max(context.config.landmarks.accuracy_um or 0.0, voxel)
+    noise = max(accuracy_um(context), voxel)
     weights[known] = agreement(middle[known], apart[known], noise, seen)
     distance = np.where(known, np.linalg.norm(np.where(known[:, None], apart, 0), axis=1), 0)
     silent = (distance / (SILENT_VOXELS * noise)) ** 4
@@ -158,6 +161,12 @@ def steer(context: Context, level_index: int, index: Shape) -> tuple[Status, dic
         "used": float(used.sum()),
         "distance": float(np.median(distance[used])) if used.any() else float("nan"),
     }
+
+
+def accuracy_um(context: Context) -> float:
+    """How exactly the ends of pairs are known: as given; of those that the run found, a voxel of where it looked."""
+    given = context.config.landmarks.accuracy_um or 0.0
+    return max(given, float(np.mean(context.pair_grid.spacing))) if sought(context.config) else given
 
 
 _FIXED, _MOVING = slice(0, 3), slice(3, 6)
@@ -237,7 +246,7 @@ class Pulls:
 
     @classmethod
     def of(cls, context: Context, level: LevelPlan) -> Pulls | None:
-        if context.config.landmarks.path is None:
+        if not context.steered:
             return None
         return cls(level.lattice, context.array("levels", level.index, "landmarks", "pulls")[...])
 
@@ -251,8 +260,10 @@ class Pulls:
         """
         spacing = np.asarray(self.lattice.spacing)
         mean, near, loudest = np.zeros_like(total), np.zeros_like(weight), np.zeros_like(weight)
-        for pull in self.pulls:  # in the order of the file, so that sums are the same bits
-            cell = (pull[:3] - self.lattice.origin) / spacing + 1.5 - low
+        cells = (self.pulls[:, :3] - self.lattice.origin) / spacing + 1.5 - low
+        near_by = ((cells > -WINDOW_CELLS) & (cells < np.asarray(weight.shape) - 1 + WINDOW_CELLS)).all(1)
+        # In the order of the file, so that sums are the same bits.
+        for pull, cell in zip(self.pulls[near_by], cells[near_by], strict=True):
             z, y, x = (((np.arange(n) - c) / WINDOW_CELLS) ** 2 for n, c in zip(weight.shape, cell, strict=True))
             window = np.maximum(1 - (z[:, None, None] + y[:, None] + x), 0) ** 3
             velocity = bounded(torch.from_numpy(pull[3:6].reshape(3, 1, 1, 1)), limit).numpy()

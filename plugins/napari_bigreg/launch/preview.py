@@ -26,6 +26,7 @@ from bigreg.config import Config, load_config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid, triple
 from bigreg.phantom import make_pair
+from bigreg.pipeline.context.pairing import sought
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
 from bigreg.volumes import Volume, block_mean, open_volume
@@ -259,7 +260,7 @@ def settings_of(config: Config, boxes: Boxes) -> Config:
 
 def _own_pairs(config: Config, boxes: Boxes) -> list[str]:
     """The pairs of landmarks that lie in both boxes, in the worlds of these; a spline needs as many as ever."""
-    if config.landmarks.path is None:
+    if config.landmarks.path is None or sought(config):  # in the boxes they are looked for anew
         return []
     ends: list[np.ndarray] = []
     inside: Any = True

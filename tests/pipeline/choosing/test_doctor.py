@@ -15,6 +15,7 @@ from bigreg.errors import InputError
 from bigreg.pipeline.choosing import copies
 from bigreg.pipeline.choosing.choice import Choice, choose, chosen_config
 from bigreg.pipeline.choosing.diagnosis import Measured, diagnose
+from bigreg.pipeline.choosing.motion import Motion
 from bigreg.pipeline.context import looked
 from bigreg.quality.relation import Relation
 from bigreg.volumes import convert
@@ -26,7 +27,7 @@ from ..phantoms import light, other_contrast, rotation, see, through, tissue
 AS_THEY_LIE = ["affine.kind=none"]  # no start is searched
 KEYS = {
     "preset", "settings", "sure", "candidates", "why", "similarity", "contrast", "structure", "start", "affine", "bent",
-    "cost", "warnings", "seconds",
+    "motion", "cost", "warnings", "seconds",
 }  # fmt: skip
 
 
@@ -245,3 +246,32 @@ def test_a_coarse_level_makes_a_large_image_readable(monkeypatch, tmp_path):
     assert copies.unreadable(volume, (1, 1, 1)) is not None
     factors = tuple(round(f) for f in volume.levels[-1].factors)
     assert copies.unreadable(volume, factors) is None or len(volume.levels) == 1
+
+
+@pytest.mark.parametrize(
+    ("motion", "free", "looked_for"),
+    [
+        (Motion(100, 90, 8.0, 6.0), True, True),
+        (Motion(100, 90, 8.0, 6.0), False, False),
+        (Motion(100, 90, 2.0, 0.5), True, False),
+        (Motion(100, 0), True, False),
+    ],
+)
+def test_pairs_are_looked_for_where_points_moved_far(motion, free, looked_for):
+    found = diagnose(measured(1.0, 0.18, 0.13, motion=motion, free=free))
+    assert ("landmarks.path=auto" in found.settings) == looked_for
+    assert ("pairs of points" in found.why) == looked_for
+    assert found.to_json()["motion"]["size"] == motion.size
+
+
+def test_far_motion_is_seen_and_what_a_user_says_of_pairs_wins():
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.standard_normal((40, 64, 64)), 1.5)
+    z, y, x = np.indices(image.shape).astype(float)
+    bent = ndimage.map_coordinates(image, [z, y + 9 * np.sin(x / 10), x], order=3, mode="nearest")
+    pair = tuple(((i / i.std() * 3000 + 20000).astype(np.uint16), (4.0,) * 3) for i in (bent, image))
+    found = bigreg.doctor(*pair, overrides=AS_THEY_LIE)
+    assert found.measured.motion.size > 5 and "landmarks.path=auto" in found.settings
+    said = bigreg.doctor(*pair, overrides=[*AS_THEY_LIE, "landmarks.path=null"])
+    assert not any(s.startswith("landmarks") for s in said.settings)
+    assert not any(s.startswith("landmarks") for s in bigreg.doctor(pair[1], pair[1], overrides=AS_THEY_LIE).settings)
