@@ -182,7 +182,7 @@ def test_images_without_texture_are_registered_as_without_pairs(images, thread_c
 def assert_goes_on_without(pair, client, folder):
     plain, auto = (begun(pair, folder / name, client, *more) for name, more in (("plain", []), ("auto", AUTO)))
     told = auto.status().pairs
-    assert told["used"] == 0 and "goes on without" in told["line"]
+    assert told["used"] == 0 and "continues without" in told["line"]
     assert len(auto.found_landmarks()) == 0
     for name in RESULTS:
         assert np.array_equal(plain.store.array(name)[...], auto.store.array(name)[...])
