@@ -27,6 +27,8 @@ from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
 from .lattice import membrane, solve
 
+UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
+SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -99,6 +101,8 @@ class Optimise:
                 c, still = begin, False
         begun = ahead = c
         momentum = 0
+        shorter = 1.0  # factor of the images' curvature; above 1 where its model is too bold
+        lowest: tuple[float, float, torch.Tensor, torch.Tensor] | None = None  # energy, mean, place and slope there
         matrix: torch.Tensor | None = None
         steps = 0
         asked: dict[str, float] = {}
@@ -109,7 +113,8 @@ class Optimise:
             after = pull.mean
             if steps == 0:
                 before = after if still else before
-                if not pull.weight:
+                weight = pull.weight
+                if not weight:
                     break
                 if self.least_agreement is not None and pair.native:
                     asked = self._asked(images, None if still else ahead, CURABLE)
@@ -118,11 +123,20 @@ class Optimise:
                 assert matrix is not None, "it was asked for"
                 confidence = texture_confidence(matrix, samples, self.regularisation)
                 matrix[:3] += 1e-6 * cell
+            bent = membrane(ahead, stiffness)
+            slope = pull.slope + bent
+            energy = pull.mean * weight + float((ahead * bent).sum(dtype=torch.float64)) / 2
+            if lowest is not None and energy > (1 + UPHILL) * lowest[0]:
+                _, after, ahead, slope = lowest
+                c, momentum, shorter = ahead, 0, SHORTER * shorter
+            else:
+                shorter = max(1.0, shorter / LONGER)
+                if lowest is None or energy < lowest[0]:
+                    lowest = energy, after, ahead, slope
             if steps == self.iterations or asked.get("left"):
                 break
-            slope = pull.slope + membrane(ahead, stiffness)
             assert matrix is not None, "the first step makes it"
-            move = solve(matrix, stiffness, -slope)
+            move = solve(shorter * matrix, stiffness, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
             if float(((new - c) * slope).sum()) > 0:
@@ -132,7 +146,7 @@ class Optimise:
             ahead = ahead.clamp(-bound, bound)
             change = float((new - c).abs().max())
             c, still = new, False
-            if change < self.tolerance:
+            if change < self.tolerance and shorter == 1:
                 break
         if (
             asked
