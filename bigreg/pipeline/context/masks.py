@@ -25,9 +25,10 @@ from ...transforms.positions import Positions, Read
 from ...volumes import ImageSpec, Volume, open_volume
 from ...volumes.convert import boxes
 from ..store.store import RunStore
+from .padding import padding_of
 
 IMAGES = ("fixed", "moving")
-NONE, TISSUE, FINITE = "none", "tissue", "finite"
+AUTO, NONE, TISSUE, FINITE, PADDING = "auto", "none", "tissue", "finite", "padding"
 SEEN = 0.499
 """A point is compared where more than this share of what is around it is inside the mask: half, but for rounding."""
 LEAST = 0.01
@@ -44,16 +45,20 @@ PIECE = 128  # voxels along an axis of a mask that are read at once
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask that a run begins with, and where it lies. None: the finite voxels of the image itself."""
+    """A mask that a run begins with, and where it lies.
+
+    volume    None: the finite voxels of the image itself, without those that hold `padding`
+    """
 
     volume: Volume | None = None
     grid: Grid | None = None
+    padding: float | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What tells it from another. Reads a mask that is not too large for it."""
         if self.volume is None:
-            return {"finite": True}
+            return {"finite": True} if self.padding is None else {"finite": True, "padding": self.padding}
         return {"mask": self.volume.identity(), "content": _content(self.volume)}
 
     def to_json(self, base: Shape) -> dict[str, Any]:
@@ -72,16 +77,26 @@ def given_masks(config: Config, volumes: Mapping[str, Volume]) -> tuple[Config, 
 
     Found tissue is none of them. Raises InputError where a mask cannot be read or does not fit its image.
     """
-    found, paths = {}, {}
+    found, settled = {}, {}
     for which in IMAGES:
         choice = getattr(config.masks, which)
-        if choice == FINITE and volumes[which].dtype.kind == "f":
+        padding = padding_of(volumes[which]) if choice in (AUTO, PADDING) else None
+        if choice == PADDING and padding is None:
+            raise InputError(
+                f"{which}: no padding was found, one value beyond flat faces of the data and apart from its intensities; "
+                f"give a mask, or {NONE}"
+            )
+        if choice == AUTO:
+            choice = settled[which] = NONE if padding is None else PADDING
+        if choice == PADDING:
+            found[which] = GivenMask(padding=padding)
+        elif choice == FINITE and volumes[which].dtype.kind == "f":
             found[which] = GivenMask()
         elif choice not in (NONE, TISSUE, FINITE):
             found[which] = given_mask(choice, which, volumes[which])
             local = storage.local_path(choice)
-            paths[which] = choice if local is None else str(local)
-    return config.model_copy(update={"masks": config.masks.model_copy(update=paths)}), found
+            settled[which] = choice if local is None else str(local)
+    return config.model_copy(update={"masks": config.masks.model_copy(update=settled)}), found
 
 
 def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
@@ -185,6 +200,7 @@ class SourceMask:
         self.which = which
         self.base: Shape = tuple(known["base"])
         self.finite = known["image"] is None
+        self.padding: float | None = known["identity"].get("padding")
         self._known = known
 
     @cached_property
@@ -233,7 +249,7 @@ def source_mask(attributes: Mapping[str, Any], which: str) -> SourceMask | None:
     """The given mask of a run's image. Raises InputError where the run was begun before masks were kept so."""
     known = attributes.get("masks", {}).get(which)
     choice = attributes["config"].get("masks", {}).get(which, NONE)
-    if known is None and choice not in (NONE, TISSUE, FINITE) and attributes.get("state") != "finished":
+    if known is None and choice not in (NONE, TISSUE, FINITE, PADDING) and attributes.get("state") != "finished":
         raise InputError(
             f"the run was begun with {which} mask '{choice}' by a bigreg that stored masks differently; start it again"
         )

@@ -60,7 +60,10 @@ class Weights:
         """Those of a level of the image's own, from the mask itself."""
         if self._mask.finite:
             assert self._level is not None, "what is not finite is left out of a level of the image's own"
-            inside = np.isfinite(self._volume.read(start, stop, self._level))
+            values = self._volume.read(start, stop, self._level)
+            inside = np.isfinite(values)
+            if self._mask.padding is not None:
+                inside &= values != self._mask.padding
         else:
             inside = self._mask.covers(self.grid.cropped(start, stop))
         return inside.astype(np.uint8) * np.uint8(WHOLE)
