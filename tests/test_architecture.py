@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # the front doors: bigreg's imports on first use.
 BIGREG = (
     "errors jit keys",
-    "cluster geometry similarity storage",
+    "cluster device geometry similarity storage",
     "config intensity quality transforms volumes",
     "display networks phantom points",
     "models",
     "engines",
     "pipeline",
-    "atlases demo training",
+    "atlases demo testing training",
     "cli",
     "__main__",
 )

@@ -11,7 +11,8 @@ import torch
 from distributed import get_worker
 
 from ... import storage
-from ...cluster import give_back_memory
+from ...cluster import GPU, give_back_memory
+from ...device import computing_on
 from ...errors import BigregError, CorruptDataError, InputError, OutputError
 from ...geometry import Shape
 from ..store.store import Status
@@ -57,9 +58,10 @@ def told(failures: Mapping[tuple[str, Shape], Failure], accepted: bool = False) 
 def execute(opener: Opener, url: str, stamp: str, task: Callable, arguments: tuple, index: Shape) -> Answer:
     """On a worker: one block. One torch thread, so that sums are added in one order whatever the machine."""
     torch.set_num_threads(1)
-    worker = get_worker().address
+    own = get_worker()
+    worker = own.address
     try:
-        with storage.computing():
+        with storage.computing(), computing_on("cuda" if GPU in own.state.total_resources else "cpu"):
             _begin(task)
             status, metrics = task(opener(url, stamp), *arguments, index)
             return Answer(status, metrics, worker=worker)
