@@ -10,6 +10,7 @@ import yaml
 from dask.utils import parse_bytes
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .cluster.gpus import default_kind
 from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
 from .keys import keys_of, meant
@@ -246,9 +247,9 @@ class Guarantee(Section):
 
 
 class IO(Section):
-    """How hard one worker process works its storage."""
+    """How hard one worker process works its storage. `copies` None: 4, or the part of the cores of a worker's GPU."""
 
-    copies: int = Field(4, ge=1)
+    copies: int | None = Field(None, ge=1)
     transfers: int = Field(8, ge=1)
     cache: str = "64MB"
 
@@ -372,6 +373,9 @@ def load_config(
             _keep_options(data, "engine_options", value)
         elif keys == ["coarse", "engine"]:
             _keep_options(data["coarse"], "options", value)
+    section = data.get("cluster") or {}
+    if isinstance(section, dict) and section.get("kind") is None:
+        data["cluster"] = {**section, "kind": default_kind()}
     return _validated(Config, data, "the configuration", ())
 
 
@@ -388,6 +392,8 @@ def load_cluster(
         data = _read_yaml(source, "clusters", cluster_names(), "cluster")
     else:
         data = source or {}
+    if data.get("kind") is None:
+        data = {**data, "kind": default_kind()}
     return _validated(Cluster, {**data, **(overrides or {})}, "the cluster", ("cluster",))
 
 

@@ -24,7 +24,7 @@ from .existing import security
 from .jobs_upkeep import JobKeeper
 from .settings import Cluster, seconds_of
 from .upkeep import LOST_SECONDS, every
-from .workers import ENVIRONMENT, GPU, extra
+from .workers import ENVIRONMENT, GPU, decoding, extra
 
 START_SECONDS = 300
 """How long a worker may take to start and to find the scheduler: hundreds that import torch at once are slow."""
@@ -72,6 +72,7 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         arguments += ["--resources", f"{GPU}=1"]
     if processes > 1 and settings.gpus is not None:
         arguments += ["--preload-nanny", "bigreg.cluster.one_gpu"]
+    exports = ENVIRONMENT | (decoding(settings.cores_per_job // processes) if settings.has_gpus else {})
     folder = settings.log_directory and str(Path(settings.log_directory).expanduser().resolve())
     directives, options = _requests(settings)
     return kind(
@@ -86,7 +87,7 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         interface=settings.interface,
         local_directory=settings.local_directory,
         log_directory=folder,
-        job_script_prologue=[*(f"export {k}={v}" for k, v in ENVIRONMENT.items()), *settings.prologue],
+        job_script_prologue=[*(f"export {k}={v}" for k, v in exports.items()), *settings.prologue],
         job_extra_directives=[*directives, *settings.job_extra] or None,
         worker_extra_args=arguments,
         death_timeout=START_SECONDS,

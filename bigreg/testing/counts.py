@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 
-VIEWS = frozenset(
-    """alias as_strided chunk detach diagonal expand lift_fresh narrow permute reshape _reshape_alias resolve_conj
-    resolve_neg select slice split split_with_sizes squeeze t transpose unbind unfold unsqueeze _unsafe_view view
-    view_as_real""".split()
-)
+VIEWS = frozenset([
+    "alias", "as_strided", "chunk", "detach", "diagonal", "expand", "lift_fresh", "narrow", "permute", "reshape",
+    "_reshape_alias", "resolve_conj", "resolve_neg", "select", "slice", "split", "split_with_sizes", "squeeze", "t",
+    "transpose", "unbind", "unfold", "unsqueeze", "_unsafe_view", "view", "view_as_real",
+])  # fmt: skip
 """Operations that launch nothing: they give the same memory another shape."""
-EMPTY = frozenset("empty empty_like empty_strided new_empty new_empty_strided".split())
+EMPTY = frozenset(["empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"])
 """Operations that take memory and launch nothing."""
-SYNCHRONISING = frozenset(
-    "_local_scalar_dense bincount equal is_nonzero masked_select nonzero _unique2 unique_consecutive unique_dim".split()
-)
+SYNCHRONISING = frozenset([
+    "_local_scalar_dense", "bincount", "equal", "is_nonzero", "masked_select", "nonzero", "_unique2",
+    "unique_consecutive", "unique_dim",
+])  # fmt: skip
 """Operations after which the host has to wait: the answer, or the shape of the answer, depends on values."""
-INDEXING = frozenset("index index_put index_put_ _index_put_impl_".split())
+INDEXING = frozenset(["index", "index_put", "index_put_", "_index_put_impl_"])
 KERNELS = {"constant_pad_nd": 2}
 """Kernels of an operation that is more than one."""
 

@@ -337,7 +337,7 @@ class _Operations(TorchDispatchMode):
 
 @contextmanager
 def simulated_cuda(memory: int | None = None) -> Iterator[SimulatedCuda]:
-    """Within it PyTorch has one CUDA device, which is simulated: in this thread, and where a Dask worker of this process
+    """Within it PyTorch has one CUDA device, which is simulated: in this thread, and where a worker of this process
     runs a block of bigreg.
 
     memory   bytes of the device; None: no end

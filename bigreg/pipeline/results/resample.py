@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ... import storage
-from ...cluster import Cluster, require_memory
+from ...cluster import Cluster, default_cluster, require_memory
 from ...cluster import client as cluster_client
 from ...cluster.workers import BASE_BYTES
 from ...config import IO
@@ -212,7 +212,7 @@ def run(
         raise InputError("the image is an array in memory, which workers do not see; write it with bigreg.convert")
     voxels = len(job.planes) * job.grids[0].voxels
     if client is None and cluster is None and voxels > HERE_VOXELS and not alone:
-        cluster = Cluster()
+        cluster = default_cluster()
     if client is None and cluster is not None:
         shard_bytes = math.prod(min(shard, n) for n in job.grids[0].shape) * volume.dtype.itemsize
         require_memory(BASE_BYTES + PIECE_BYTES + 3 * shard_bytes, cluster, smaller="")
