@@ -6,6 +6,7 @@ would fill a card before a voxel has been read.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,37 @@ def computing_on(kind: str) -> Iterator[torch.device]:
         yield _this.device
     finally:
         _this.device = before
+
+
+def halvings() -> int:
+    """How often the pieces that a task works in are to be halved, since memory ran out on the block of this thread."""
+    count: int = getattr(_this, "halvings", 0)
+    return count
+
+
+@contextmanager
+def smaller_pieces(count: int) -> Iterator[None]:
+    """What this thread computes meanwhile is computed in pieces that are halved so often along each axis."""
+    before = halvings()
+    _this.halvings = count
+    try:
+        yield
+    finally:
+        _this.halvings = before
+
+
+def empty_cache() -> None:
+    """Give back what PyTorch keeps of the card's memory without using it."""
+    if current_device().type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def device_name(gpu: bool) -> str | None:
+    """What computes: "CPU", or the model of the GPU; None where there is none to be seen."""
+    if not gpu:
+        return "CPU"
+    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -38,6 +38,13 @@ AcceptStart = Annotated[
     int | None,
     typer.Option("--accept-start", metavar="N", min=1, help="Go on from start N of those that were told as doubtful."),
 ]
+AllowDeviceChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-device-change",
+        help="Go on with a run on another kind of device (CPU, model of GPU), where the last digits of sums differ.",
+    ),
+]
 AffineOnly = Annotated[
     bool,
     typer.Option("--affine-only", help="End with the affine; rigid with --set affine.kind=rigid. Nothing is deformed."),

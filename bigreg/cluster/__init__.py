@@ -5,6 +5,7 @@ computes one block at a time whatever it has in hand.
 """
 
 from .client import client
+from .escalation import escalate
 from .gpus import default_cluster, default_kind, visible_gpus
 from .local import local_client
 from .settings import HERE, JOBS, KINDS, Cluster
@@ -20,6 +21,7 @@ __all__ = [
     "client",
     "default_cluster",
     "default_kind",
+    "escalate",
     "give_back_memory",
     "local_client",
     "require_memory",

@@ -255,7 +255,9 @@ def _fill(
         return
     with cluster_client(cluster) if cluster is not None else nullcontext(client) as used:
         expected = (cluster.workers or 0) if cluster is not None else 0
-        driver = Driver(used, work, listener, expected=expected, opener=partial(opened, pickle.dumps(job)))
+        driver = Driver(
+            used, work, listener, expected=expected, device_change=True, opener=partial(opened, pickle.dumps(job))
+        )
         with driver.stopping_on_ctrl_c():
             driver.run(*stages, stamp=new_stamp())
 
