@@ -36,6 +36,8 @@ def computing_on(kind: str) -> Iterator[torch.device]:
             "this worker was given a GPU and PyTorch sees none; install a build of PyTorch for the driver of this "
             "machine (https://pytorch.org/get-started/locally), or start the worker without the resource GPU"
         )
+    if kind == "cuda":
+        torch.backends.cudnn.deterministic = True  # the same bits from the same card
     before = current_device()
     _this.device = torch.device(kind)
     try:

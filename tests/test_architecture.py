@@ -121,6 +121,15 @@ def test_every_name_of_an_order_is_there():
             assert (folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists(), name
 
 
+def test_nothing_of_bigreg_imports_its_tools_for_tests():
+    found = {
+        module
+        for module, path, package in files_of("bigreg", ORDERS["bigreg"][0])
+        if any(name.startswith("bigreg.testing") for name, _ in imports_of(path, module, package))
+    }
+    assert {module for module in found if not module.startswith("bigreg.testing")} == set()
+
+
 def test_who_knows_dask():
     found = {
         module

@@ -23,6 +23,11 @@ SYNCHRONISING = frozenset([
 ])  # fmt: skip
 """Operations after which the host has to wait: the answer, or the shape of the answer, depends on values."""
 INDEXING = frozenset(["index", "index_put", "index_put_", "_index_put_impl_"])
+ADDING = frozenset([
+    "bincount", "histc", "index_add", "index_add_", "index_put", "index_put_", "_index_put_impl_", "put_", "scatter_add",
+    "scatter_add_", "grid_sampler_3d_backward",
+])  # fmt: skip
+"""Operations that may add to one place from many threads: of floating numbers a GPU gives other bits each time."""
 KERNELS = {"constant_pad_nd": 2}
 """Kernels of an operation that is more than one."""
 
@@ -34,6 +39,7 @@ class Counts:
     kernels      launches, by the name of the operation
     bytes        read and written by them, if each operation reads its inputs and writes its outputs once
     syncs        times that the host waited for the device, by the line of bigreg that made it ("lncc.py:90")
+    unordered    sums of floating numbers whose order a GPU leaves open, by the line that made them
     to_device, to_host              transfers
     to_device_bytes, to_host_bytes  their bytes
     peak_bytes   most memory that was in use at once, of what the counts cover
@@ -42,6 +48,7 @@ class Counts:
     kernels: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     syncs: Counter[str] = field(default_factory=Counter)
+    unordered: Counter[str] = field(default_factory=Counter)
     to_device: int = 0
     to_device_bytes: int = 0
     to_host: int = 0
@@ -64,10 +71,12 @@ class Counts:
             "peak_bytes": self.peak_bytes,
         }  # fmt: skip
 
-    def launch(self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
-        """An operation has run on these tensors of the host."""
+    def launch(self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], adds: bool) -> None:
+        """An operation has run on these tensors of the host. `adds`: indexing that adds up what falls on one place."""
         if name in VIEWS or name in EMPTY:
             return
+        if name in ADDING and (adds or name not in INDEXING) and any(t.is_floating_point() for t in outputs):
+            self.unordered[f"{name} {site()}"] += 1
         self.kernels[name] += KERNELS.get(name, 1)
         if name in ("index", "gather", "index_select"):  # reads what it picks and the indices, not all
             self.bytes += 2 * sum(map(touched, outputs)) + sum(map(touched, inputs[1:]))

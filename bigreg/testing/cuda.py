@@ -121,6 +121,8 @@ class SimulatedCuda:
         """One operation of which a tensor, or the result, is on the device."""
         self.check()
         name = operation._overloadpacket.__name__
+        if name == "_has_compatible_shallow_copy_type":
+            return False  # a parameter that is moved is replaced
         kwargs = dict(kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = [t for t in tensors if isinstance(t, DeviceTensor)]
@@ -140,7 +142,8 @@ class SimulatedCuda:
             return out
         if name in SYNCHRONISING or (name in INDEXING and any(_is_boolean(i) for i in args[1])):
             self.counts.wait()
-        self.counts.launch(name, [_inner(t) for t in tensors], made)
+        adds = name in INDEXING and (kwargs.get("accumulate", False) or True in args[3:4])
+        self.counts.launch(name, [_inner(t) for t in tensors], made, adds)
         known = {id(t.inner): t for t in there}  # what works in place hands back the tensor that it was given
 
         def wrapped(value: Any) -> Any:
@@ -186,8 +189,8 @@ def _is_boolean(index: Any) -> bool:
 def added(a: Counts, b: Counts) -> Counts:
     """What two counts count together."""
     return Counts(
-        a.kernels + b.kernels, a.bytes + b.bytes, a.syncs + b.syncs, a.to_device + b.to_device,
-        a.to_device_bytes + b.to_device_bytes, a.to_host + b.to_host, a.to_host_bytes + b.to_host_bytes,
+        a.kernels + b.kernels, a.bytes + b.bytes, a.syncs + b.syncs, a.unordered + b.unordered,
+        a.to_device + b.to_device, a.to_device_bytes + b.to_device_bytes, a.to_host + b.to_host, a.to_host_bytes + b.to_host_bytes,
         max(a.peak_bytes, b.peak_bytes),
     )  # fmt: skip
 
