@@ -24,8 +24,8 @@ SYNCHRONISING = frozenset([
 """Operations after which the host has to wait: the answer, or the shape of the answer, depends on values."""
 INDEXING = frozenset(["index", "index_put", "index_put_", "_index_put_impl_"])
 ADDING = frozenset([
-    "bincount", "histc", "index_add", "index_add_", "index_put", "index_put_", "_index_put_impl_", "put_", "scatter_add",
-    "scatter_add_", "grid_sampler_3d_backward",
+    "bincount", "histc", "index_add", "index_add_", "index_put", "index_put_", "_index_put_impl_", "put_",
+    "scatter_add", "scatter_add_", "grid_sampler_3d_backward",
 ])  # fmt: skip
 """Operations that may add to one place from many threads: of floating numbers a GPU gives other bits each time."""
 KERNELS = {"constant_pad_nd": 2}

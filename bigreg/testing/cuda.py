@@ -190,7 +190,8 @@ def added(a: Counts, b: Counts) -> Counts:
     """What two counts count together."""
     return Counts(
         a.kernels + b.kernels, a.bytes + b.bytes, a.syncs + b.syncs, a.unordered + b.unordered,
-        a.to_device + b.to_device, a.to_device_bytes + b.to_device_bytes, a.to_host + b.to_host, a.to_host_bytes + b.to_host_bytes,
+        a.to_device + b.to_device, a.to_device_bytes + b.to_device_bytes,
+        a.to_host + b.to_host, a.to_host_bytes + b.to_host_bytes,
         max(a.peak_bytes, b.peak_bytes),
     )  # fmt: skip
 

@@ -104,7 +104,7 @@ def test_a_warp_there_is_that_of_the_cpu(runs, images, interpolation, tmp_path):
         return on_a_worker(
             gpu,
             lambda client: here.warp(
-                str(images / "moving.ome.zarr"), out=out, interpolation=interpolation, client=client, chunk=16, shard=32
+                str(images / "moving.ome.zarr"), out=out, interpolation=interpolation, client=client
             ),
         )
 
