@@ -76,7 +76,7 @@ class SimulatedCuda:
 
     def hold(self, tensor: DeviceTensor) -> None:
         """Account for the memory of a new tensor until it is gone. Raises torch.OutOfMemoryError."""
-        storage = tensor.inner.untyped_storage()
+        storage = tensor.host.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
         if size == 0:
             return
@@ -110,8 +110,8 @@ class SimulatedCuda:
         self.check()
         self.counts.wait()
         self.counts.to_host += 1
-        self.counts.to_host_bytes += touched(tensor.inner)
-        return tensor.inner.clone()
+        self.counts.to_host_bytes += touched(tensor.host)
+        return tensor.host.clone()
 
     def check(self) -> None:
         if self.broken is not None:
@@ -134,17 +134,17 @@ class SimulatedCuda:
             kwargs["device"] = torch.device("cpu")
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
-        out = operation(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        out = operation(*tree_map(_host, args), **tree_map(_host, kwargs))
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         if name == "_local_scalar_dense":
             self.counts.wait()
-            self.counts.to_host_bytes += there[0].inner.element_size()
+            self.counts.to_host_bytes += there[0].host.element_size()
             return out
         if name in SYNCHRONISING or (name in INDEXING and any(_is_boolean(i) for i in args[1])):
             self.counts.wait()
         adds = name in INDEXING and (kwargs.get("accumulate", False) or True in args[3:4])
-        self.counts.launch(name, [_inner(t) for t in tensors], made, adds)
-        known = {id(t.inner): t for t in there}  # what works in place hands back the tensor that it was given
+        self.counts.launch(name, [_host(t) for t in tensors], made, adds)
+        known = {id(t.host): t for t in there}  # what works in place hands back the tensor that it was given
 
         def wrapped(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
@@ -171,15 +171,15 @@ class SimulatedCuda:
         if isinstance(target, DeviceTensor):
             self.counts.to_device += 1
             self.counts.to_device_bytes += touched(source)
-            target.inner.copy_(source)
+            target.host.copy_(source)
         else:
             assert isinstance(source, DeviceTensor), "one of the two is on the device"
             target.copy_(self.download(source))
         return target
 
 
-def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, DeviceTensor) else value
+def _host(value: Any) -> Any:
+    return value.host if isinstance(value, DeviceTensor) else value
 
 
 def _is_boolean(index: Any) -> bool:
@@ -197,43 +197,45 @@ def added(a: Counts, b: Counts) -> Counts:
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor of a simulated device. `inner` has its values on the host, which code under test must not touch."""
+    """A tensor of a simulated device. `host` has its values on the host, which code under test must not touch."""
 
-    inner: torch.Tensor
+    host: torch.Tensor
     owner: SimulatedCuda
 
     # PyTorch itself takes it for one of the CPU, so that it asks no driver; who asks in Python is told cuda:0.
     @staticmethod
-    def __new__(cls, inner: torch.Tensor, owner: SimulatedCuda) -> DeviceTensor:
+    def __new__(cls, host: torch.Tensor, owner: SimulatedCuda) -> DeviceTensor:
         new = torch.Tensor._make_wrapper_subclass(
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
-            layout=inner.layout, device=torch.device("cpu"), requires_grad=inner.requires_grad,
+            cls, host.size(), strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype,
+            layout=host.layout, device=torch.device("cpu"), requires_grad=host.requires_grad,
         )  # fmt: skip
-        new.inner, new.owner = inner.detach(), owner
+        new.host, new.owner = host.detach(), owner
         owner.hold(new)
         return new
 
-    def __init__(self, inner: torch.Tensor, owner: SimulatedCuda) -> None:
+    def __init__(self, host: torch.Tensor, owner: SimulatedCuda) -> None:
         pass
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, operation: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, operation: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
         owner = next(t.owner for t in tree_leaves((args, kwargs)) if isinstance(t, DeviceTensor))
         return owner.run(operation, args, kwargs or {})
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, device='cuda:0')"
 
-    device = property(lambda self: CUDA)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: CUDA)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     def cpu(self, *_: Any, **__: Any) -> torch.Tensor:
         return moved(self, torch.device("cpu"), None)
 
-    def to(self, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+    def to(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return moved(self, *destination(self, args, kwargs))
 
     def cuda(self, *_: Any, **__: Any) -> torch.Tensor:

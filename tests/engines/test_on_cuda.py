@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bigreg.device import smaller_pieces
 from bigreg.engines import PatchPair, load_engine
 from bigreg.engines.gauss_newton import MidSpacePair
+from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information
 from bigreg.similarity.information import _Tensors
 from bigreg.testing import simulated_cuda
+from bigreg.transforms import evaluate
 
 CELLS = (5, 6, 7)
 LATTICE = Lattice(CELLS, (8.0, 6.0, 6.0), (0.0, 0.0, 0.0), (4, 4, 4))
@@ -87,6 +90,38 @@ def test_how_much_a_look_launches(one_thread):
             assert 100 < counts.launches <= LOOK_KERNELS and counts.waits == 2 and counts.to_host == 0
         voxels = p.fixed.numel()
         assert 1000 < counts.bytes / voxels < 9000 and counts.peak_bytes / voxels < 400
+
+
+@pytest.mark.parametrize("name", ["lncc", "mse", "mi", "ngf", "mind"])
+def test_a_patch_needs_the_memory_that_is_planned(name, one_thread):
+    engine = load_engine("optimise", {"similarity": name}, iterations=1)
+    with simulated_cuda() as device:
+        p = there(pair())
+        with device.measured() as counts:
+            engine.estimate(p)
+    # A small patch has more border than a planned one.
+    assert 0.9 < counts.peak_bytes / p.fixed.numel() / engine.card_bytes_a_voxel < 1.15
+
+
+def test_a_patch_that_does_not_fit_is_found_in_parts_to_a_tenth_of_a_voxel(one_thread):
+    cells = (5, 5, 20)
+    shape = tuple(4 * n for n in cells)
+    g = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, 1, *(n // 2 + 2 for n in shape), generator=g)
+    image = torch.nn.functional.interpolate(coarse, size=tuple(n + 2 for n in shape), mode="trilinear")[0]
+    one = torch.ones(shape)
+    wide = PatchPair(
+        image[:, 1:-1, 1:-1, 1:-1], image[:, 2:, 1:-1, :-2], one, one, Lattice(cells, (4.0,) * 3, (0.0,) * 3, (4,) * 3)
+    )
+    engine = load_engine("optimise", {}, iterations=8)
+    with simulated_cuda() as device:
+        whole = engine.estimate(there(wide)).coefficients.cpu()
+    with simulated_cuda(int(0.9 * device.counts.peak_bytes)), smaller_pieces(1):
+        found = estimate_fitting(engine, there(wide))
+        parts = found.coefficients.cpu()
+    assert found.quality["parts"] == 2
+    difference = (evaluate(whole, (4, 4, 4)) - evaluate(parts, (4, 4, 4))).abs()
+    assert 0 < float(difference.max()) < 0.1 < float(whole.abs().max())
 
 
 def test_the_joint_histogram_is_the_same_in_any_order_of_the_voxels():

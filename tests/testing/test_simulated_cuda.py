@@ -113,6 +113,7 @@ def test_a_network_is_moved_there_and_learns(device):
     here.square().mean().backward()
     slope = net[0].weight.grad.clone()
     there = net.to("cuda")
+    there.zero_grad()
     with pytest.raises(DeviceMismatchError):
         there(x)
     found = there(x.cuda())
