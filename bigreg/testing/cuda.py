@@ -119,6 +119,11 @@ class SimulatedCuda:
 
     def run(self, operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One operation of which a tensor, or the result, is on the device."""
+        # What is made is an ordinary tensor in inference mode too: PyTorch cannot wrap those of inference.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._run(operation, args, kwargs)
+
+    def _run(self, operation: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         self.check()
         name = operation._overloadpacket.__name__
         if name == "_has_compatible_shallow_copy_type":
@@ -205,6 +210,11 @@ class DeviceTensor(torch.Tensor):
     # PyTorch itself takes it for one of the CPU, so that it asks no driver; who asks in Python is told cuda:0.
     @staticmethod
     def __new__(cls, host: torch.Tensor, owner: SimulatedCuda) -> DeviceTensor:
+        with torch.inference_mode(False):
+            return cls._made(host, owner)
+
+    @classmethod
+    def _made(cls, host: torch.Tensor, owner: SimulatedCuda) -> DeviceTensor:
         new = torch.Tensor._make_wrapper_subclass(
             cls, host.size(), strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype,
             layout=host.layout, device=torch.device("cpu"), requires_grad=host.requires_grad,
