@@ -14,11 +14,10 @@ from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information
 from bigreg.similarity.information import _Tensors
-from bigreg.testing import simulated_cuda
+from bigreg.testing import patch_pair, simulated_cuda
 from bigreg.transforms import evaluate
 
 CELLS = (5, 6, 7)
-LATTICE = Lattice(CELLS, (8.0, 6.0, 6.0), (0.0, 0.0, 0.0), (4, 4, 4))
 ENGINES = {
     **{f"optimise {name}": ("optimise", {"similarity": name}) for name in
        ("lncc", "lncc_squared", "ncc", "mse", "mi", "nmi", "mind", "ngf")},
@@ -34,13 +33,7 @@ LOOK_KERNELS = 360
 
 
 def pair(holes: bool = False) -> PatchPair:
-    g = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 1, 12, 14, 16, generator=g)
-    image = torch.nn.functional.interpolate(coarse, size=(22, 26, 30), mode="trilinear")[0]
-    fixed, moving = image[:, 1:21, 1:25, 1:29].contiguous(), image[:, 2:22, 1:25, :28].contiguous() ** 1.2
-    one = torch.ones(fixed.shape[1:])
-    hole = (torch.rand(one.shape, generator=g) > 0.02).float() if holes else one
-    return PatchPair(fixed, moving, hole, one, LATTICE, native=True)
+    return replace(patch_pair(CELLS, holes=holes), native=True)
 
 
 def there(p: PatchPair) -> PatchPair:

@@ -132,9 +132,9 @@ def figures(context: Context) -> list[Row]:
     rows.append(("effort", "peak memory of a worker", float(max(peaks)), "GiB", "resident, while estimating"))
     # On a CPU there are none, nor in runs from before they were kept.
     cards = [_metrics(context, f"levels/{index}").get("card_memory", np.zeros(0)) for index in context.levels]
-    known = np.concatenate([card[np.isfinite(card)] for card in cards])
-    if known.size:
-        rows.append(("effort", "peak memory of a GPU", float(known.max()), "GiB", "by PyTorch, while estimating"))
+    measured = np.concatenate([card[np.isfinite(card)] for card in cards])
+    if measured.size:
+        rows.append(("effort", "peak memory of a GPU", float(measured.max()), "GiB", "by PyTorch, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):
         if name.startswith("levels/") and name.count("/") == 1:

@@ -10,7 +10,7 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -179,7 +179,16 @@ def compose(context: Context, level_index: int, attempt: int, index: Shape) -> t
     cells = None
     if attempt not in (LAST, FINAL_LAST):
         cells = [failing_cells(context, level_index, a) for a in range(attempt)]
-    parts = [_compose_part(context, level, part, cells) for part in _parts(level.blocks[index])]
+    block, samples = level.blocks[index], np.asarray(level.lattice.samples)
+    maps = {which: np.empty((3, *np.asarray(block.shape) * samples), np.float32) for which in IMAGES}
+    parts = []
+    for part in _parts(block):
+        low, high = ((np.asarray(at) - block.start) * samples for at in (part.start, part.stop))
+        box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+        parts.append(_compose_part(context, level, part, cells, {which: m[box] for which, m in maps.items()}))
+    for which, whole in maps.items():
+        out = context.array("levels", level_index, "maps", which, write=True)
+        out.write((0, *np.asarray(block.start) * samples), whole)
     failing = [f for part in parts for f in part.failing]
     found = np.unique(np.concatenate(failing), axis=0) if failing else np.zeros((0, 3), int)
     store_failing(context, level_index, attempt, index, found)
@@ -212,8 +221,14 @@ def _parts(block: Block) -> list[Block]:
     ]
 
 
-def _compose_part(context: Context, level: LevelPlan, block: Block, cells: Sequence[np.ndarray] | None) -> _Part:
-    """Compute and store both half-way maps on a part of a block. `cells`: see `level_factors`."""
+def _compose_part(
+    context: Context,
+    level: LevelPlan,
+    block: Block,
+    cells: Sequence[np.ndarray] | None,
+    maps: Mapping[str, np.ndarray],
+) -> _Part:
+    """Compute both half-way maps on a part of a block, into `maps`. `cells`: see `level_factors`."""
     factors, damped = level_factors(context, level, block, cells)
     samples = np.asarray(level.lattice.samples)
     first = np.asarray(block.start) * samples
@@ -234,8 +249,7 @@ def _compose_part(context: Context, level: LevelPlan, block: Block, cells: Seque
             bad = torch.nonzero(smallest < context.config.guarantee.min_determinant).cpu().numpy()
             failing.append((bad + first) // samples)
         own = tuple(slice(0, n) for n in np.asarray(block.shape) * samples)
-        out = context.array("levels", level.index, "maps", which, write=True)
-        out.write((0, *first), field[(slice(None), *own)].cpu().numpy())
+        maps[which][...] = field[(slice(None), *own)].cpu().numpy()
     return _Part(failing, worst, reach, damped)
 
 
