@@ -17,7 +17,7 @@ def patch_pair(
 
     holes   the mask of fixed has some
     """
-    lattice = Lattice(cells, tuple(samples * v for v in (2.0, 1.5, 1.5)), (0.0, 0.0, 0.0), (samples,) * 3)
+    lattice = Lattice(cells, (2.0 * samples, 1.5 * samples, 1.5 * samples), (0.0, 0.0, 0.0), (samples,) * 3)
     shape = tuple(n * samples for n in cells)
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 1, *(n // 2 + 2 for n in shape), generator=generator)
