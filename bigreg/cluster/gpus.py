@@ -21,7 +21,7 @@ def visible_gpus() -> list[str]:
 
     count = torch.cuda.device_count()
     given = os.environ.get(VISIBLE, "")
-    return given.split(",")[:count] if given else [str(number) for number in range(count)]
+    return [name.strip() for name in given.split(",")][:count] if given else [str(number) for number in range(count)]
 
 
 def default_cluster() -> Cluster:

@@ -122,6 +122,21 @@ def look(name: str, edge: int, repeats: int) -> dict[str, float]:
     return {"look_ms_per_mvoxel": plain, "with_curvature": curved, "peak_bytes_per_voxel": peak}
 
 
+def counted(simulated: Any, name: str) -> dict[str, float]:
+    """What one look more of a patch of 24^3 voxels takes, with its step: kernels, waits, bytes a voxel."""
+    p, counts = patch(24, "cuda"), []
+    for iterations in (2, 3):
+        with simulated.measured() as found:
+            load_engine("optimise", {"similarity": name, "tolerance": 0.0}, iterations=iterations).estimate(p)
+        counts.append(found)
+    less, more = counts
+    return {
+        "kernels": more.launches - less.launches, "waits": more.waits - less.waits,
+        "bytes_per_voxel": round((more.bytes - less.bytes) / p.fixed.numel()),
+        "peak_bytes_per_voxel": round(more.peak_bytes / p.fixed.numel()),
+    }  # fmt: skip
+
+
 def maps(edge: int, repeats: int) -> dict[str, float]:
     g = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 6, 6, 6, generator=g) - 0.5
@@ -208,6 +223,8 @@ def main() -> None:
         for name in [n for n in names if n != "lncc"]:
             record.check(f"look of {name}", lambda name=name: look(name, edges[0], repeats))
         if given.dry:
+            for name in NAMES:
+                record.check(f"counted, a look of {name}", lambda name=name: counted(simulated, name))
             record.check("counted", lambda: simulated.counts.to_json())
 
 
