@@ -26,7 +26,7 @@ ENGINES = {
     **{name: (name, {"weights": "random", "any_spacing": True}) for name in ("sitreg", "invgan", "voxelmorph")},
 }  # fmt: skip
 WAITS = {
-    "lncc": 4, "lncc_squared": 4, "ncc": 8, "mse": 4, "mi": 38, "nmi": 38, "mind": 26, "ngf": 14,
+    "lncc": 4, "lncc_squared": 4, "ncc": 8, "mse": 4, "mi": 21, "nmi": 21, "mind": 26, "ngf": 14,
 }  # fmt: skip
 """Waits of the host a look at most, the two of the step included."""
 LOOK_KERNELS = 360
