@@ -25,6 +25,9 @@ from .agreement import agreement
 from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, solve3, texture_confidence
 
+CARD_BYTES = {"mi": 165, "nmi": 165, "ngf": 195, "mind": 291}
+"""Bytes a voxel of a patch on a GPU at the worst moment, by similarity; counted on a simulated device."""
+OTHER_CARD_BYTES = 131
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -63,6 +66,7 @@ class Optimise:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
         self.similarity = by_name(similarity, radius=radius, noise=noise)
         self.channels = self.similarity.channels
+        self.card_bytes_a_voxel = CARD_BYTES.get(similarity, OTHER_CARD_BYTES)
         self.iterations = iterations
         self.max_step = max_step
         self.tolerance = tolerance
