@@ -1,10 +1,11 @@
 """`optimise`: instance optimisation of a patch's velocity by accelerated Gauss-Newton on the lattice.
 
 The loss is the similarity of F o (id + v) and M o (id - v) plus a membrane energy of the control points. Each step
-solves a 3 x 3 system a control point: the lumped curvature sum_x B_a(x) j j^T majorises the Gauss-Newton matrix
-(Jensen's inequality, since the B-splines sum to 1), so a step never overshoots the quadratic model, needs no step
-length, and is stated in voxels; Nesterov's momentum with restart makes it fast. Where there is no texture the curvature
-is zero and the membrane alone decides: the velocity is carried over from where there is texture.
+minimises a quadratic model: the lumped curvature sum_x B_a(x) j j^T at each control point, which majorises the
+Gauss-Newton matrix (Jensen's inequality, since the B-splines sum to 1), and the membrane as it is, which ties the
+points together; so a step never overshoots the model and needs no step length. Nesterov's momentum with restart makes
+it fast. Where there is no texture the curvature is zero and the membrane alone decides: the velocity is carried over
+from where there is texture, in the same step, however stiff it is.
 
 It begins at zero, or where another engine left off (the pair's `start`), if the images are more alike there.
 
@@ -23,11 +24,14 @@ from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .agreement import agreement
 from .base import PatchPair, VelocityPatch
-from .gauss_newton import MidSpacePair, solve3, texture_confidence
+from .gauss_newton import MidSpacePair, texture_confidence
+from .lattice import membrane, solve
 
 CARD_BYTES = {"mi": 165, "nmi": 165, "ngf": 195, "mind": 291}
 """Bytes a voxel of a patch on a GPU at the worst moment, by similarity; counted on a simulated device."""
 OTHER_CARD_BYTES = 131
+UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
+SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -88,7 +92,6 @@ class Optimise:
         images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         cell = float(torch.tensor(samples).prod())
         stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
-        total = 4 * stiffness.sum(1).reshape(3, 1, 1, 1)
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
 
         points = tuple(pair.lattice.points)
@@ -102,6 +105,8 @@ class Optimise:
                 c, still = begin, False
         begun = ahead = c
         momentum = 0
+        shorter = 1.0  # factor of the images' curvature; above 1 where its model is too bold
+        lowest: tuple[float, float, torch.Tensor, torch.Tensor] | None = None  # energy, mean, place and slope there
         matrix: torch.Tensor | None = None
         steps = 0
         asked: dict[str, float] = {}
@@ -112,7 +117,8 @@ class Optimise:
             after = pull.mean
             if steps == 0:
                 before = after if still else before
-                if not pull.weight:
+                weight = pull.weight
+                if not weight:
                     break
                 if self.least_agreement is not None and pair.native:
                     asked = self._asked(images, None if still else ahead, CURABLE)
@@ -120,12 +126,21 @@ class Optimise:
                 matrix = pull.matrix
                 assert matrix is not None, "it was asked for"
                 confidence = texture_confidence(matrix, samples, self.regularisation)
-                matrix[:3] += total + 1e-6 * cell
+                matrix[:3] += 1e-6 * cell
+            bent = membrane(ahead, stiffness)
+            slope = pull.slope + bent
+            energy = pull.mean * weight + float((ahead * bent).sum(dtype=torch.float64)) / 2
+            if lowest is not None and energy > (1 + UPHILL) * lowest[0]:
+                _, after, ahead, slope = lowest
+                c, momentum, shorter = ahead, 0, SHORTER * shorter
+            else:
+                shorter = max(1.0, shorter / LONGER)
+                if lowest is None or energy < lowest[0]:
+                    lowest = energy, after, ahead, slope
             if steps == self.iterations or asked.get("left"):
                 break
-            slope = pull.slope + membrane(ahead, stiffness)
             assert matrix is not None, "the first step makes it"
-            move = solve3(matrix, -slope)
+            move = solve(shorter * matrix, stiffness, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
             if float(((new - c) * slope).sum()) > 0:
@@ -135,7 +150,7 @@ class Optimise:
             ahead = ahead.clamp(-bound, bound)
             change = float((new - c).abs().max())
             c, still = new, False
-            if change < self.tolerance:
+            if change < self.tolerance and shorter == 1:
                 break
         if (
             asked
@@ -160,13 +175,3 @@ def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
     """(3 components, 3 axes) what turns a squared difference along a lattice edge, in voxels, into a squared strain."""
     edge = voxel * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device)
     return (voxel[:, None] / edge[None, :]).square()
-
-
-def membrane(c: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Gradient of 1/2 sum over lattice edges of weights[i, axis] (c_i a - c_i b)^2; free border. (3, z, y, x)."""
-    out = torch.zeros_like(c)
-    for axis in range(3):
-        d = torch.diff(c, dim=axis + 1) * weights[:, axis].reshape(3, 1, 1, 1)
-        out.narrow(axis + 1, 1, c.shape[axis + 1] - 1).add_(d)
-        out.narrow(axis + 1, 0, c.shape[axis + 1] - 1).sub_(d)
-    return out
