@@ -193,7 +193,8 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: it finds some itself.",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: it finds some "
+            "itself.",
         ),
     ] = None,
     affine_only: AffineOnly = False,
