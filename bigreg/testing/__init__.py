@@ -1,6 +1,6 @@
 """What tests of engines, of storage and of GPU code need.
 
-    check_engine(MyEngine())                     antisymmetry, bounds, the same bits
+    check_engine(MyEngine())                     antisymmetry, bounds, bit-identical results
     with failing_store(at(7)) as faults: ...     the store fails from the seventh write on
     with simulated_cuda() as device: ...         a CUDA device that is simulated on the CPU, and counts
 

@@ -62,7 +62,7 @@ class SimulatedCuda:
 
     @contextmanager
     def measured(self) -> Iterator[Counts]:
-        """Count into new counts, which are handed out, and then go on with the old ones, which include them."""
+        """Count into new counts, which are handed out, and then continue with the old ones, which include them."""
         before, self.counts = self.counts, Counts(peak_bytes=self.in_use)
         new = self.counts
         try:

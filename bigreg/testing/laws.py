@@ -44,7 +44,7 @@ def check_engine(engine: Engine, pair: PatchPair | None = None, *, tolerance: fl
 
 
 def check_bounds(engine: Engine, pair: PatchPair) -> VelocityPatch:
-    """One control point a lattice point, finite, no longer than the bound that keeps a patch invertible."""
+    """One control point per lattice point, finite, no longer than the bound that keeps a patch invertible."""
     found = estimate_antisymmetric(engine, pair)
     wanted = (3, *pair.lattice.points)
     assert tuple(found.coefficients.shape) == wanted, f"control points {tuple(found.coefficients.shape)}, not {wanted}"
@@ -56,7 +56,7 @@ def check_bounds(engine: Engine, pair: PatchPair) -> VelocityPatch:
 
 
 def check_same_bits(engine: Engine, pair: PatchPair) -> None:
-    """The same pair gives the same bits: a run may compute a block again."""
+    """The same pair gives bit-identical results: a run may compute a block again."""
     a, b = (engine.estimate(pair) for _ in range(2))
     same = torch.equal(a.coefficients, b.coefficients) and torch.equal(a.confidence, b.confidence)
     assert same, "the same pair gives other bits each time"

@@ -140,7 +140,7 @@ def test_a_run_goes_on_on_another_device_only_where_that_is_said(runs, images):
     run = bigreg.open_run(out)
     run.store.update(state="incomplete")
     with simulated_cuda():
-        with pytest.raises(OutputError, match="computed on CPU, .* say allow_device_change=True"):
+        with pytest.raises(OutputError, match="computed on CPU, .* pass allow_device_change=True"):
             on_a_worker(True, lambda client: run.resume(client=client))
         on_a_worker(True, lambda client: run.resume(client=client, allow_device_change=True))
     assert run.store.attributes["devices"] == ["CPU", "simulated CUDA device"]
