@@ -143,12 +143,13 @@ class Optimise:
             move = solve(shorter * matrix, stiffness, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
-            if float(((new - c) * slope).sum()) > 0:
+            moved = new - c
+            uphill, change = torch.stack([(moved * slope).sum(), moved.abs().max()]).tolist()  # one wait for both
+            if uphill > 0:
                 momentum = 0  # the step went uphill: forget the momentum
             momentum += 1
-            ahead = new + (new - c) * ((momentum - 1) / (momentum + 2))
+            ahead = new + moved * ((momentum - 1) / (momentum + 2))
             ahead = ahead.clamp(-bound, bound)
-            change = float((new - c).abs().max())
             c, still = new, False
             if change < self.tolerance and shorter == 1:
                 break

@@ -9,7 +9,8 @@ import torch
 
 from bigreg.device import smaller_pieces
 from bigreg.engines import PatchPair, load_engine
-from bigreg.engines.gauss_newton import MidSpacePair
+from bigreg.engines.gauss_newton import PAIRS, MidSpacePair
+from bigreg.engines.lattice import solve
 from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information
@@ -28,8 +29,9 @@ ENGINES = {
 WAITS = {
     "lncc": 4, "lncc_squared": 4, "ncc": 8, "mse": 4, "mi": 21, "nmi": 21, "mind": 26, "ngf": 14,
 }  # fmt: skip
-"""Waits of the host a look at most, the two of the step included."""
+"""Waits of the host per look at most, the two of the step included: its energy; its direction and length at once."""
 LOOK_KERNELS = 360
+SOLVE_KERNELS = 760
 
 
 def pair(holes: bool = False) -> PatchPair:
@@ -70,6 +72,23 @@ def test_how_often_a_look_waits_for_the_device(name, one_thread):
                 load_engine("optimise", {"similarity": name, "tolerance": 0.0}, iterations=iterations).estimate(p)
             counts.append(counted)
     assert 1 <= counts[1].waits - counts[0].waits <= WAITS[name]
+
+
+def test_a_step_is_solved_without_a_wait(one_thread):
+    """The lattice's linear system: all turns are sent to the device at once, and find what the CPU's sweeps find."""
+    g = torch.Generator().manual_seed(0)
+    j = torch.randn(3, 9, 10, 11, generator=g) * (torch.rand(9, 10, 11, generator=g) > 0.5)
+    matrix = torch.stack([j[a] * j[b] for a, b in PAIRS])
+    matrix[:3] += 1e-2
+    weights, right = torch.rand(3, 3, generator=g) * 4, torch.randn(3, 9, 10, 11, generator=g)
+    here = solve(matrix, weights, right)
+    with simulated_cuda() as device:
+        arguments = [t.cuda() for t in (matrix, weights, right)]
+        with device.measured() as counts:
+            found = solve(*arguments)
+        assert counts.waits == 0 and counts.to_device == 0 and not counts.unordered
+        assert 100 < counts.launches <= SOLVE_KERNELS
+        torch.testing.assert_close(found.cpu(), here, atol=1e-4, rtol=1e-4)
 
 
 def test_how_much_a_look_launches(one_thread):

@@ -92,7 +92,7 @@ def test_every_block_launches_and_waits_as_often_as_is_known(runs):
 
 
 def test_what_a_patch_waits_for(runs):
-    """Four waits a look: the loss and its weight, the direction and the length of a step."""
+    """Four waits per look: the loss and its weight; the energy, and the direction and length of the step at once."""
     for counts in runs[2].tasks["estimate.estimate"]:
         looks = [n for place, n in counts.syncs.items() if place.startswith("lncc.py")]
         assert len(looks) == 2 and len(set(looks)) == 1 and 1 < looks[0] <= 6
