@@ -235,7 +235,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="needs the extra 'docs'")
     pytest.importorskip("mkdocstrings_handlers.python", reason="needs the extra 'docs'")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # The theme's own announcement of a future version is no warning of this site.
+    settings = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stderr
     for name in ("index.html", "reference/api.html", "reference/cli.html", "reference/config.schema.json"):

@@ -193,8 +193,7 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: it finds some "
-            "itself.",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: found by itself.",
         ),
     ] = None,
     affine_only: AffineOnly = False,

@@ -46,11 +46,11 @@ def motion(fixed: np.ndarray, moving: np.ndarray, known: tuple[np.ndarray, np.nd
     one, other = (np.pad(np.asarray(k, dtype=np.float32), padding) for k in known)
     cells = (images[0].shape[0] // CELL, images[0].shape[1] // CELL, images[0].shape[2] // CELL)
     points = keypoints(texture(images[0], one), (0, 0, 0), cells, CELL)
-    features = (
+    here, there = (
         mind(torch.from_numpy(i), torch.from_numpy(k), noise=NOISE).numpy()
         for i, k in zip(images, (one, other), strict=True)
     )
-    pairs = matches(tuple(features), (one, other), points, REACHES[0])
+    pairs = matches((here, there), (one, other), points, REACHES[0])
     count = len(pairs.ratio)
     moved = pairs.found - pairs.points
     use = alike((pairs.points + pairs.found) / 2, -moved, 1.0)

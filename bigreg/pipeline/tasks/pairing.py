@@ -23,7 +23,7 @@ from ... import storage
 from ...config import Config
 from ...engines.keypoints import keypoints, matches, texture
 from ...errors import InputError
-from ...geometry import Shape
+from ...geometry import Shape, triple
 from ...similarity.features import mind
 from ...transforms.affine import apply_affine
 from ...transforms.agreement import agreement
@@ -144,12 +144,12 @@ def find(context: Context, number: int, index: Shape) -> tuple[Status, dict[str,
         responses.append(texture(values[0].numpy(), mask.numpy()))
         features.append(mind(values[0], mask, noise=NOISE).numpy())
         masks.append(mask.numpy())
-    first = tuple((a - h) * grid.cell for a, h in zip(block.start, block.halo_start, strict=True))
+    first = triple((a - h) * grid.cell for a, h in zip(block.start, block.halo_start, strict=True))
     rows, looked = [], 0
-    for which in (0, 1):
-        points = keypoints(responses[which], first, block.shape, grid.cell)
+    for one in (0, 1):
+        points = keypoints(responses[one], first, block.shape, grid.cell)
         looked += len(points)
-        order = (which, 1 - which)
+        order = (one, 1 - one)
         found = matches(
             (features[order[0]], features[order[1]]), (masks[order[0]], masks[order[1]]), points, REACHES[number]
         )
