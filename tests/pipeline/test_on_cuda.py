@@ -22,7 +22,7 @@ SETTINGS = [
 PATCH_WAITS = 45
 """Of the host, for the device: 20 of a patch and 4 of each of its looks, with slack for a look more."""
 TASKS = {  # kernels and waits of a block at most
-    "estimate.estimate": (2600, PATCH_WAITS),
+    "estimate.estimate": (5200, PATCH_WAITS),
     "compose.compose": (600, 20),
     "fields.fill": (420, 30),
     "fields.check": (140, 10),
