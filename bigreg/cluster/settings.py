@@ -75,7 +75,8 @@ class Cluster(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind = "local"
+    # A file may leave it open with null: `load_config` puts `default_kind` in its place.
+    kind: Annotated[Kind, WithJsonSchema({"enum": [*KINDS, None]})] = "local"
     workers: int | None = Field(None, ge=1)
     memory_limit: str | None = None
     threads: int | None = Field(None, ge=1, le=8)
