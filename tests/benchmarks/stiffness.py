@@ -1,4 +1,4 @@
-"""One stiffness beside another: whole registrations of cases with a known map, and of heads with landmarks of an expert.
+"""One stiffness beside another: whole registrations of cases with a known map, and of heads with landmarks.
 
     python tests/benchmarks/stiffness.py WORK [--only CASE ...] [--stiffness S ...] [--set KEY=VALUE ...]
 
