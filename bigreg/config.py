@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from .cluster.gpus import default_kind
 from .cluster.settings import PRIVATE, Cluster
 from .errors import ConfigError
 from .keys import keys_of, meant
@@ -258,9 +259,9 @@ class Guarantee(Section):
 
 
 class IO(Section):
-    """How hard one worker process works its storage."""
+    """How hard one worker process works its storage. `copies` None: 4, or the part of the cores of a worker's GPU."""
 
-    copies: int = Field(4, ge=1)
+    copies: int | None = Field(None, ge=1)
     transfers: int = Field(8, ge=1)
     cache: str = "64MB"
 
@@ -384,6 +385,9 @@ def load_config(
             _keep_options(data, "engine_options", value)
         elif keys == ["coarse", "engine"]:
             _keep_options(data["coarse"], "options", value)
+    section = data.get("cluster") or {}
+    if isinstance(section, dict) and section.get("kind") is None:
+        data["cluster"] = {**section, "kind": default_kind()}
     return _validated(Config, data, "the configuration", ())
 
 
@@ -400,6 +404,8 @@ def load_cluster(
         data = _read_yaml(source, "clusters", cluster_names(), "cluster")
     else:
         data = source or {}
+    if data.get("kind") is None:
+        data = {**data, "kind": default_kind()}
     return _validated(Cluster, {**data, **(overrides or {})}, "the cluster", ("cluster",))
 
 

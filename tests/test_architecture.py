@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # the front doors: bigreg's imports on first use.
 BIGREG = (
     "errors jit keys",
-    "cluster geometry similarity storage",
+    "cluster device geometry similarity storage",
     "config intensity quality transforms volumes",
     "display networks phantom points",
     "models",
     "engines",
     "pipeline",
-    "atlases demo training",
+    "atlases demo testing training",
     "cli",
     "__main__",
 )
@@ -119,6 +119,15 @@ def test_every_name_of_an_order_is_there():
     for folder, order in ORDERS.values():
         for name in " ".join(order).split():
             assert (folder / name / "__init__.py").exists() or (folder / f"{name}.py").exists(), name
+
+
+def test_nothing_of_bigreg_imports_its_tools_for_tests():
+    found = {
+        module
+        for module, path, package in files_of("bigreg", ORDERS["bigreg"][0])
+        if any(name.startswith("bigreg.testing") for name, _ in imports_of(path, module, package))
+    }
+    assert {module for module in found if not module.startswith("bigreg.testing")} == set()
 
 
 def test_who_knows_dask():

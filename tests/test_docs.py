@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import typer
 import yaml
@@ -232,8 +233,6 @@ def test_every_picture_is_used():
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs", reason="needs the extra 'docs'")
-    pytest.importorskip("mkdocstrings_handlers.python", reason="needs the extra 'docs'")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
     # The theme's own announcement of a future version is no warning of this site.
     settings = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -247,7 +246,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 
 def test_the_schema_takes_every_preset_and_no_unknown_key():
-    jsonschema = pytest.importorskip("jsonschema")
     done = CliRunner().invoke(app, ["config", "--schema"])
     schema = json.loads(done.stdout)
     assert schema == Config.model_json_schema()

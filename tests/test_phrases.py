@@ -85,8 +85,8 @@ def messages():
 
 
 def docstrings():
-    """Those that the page on the API shows."""
-    text = (ROOT / "docs" / "reference" / "api.md").read_text()
+    """Those that the pages on the API show."""
+    text = "".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
     for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
         if importlib.util.find_spec(name.rpartition(".")[0]) is None or name == "bigreg.errors":
             things = vars(importlib.import_module(name)).items()

@@ -44,6 +44,13 @@ AcceptStart = Annotated[
     int | None,
     typer.Option("--accept-start", metavar="N", min=1, help="Use start N of those that were listed as doubtful."),
 ]
+AllowDeviceChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-device-change",
+        help="Continue a run on another kind of device (CPU, model of GPU); sums may differ in their last digits.",
+    ),
+]
 AffineOnly = Annotated[
     bool,
     typer.Option("--affine-only", help="Stop after the affine (rigid with --set affine.kind=rigid); no deformation."),

@@ -14,6 +14,7 @@ from .options import (
     AcceptFailed,
     AcceptStart,
     AffineOnly,
+    AllowDeviceChange,
     ClusterName,
     ConfigFile,
     FailOn,
@@ -199,6 +200,7 @@ def register(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
+    allow_device_change: AllowDeviceChange = False,
     allow_mirror: Annotated[
         bool, typer.Option("--allow-mirror", help="The images may be mirror images of each other.")
     ] = False,
@@ -236,7 +238,7 @@ def register(
     with Display(out, run) as display:
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
-            choice=choice,
+            allow_device_change=allow_device_change, choice=choice,
         )  # fmt: skip
     _show_summary(done, fail_on, as_json)
 
@@ -258,6 +260,9 @@ def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
         told = None if as_json else f"not written (output.report: false); `bigreg report {run.url}`"
     where = {"run": run.url} if as_json else {}
     show_figures(run.summary(), as_json, **where, report=told, verdict=verdict)
+    if not as_json:
+        for note in run.status().notes:
+            err.print(note, soft_wrap=True)
     if fail_on is not None:
         verdict.require(fail_on)
 
@@ -266,6 +271,7 @@ def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
 def resume(
     run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
+    allow_device_change: AllowDeviceChange = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Resume an interrupted run, here or on another cluster; the result is bit-identical."""
@@ -276,7 +282,7 @@ def resume(
     with Display(out, run) as display:
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
-            accept_start=accept_start,
+            accept_start=accept_start, allow_device_change=allow_device_change,
         )  # fmt: skip
     _show_summary(done, fail_on, as_json)
 
@@ -329,6 +335,8 @@ def status(
         out.print(f"process {holder.get('process')} on {holder.get('host')} works on it{workers}", soft_wrap=True)
     elif state.state == "running":
         out.print(f"no process is working on it; continue with `bigreg resume {run}`", soft_wrap=True)
+    for note in state.notes:
+        out.print(note, soft_wrap=True)
     for number, line in enumerate(state.start):
         out.print("       " * (number > 0) + "start: " * (number == 0) + line, soft_wrap=True)
     for error in state.errors:

@@ -5,6 +5,8 @@ computes one block at a time whatever it has in hand.
 """
 
 from .client import client
+from .escalation import escalate
+from .gpus import default_cluster, default_kind, visible_gpus
 from .local import local_client
 from .settings import HERE, JOBS, KINDS, Cluster
 from .workers import BASE_BYTES, GPU, give_back_memory, require_memory, worker_count, worker_memory
@@ -17,9 +19,13 @@ __all__ = [
     "KINDS",
     "Cluster",
     "client",
+    "default_cluster",
+    "default_kind",
+    "escalate",
     "give_back_memory",
     "local_client",
     "require_memory",
+    "visible_gpus",
     "worker_count",
     "worker_memory",
 ]

@@ -20,11 +20,12 @@ from distributed.core import Status
 from distributed.security import Security
 
 from ..errors import ResourceError
+from .escalation import Escalation, escalating
 from .existing import security
 from .jobs_upkeep import JobKeeper
 from .settings import Cluster, seconds_of
 from .upkeep import LOST_SECONDS, every
-from .workers import ENVIRONMENT, GPU, extra
+from .workers import ENVIRONMENT, GPU, decoding, extra
 
 START_SECONDS = 300
 """How long a worker may take to start and to find the scheduler: hundreds that import torch at once are slow."""
@@ -53,7 +54,10 @@ def jobs_client(settings: Cluster, stopped: Callable[[], None] | None = None) ->
         else:
             cluster.scale(settings.workers)
         keeper = JobKeeper(cluster, settings.kind)
-        with every(LOST_SECONDS, keeper.look):
+        with (
+            every(LOST_SECONDS, keeper.look),
+            escalating(client, Escalation(cluster, settings, _memory_of_job)),
+        ):
             keeper.wait_for_a_worker(stopped)
             yield client
 
@@ -61,7 +65,6 @@ def jobs_client(settings: Cluster, stopped: Callable[[], None] | None = None) ->
 def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
     """The dask-jobqueue cluster, without jobs yet; its `job_script()` is what will be submitted."""
     kind = _kind(settings)
-    assert settings.memory_limit is not None, "settings of this kind have one"
     processes, seconds = settings.processes, _walltime(settings)
     arguments = ["--dashboard-address", "127.0.0.1:0"]
     if seconds is not None:
@@ -72,6 +75,7 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         arguments += ["--resources", f"{GPU}=1"]
     if processes > 1 and settings.gpus is not None:
         arguments += ["--preload-nanny", "bigreg.cluster.one_gpu"]
+    exports = ENVIRONMENT | (decoding(settings.cores_per_job // processes) if settings.has_gpus else {})
     folder = settings.log_directory and str(Path(settings.log_directory).expanduser().resolve())
     directives, options = _requests(settings)
     return kind(
@@ -80,19 +84,19 @@ def job_cluster(settings: Cluster, secure: Security | None = None) -> Any:
         job_name="bigreg",
         cores=processes * settings.in_hand,  # dask-jobqueue makes one thread of each
         processes=processes,
-        memory=parse_bytes(settings.memory_limit) * processes,
         queue=settings.queue,
         walltime=_written(seconds, settings.kind),
         interface=settings.interface,
         local_directory=settings.local_directory,
         log_directory=folder,
-        job_script_prologue=[*(f"export {k}={v}" for k, v in ENVIRONMENT.items()), *settings.prologue],
+        job_script_prologue=[*(f"export {k}={v}" for k, v in exports.items()), *settings.prologue],
         job_extra_directives=[*directives, *settings.job_extra] or None,
         worker_extra_args=arguments,
         death_timeout=START_SECONDS,
         scheduler_options={"dashboard_address": settings.dashboard},
         security=secure,
         **options,
+        **_memory_of_job(settings),
     )
 
 
@@ -109,14 +113,21 @@ def _requests(settings: Cluster) -> tuple[list[str], dict[str, Any]]:
         case "lsf":
             return [f'-gpu "num={gpus}"'] if gpus else [], {"ncpus": cores, "project": account}
         case "pbs":
-            assert settings.memory_limit is not None, "settings of this kind have one"
-            megabytes = -(-parse_bytes(settings.memory_limit) * settings.processes // 2**20)
-            chunk = f"select=1:ncpus={cores}:mem={megabytes}MB" + (f":ngpus={gpus}" if gpus else "")
-            # A site whose PBS speaks otherwise (nodes=1:ppn=8) says so in jobqueue.yaml.
-            site = dask.config.get("jobqueue.pbs.resource-spec", None)
-            return [], {"resource_spec": site or chunk, "account": account}
+            return [], {"account": account}
         case _:
             return [], {"project": account}
+
+
+def _memory_of_job(settings: Cluster) -> dict[str, Any]:
+    """The options of a job that its memory is in."""
+    assert settings.memory_limit is not None, "settings of this kind have one"
+    memory = parse_bytes(settings.memory_limit) * settings.processes
+    if settings.kind != "pbs":
+        return {"memory": memory}
+    cores, gpus = settings.cores_per_job, settings.gpus
+    chunk = f"select=1:ncpus={cores}:mem={-(-memory // 2**20)}MB" + (f":ngpus={gpus}" if gpus else "")
+    # A site whose PBS speaks otherwise (nodes=1:ppn=8) says so in jobqueue.yaml.
+    return {"memory": memory, "resource_spec": dask.config.get("jobqueue.pbs.resource-spec", None) or chunk}
 
 
 def _walltime(settings: Cluster) -> int | None:

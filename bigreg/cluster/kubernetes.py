@@ -12,7 +12,7 @@ from distributed import Client
 
 from ..errors import ResourceError
 from .settings import Cluster
-from .workers import ENVIRONMENT, GPU, extra
+from .workers import ENVIRONMENT, GPU, decoding, extra
 
 
 @contextmanager
@@ -49,10 +49,10 @@ def cluster_spec(settings: Cluster) -> dict[str, Any]:
         name=f"bigreg-{uuid.uuid4().hex[:10]}",
         image=settings.image,
         n_workers=settings.adaptive or settings.workers,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (decoding(settings.cores_per_job) if settings.has_gpus else {}),
         worker_command=command,
     )
-    asked = {"cpu": "1", "memory": str(memory)}
+    asked = {"cpu": str(settings.cores_per_job), "memory": str(memory)}
     limits = {"memory": str(memory)}
     if settings.gpus is not None:
         limits["nvidia.com/gpu"] = str(settings.gpus)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
+from .gpus import VISIBLE
 from .settings import Cluster
 from .upkeep import LOST_SECONDS, every
 from .without_main import Keeper, without_main
-from .workers import ENVIRONMENT, GPU, extra, worker_count, worker_memory
+from .workers import ENVIRONMENT, GPU, cores_here, decoding, require_gpus, worker_count, worker_memory
+
+log = logging.getLogger("bigreg.cluster")
 
 IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: Ctrl-C in a terminal reaches its whole process group, but only the client answers it."""
@@ -20,34 +25,52 @@ IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 def local_client(settings: Cluster) -> AbstractContextManager[Client]:
     """A client of a cluster on this machine: one process a worker, nothing but loopback."""
-    return _client(settings, LocalCluster)
+    return _client(settings, require_gpus(settings) if settings.has_gpus else [])
 
 
 def cuda_client(settings: Cluster) -> AbstractContextManager[Client]:
-    """The same with one worker a GPU, which sees no other."""
-    # The count first: that there is no GPU is a better message than that something is not installed.
-    worker_count(settings)
-    return _client(settings, extra("dask_cuda", "cuda", settings).LocalCUDACluster)
+    """The same with one worker per GPU, which sees no other, and its part of the cores to decode with."""
+    count = worker_count(settings)
+    gpus = require_gpus(settings)[:count]
+    log.warning("%d GPU%s of this machine, one worker each (cluster kind cuda)", count, "s" * (count != 1))
+    return _client(settings, gpus)
+
+
+class GpuCluster(LocalCluster):
+    """Processes of this machine, each of which sees one of some GPUs: that which the fewest others have."""
+
+    def __init__(self, gpus: list[str], copies: int, **options: Any) -> None:
+        self._gpus, self._copies = gpus, copies
+        super().__init__(n_workers=0, **options)
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        taken = Counter(spec["options"]["env"][VISIBLE] for spec in self.worker_spec.values())
+        gpu = min(self._gpus, key=lambda g: taken[g])
+        ((name, spec),) = super().new_worker_spec().items()
+        env = {VISIBLE: gpu, **decoding(self._copies)}  # not pre-spawn: those stay in the environment of this process
+        return {name: {**spec, "options": {**spec["options"], "env": env}}}
 
 
 @contextmanager
-def _client(settings: Cluster, kind: type[LocalCluster]) -> Iterator[Client]:
+def _client(settings: Cluster, gpus: list[str]) -> Iterator[Client]:
     count = worker_count(settings)
-    options: dict[str, Any] = {"worker_class": Keeper} if kind is LocalCluster else {}
 
     def started() -> LocalCluster:
+        options: dict[str, Any] = {
+            "threads_per_worker": settings.in_hand,
+            "memory_limit": worker_memory(settings),
+            "host": "127.0.0.1",
+            "dashboard_address": settings.dashboard,
+            "local_directory": settings.local_directory,
+            "silence_logs": "ERROR",
+            "worker_class": Keeper,
+        }
         with without_main():
-            return kind(
-                n_workers=settings.adaptive or count,
-                threads_per_worker=settings.in_hand,
-                resources={GPU: 1} if settings.has_gpus else None,
-                memory_limit=worker_memory(settings),
-                host="127.0.0.1",
-                dashboard_address=settings.dashboard,
-                local_directory=settings.local_directory,
-                silence_logs="ERROR",
-                **options,
-            )
+            if not gpus:
+                return LocalCluster(n_workers=settings.adaptive or count, **options)
+            cluster = GpuCluster(gpus, max(1, cores_here() // count), resources={GPU: 1}, **options)
+            cluster.scale(settings.adaptive or count)
+            return cluster
 
     with (
         dask.config.set(

@@ -23,9 +23,11 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "memory_limit": (*HERE, *JOBS, "kubernetes"),
     "threads": (*HERE, *JOBS, "kubernetes"),
     "adaptive": ("local", *JOBS, "kubernetes"),
+    "device": ("local",),
     "dashboard": (*HERE, *JOBS),
     "local_directory": (*HERE, *JOBS),
-    "cores": JOBS,
+    "cores": (*JOBS, "kubernetes"),
+    "escalate": JOBS,
     "gpus": (*JOBS, "kubernetes"),
     "queue": JOBS,
     "account": JOBS,
@@ -49,6 +51,8 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
 PRIVATE = ("scheduler_address", "job_extra", "prologue")
 """Keys whose values may hold a password: they are never shown in a message and never stored."""
 
+GPU_CORES = 8
+"""Cores that are asked for with each GPU where nobody says how many: they decode and encode what it computes."""
 SHORTEST_WALLTIME = 300
 _CREDENTIAL = re.compile(
     # NAME=value, where the value is written out: not $VARIABLE, $(command) or `command`.
@@ -63,20 +67,26 @@ class Cluster(BaseModel):
     One of them is computed at a time; the others are read and written meanwhile. It pays where storage is slower than
     computing, so 2 is the default for a worker with a GPU and 1 for others.
 
+    A GPU is used by a worker that was given one, and by no other process: one worker per GPU for kind cuda and for jobs
+    and pods with `gpus`. Kind local computes on the CPU; with `device: cuda` its workers share the machine's GPUs.
+
     Raises ConfigError where a value makes no sense or a key means nothing to the kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind = "local"
+    # A file may leave it open with null: `load_config` puts `default_kind` in its place.
+    kind: Annotated[Kind, WithJsonSchema({"enum": [*KINDS, None]})] = "local"
     workers: int | None = Field(None, ge=1)
     memory_limit: str | None = None
     threads: int | None = Field(None, ge=1, le=8)
     adaptive: int | None = Field(None, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
     dashboard: str = "127.0.0.1:0"
     local_directory: str | None = None
     cores: int | None = Field(None, ge=1)
     gpus: int | None = Field(None, ge=1)
+    escalate: int = Field(2, ge=0, le=4)
     queue: str | None = None
     account: str | None = None
     walltime: Annotated[int | None, WithJsonSchema({"type": ["integer", "string", "null"]})] = None
@@ -180,10 +190,10 @@ class Cluster(BaseModel):
 
     def _check_sge(self) -> None:
         extra = " ".join(self.job_extra)
-        if self.processes > 1 and "-pe" not in extra:
+        if self.cores_per_job > 1 and "-pe" not in extra:
             raise ConfigError(
-                f"{self.processes} workers per job need a parallel environment, whose name Grid Engine leaves to the "
-                f"site; add for instance '-pe smp {self.cores_per_job}' to cluster.job_extra"
+                f"{self.cores_per_job} cores per job need a parallel environment, whose name Grid Engine leaves to the "
+                f"site; add for instance '-pe smp {self.cores_per_job}' to cluster.job_extra, or set cluster.cores=1"
             )
         if self.gpus is not None and "gpu" not in extra:
             raise ConfigError(
@@ -194,12 +204,19 @@ class Cluster(BaseModel):
     @property
     def processes(self) -> int:
         """Workers of one job: one a GPU, or one a core where there are none."""
+        if self.kind == "kubernetes":
+            return 1
         return self.gpus or self.cores or 1
 
     @property
     def has_gpus(self) -> bool:
         """Whether each worker is given a GPU."""
-        return self.kind == "cuda" or self.gpus is not None
+        return self.kind == "cuda" or self.device == "cuda" or self.gpus is not None
+
+    @property
+    def gpu_here(self) -> bool:
+        """Whether GPUs of this machine work."""
+        return self.kind in HERE and self.has_gpus
 
     @property
     def in_hand(self) -> int:
@@ -208,7 +225,9 @@ class Cluster(BaseModel):
 
     @property
     def cores_per_job(self) -> int:
-        """Cores to ask for; a worker computes in one thread, others feed its GPU."""
+        """Cores to ask for. A worker computes in one thread; those of a GPU decode and encode in the others."""
+        if self.cores is None and self.gpus is not None:
+            return self.gpus * GPU_CORES
         return max(self.cores or 1, self.processes)
 
     def stored(self) -> dict[str, Any]:
@@ -217,7 +236,9 @@ class Cluster(BaseModel):
         Of another machine's cluster only the kind is kept, so a resumed run asks for it again by name.
         """
         if self.kind in HERE:
-            return self.model_dump(mode="json", include={"kind", "workers", "memory_limit", "threads", "adaptive"})
+            return self.model_dump(
+                mode="json", include={"kind", "workers", "memory_limit", "threads", "adaptive", "device"}
+            )
         return {"kind": self.kind}
 
 

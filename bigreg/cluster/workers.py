@@ -13,8 +13,9 @@ from types import ModuleType
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-from ..errors import ConfigError, ResourceError
+from ..errors import ConfigError, ResourceError, named
 from .existing import workers_there
+from .gpus import visible_gpus
 from .settings import Cluster
 
 BASE_BYTES = 500 * 2**20
@@ -30,6 +31,11 @@ in two places for all threads: with one for each thread what is kept grows for a
 A worker that has most of its limit is not to pause, as Dask's are: what it holds is not data that others will take from
 it, so it would never go on. Beyond its limit it is ended and its blocks are computed again.
 """
+
+
+def decoding(copies: int) -> dict[str, str]:
+    """What is set for a worker with a GPU: it decodes or encodes so many chunks at once, where `io.copies` is open."""
+    return {"BIGREG_COPIES": str(copies)}
 
 
 def give_back_memory() -> None:
@@ -53,8 +59,13 @@ def worker_count(settings: Cluster) -> int:
         return len(workers_there(settings))
     if settings.kind == "cuda":
         return _gpus(settings)
-    if settings.workers is not None:
-        return settings.workers
+    if settings.device == "cuda":
+        return settings.workers or len(require_gpus(settings))
+    return settings.workers or cores_here()
+
+
+def cores_here() -> int:
+    """Cores of this machine that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -96,14 +107,23 @@ def extra(module: str, name: str, settings: Cluster) -> ModuleType:
     return found
 
 
-def _gpus(settings: Cluster) -> int:
-    import torch
+def require_gpus(settings: Cluster) -> list[str]:
+    """The GPUs of this machine, as `visible_gpus` names them. Raises ResourceError where there is none."""
+    there = visible_gpus()
+    if not there:
+        what = "kind 'cuda'" if settings.kind == "cuda" else "device 'cuda'"
+        raise ResourceError(
+            f"cluster.{what}: this machine shows no GPU to PyTorch; use {named('--cluster ', 'cluster kind ')}local, "
+            "or install a build of PyTorch for its driver"
+        )
+    return there
 
-    there = torch.cuda.device_count()
-    if there == 0:
-        raise ResourceError("cluster.kind 'cuda': this machine shows no GPU to PyTorch; use kind local")
+
+def _gpus(settings: Cluster) -> int:
+    there = len(require_gpus(settings))
     if (settings.workers or 0) > there:
         raise ConfigError(
-            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker per GPU and {there} GPUs"
+            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker per GPU and this machine has "
+            f"{there}; leave it out, or use {named('--cluster ', 'cluster kind ')}local for the cores instead"
         )
     return settings.workers or there

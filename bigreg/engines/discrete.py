@@ -32,6 +32,7 @@ class Discrete:
     """
 
     antisymmetric: ClassVar[bool] = True
+    card_bytes_a_voxel: ClassVar[int] = 263  # counted on a simulated device
 
     def __init__(
         self, *, similarity: str = "mind", noise: float = 0.01, iterations: int = 1, smoothing: int = 1

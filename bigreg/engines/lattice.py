@@ -36,25 +36,31 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         arrays = (t.contiguous().numpy() for t in (matrix, weights, right))
         sweeps(*arrays, turns, out.numpy())
         return out
-    own = matrix.clone()
-    own[:3] += _diagonal(right.shape[1:], weights)
+    whole = _whole(matrix)
+    diagonal = _diagonal(right.shape[1:], weights)
+    own = torch.cat([matrix[:3] + diagonal, matrix[3:]])
+    inverse = torch.stack([solve3(own, unit) for unit in _units(right)], 1)
     x, rest, ahead = torch.zeros_like(right), right, torch.zeros_like(right)
     before: torch.Tensor | None = None
     for _ in range(turns):
-        pushed = solve3(own, rest)
+        pushed = (inverse * rest).sum(1)
         now = (rest * pushed).sum(dtype=torch.float64)
-        keep = 0.0 if before is None else now / before.clamp_min(1e-300)
-        ahead = pushed + ahead * torch.as_tensor(keep, dtype=right.dtype, device=right.device)
-        product = _blocks(matrix, ahead) + membrane(ahead, weights)
+        ahead = pushed if before is None else pushed + ahead * (now / before.clamp_min(1e-300)).to(right.dtype)
+        product = (whole * ahead).sum(1) + membrane(ahead, weights)
         step = (now / (ahead * product).sum(dtype=torch.float64).clamp_min(1e-300)).to(right.dtype)
         x, rest, before = x + step * ahead, rest - step * product, now
     return x
 
 
-def _blocks(matrix: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+def _whole(matrix: torch.Tensor) -> torch.Tensor:
+    """(3, 3, z, y, x) of blocks in the order of gauss_newton.PAIRS."""
     a, b, c, d, e, f = matrix
-    x, y, z = at
-    return torch.stack([a * x + d * y + e * z, d * x + b * y + f * z, e * x + f * y + c * z])
+    return torch.stack([torch.stack(row) for row in ((a, d, e), (d, b, f), (e, f, c))])
+
+
+def _units(like: torch.Tensor) -> torch.Tensor:
+    """(3, 3, 1, 1, 1) the unit vectors."""
+    return torch.eye(3, dtype=like.dtype, device=like.device).reshape(3, 3, 1, 1, 1)
 
 
 def _diagonal(points: torch.Size, weights: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,9 @@ from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
 from .lattice import membrane, solve
 
+CARD_BYTES = {"mi": 165, "nmi": 165, "ngf": 195, "mind": 291}
+"""Bytes a voxel of a patch on a GPU at the worst moment, by similarity; counted on a simulated device."""
+OTHER_CARD_BYTES = 131
 UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
 SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
@@ -67,6 +70,7 @@ class Optimise:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
         self.similarity = by_name(similarity, radius=radius, noise=noise)
         self.channels = self.similarity.channels
+        self.card_bytes_a_voxel = CARD_BYTES.get(similarity, OTHER_CARD_BYTES)
         self.iterations = iterations
         self.max_step = max_step
         self.tolerance = tolerance
@@ -139,12 +143,13 @@ class Optimise:
             move = solve(shorter * matrix, stiffness, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
-            if float(((new - c) * slope).sum()) > 0:
+            moved = new - c
+            uphill, change = torch.stack([(moved * slope).sum(), moved.abs().max()]).tolist()  # one wait for both
+            if uphill > 0:
                 momentum = 0  # the step went uphill: forget the momentum
             momentum += 1
-            ahead = new + (new - c) * ((momentum - 1) / (momentum + 2))
+            ahead = new + moved * ((momentum - 1) / (momentum + 2))
             ahead = ahead.clamp(-bound, bound)
-            change = float((new - c).abs().max())
             c, still = new, False
             if change < self.tolerance and shorter == 1:
                 break

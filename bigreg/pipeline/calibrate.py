@@ -20,8 +20,8 @@ import torch
 from scipy import ndimage
 
 from .. import storage
-from ..cluster import local_client
-from ..cluster.settings import Cluster
+from ..cluster import Cluster
+from ..cluster import client as cluster_client
 from ..config import Config
 from ..engines.base import PatchPair, estimate_antisymmetric
 from ..engines.chain import chained, load_engines
@@ -63,18 +63,19 @@ def calibrate(
         found = _disk(Path(folder) / "bytes")
         say("start of a worker")
         begin = time.perf_counter()
-        with local_client(Cluster(workers=1)) as client:
+        gpu = config.cluster.gpu_here
+        with cluster_client(Cluster(kind="cuda" if gpu else "local", workers=1)) as client:
             client.submit(_ready).result()
             found["start"] = time.perf_counter() - begin
             say("engine")
             found |= client.submit(_intensity_seconds, pure=False).result()
-            found["step"] = client.submit(_engine_seconds, config, _edge(config), pure=False).result()
+            found["step"] = client.submit(_engine_seconds, config, _edge(config), gpu, pure=False).result()
             say("all stages")
             found |= _run(client, config, folder, found["step"])
     if image is not None:
         say("image")
         found["source_mb_s"] = _reading(image)
-    numbers: dict[str, Any] = {**found, **this_machine()}
+    numbers: dict[str, Any] = {**found, **this_machine(config)}
     rates = Rates(**numbers, engine=engine_name(config), measured=time.time())
     rates.save(cache_file(config))
     return rates
@@ -109,7 +110,7 @@ def _nothing(context: Any, index: Shape) -> tuple[Status, dict[str, float]]:
 
 def _edge(config: Config) -> int:
     """Voxels along an axis of what just fills a block, with the margin that the ladder adds; a GPU wants more."""
-    largest = 256 if torch.cuda.is_available() else 96
+    largest = 256 if config.cluster.gpu_here else 96
     return max(32, min(config.blocks.core, largest) - 2 * config.ladder.cell_voxels)
 
 
@@ -165,10 +166,10 @@ def _intensity_seconds() -> dict[str, float]:
     return {what: min(_timed(work) for _ in range(REPEATS)) / (image.size * 1e-6) for what, work in kinds.items()}
 
 
-def _engine_seconds(config: Config, edge: int) -> float:
+def _engine_seconds(config: Config, edge: int, gpu: bool) -> float:
     """Seconds a million voxels and look, of a patch that fills a block. On a worker."""
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
     cell = config.ladder.cell_voxels
     cells = -(-edge // cell)
     fixed = texture((cells * cell,) * 3, 1)
@@ -185,7 +186,7 @@ def _engine_seconds(config: Config, edge: int) -> float:
             torch.cuda.synchronize()
 
     look(1)  # compiles
-    short, long = (min(_timed(partial(look, n)) for _ in range(REPEATS)) for n in (1, 6))
+    short, long = (min(_timed(partial(look, n), gpu) for _ in range(REPEATS)) for n in (1, 6))
     return max(long - short, 1e-6) / max(taken[6] - taken[1], 1) / (fixed.size * 1e-6)
 
 
@@ -206,17 +207,17 @@ def _codec(maps: str, image: str, copy: str) -> dict[str, float]:
     }
 
 
-def _timed(step: Callable[[], Any]) -> float:
-    """Seconds of a step in this process."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+def _timed(step: Callable[[], Any], gpu: bool = False) -> float:
+    """Seconds of a step in this process; by the wall clock where a GPU computes."""
+    clock = time.perf_counter if gpu else time.process_time
     begin = clock()
     step()
     return clock() - begin
 
 
-def _clock_of(client: Any) -> Callable[[], float]:
+def _clock_of(client: Any, gpu: bool) -> Callable[[], float]:
     """Seconds that the one worker of a local client has computed, or a clock where it is a GPU that computes."""
-    if torch.cuda.is_available():
+    if gpu:
         return time.perf_counter
     worker = psutil.Process(client.submit(os.getpid, pure=False).result())
     return lambda: sum(worker.cpu_times()[:2])
@@ -286,7 +287,7 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
             "output": config.output.model_copy(update={"confidence": True, "report": True}),  # whose rates are wanted
         }
     )
-    watch = _Stopwatch(_clock_of(client))
+    watch = _Stopwatch(_clock_of(client, config.cluster.gpu_here))
     spacing = (1.0, 1.0, 1.0)
     volumes = {"fixed": as_volume((fixed, spacing), "fixed"), "moving": as_volume((moved(fixed), spacing), "moving")}
     run = begin(volumes, out=f"{folder}/run.zarr", config=small, client=client, progress=watch)

@@ -68,6 +68,7 @@ def register(
     progress: Listener | bool | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    allow_device_change: bool = False,
     choice: Choice | None = None,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
@@ -83,6 +84,8 @@ def register(
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
     accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
+    allow_device_change   continue on another kind of device (CPU, model of GPU) than the run began with, where sums
+                    differ in their last digits; the run records which were used
     choice          how `config` was chosen, where its user named no preset: kept in the run
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
@@ -99,7 +102,7 @@ def register(
     check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"], given), config))
     return begin(
         volumes, out=out, config=config, client=client, resume=resume, progress=progress, accept_failed=accept_failed,
-        accept_start=accept_start, choice=choice,
+        accept_start=accept_start, allow_device_change=allow_device_change, choice=choice,
     )  # fmt: skip
 
 
@@ -113,6 +116,7 @@ def begin(
     progress: Listener | bool | None = None,
     accept_failed: bool = False,
     accept_start: int | None = None,
+    allow_device_change: bool = False,
     choice: Choice | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
@@ -163,7 +167,7 @@ def begin(
         if pairs is not None:
             steering.keep(store, pairs)
         settings = config.cluster if client is None else None
-        return Run(out)._go_on(client, settings, progress, accept_failed, accept_start)
+        return Run(out)._go_on(client, settings, progress, accept_failed, accept_start, allow_device_change)
 
 
 def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
@@ -271,6 +275,7 @@ class Run(Judged, Viewed, Transform):
         progress: Listener | bool | None = None,
         accept_failed: bool = False,
         accept_start: int | None = None,
+        allow_device_change: bool = False,
     ) -> Run:
         """Do what is left to do.
 
@@ -280,9 +285,11 @@ class Run(Judged, Viewed, Transform):
         progress                see `register`
         accept_failed           see `register`
         accept_start            see `register`; it may change until the levels have begun
+        allow_device_change     see `register`
 
-        Raises OutputError where another process works on the run, or where another start comes too late; InputError
-        where there is no such start; StartError where the start is too doubtful.
+        Raises OutputError where another process works on the run, where another start comes too late, or where the
+        workers compute on another kind of device; InputError where there is no such start; StartError where the start
+        is too doubtful.
         """
         if accept_start is not None:
             starts.require_acceptable(self.store, accept_start)
@@ -290,7 +297,7 @@ class Run(Judged, Viewed, Transform):
             return self
         settings = self._cluster(cluster, workers, memory_limit) if client is None else None
         with working_on(self.url):
-            return self._go_on(client, settings, progress, accept_failed, accept_start)
+            return self._go_on(client, settings, progress, accept_failed, accept_start, allow_device_change)
 
     def _go_on(
         self,
@@ -299,6 +306,7 @@ class Run(Judged, Viewed, Transform):
         progress: Listener | bool | None,
         accept_failed: bool,
         accept_start: int | None,
+        device_change: bool,
     ) -> Run:
         if accept_start is not None:
             starts.require_acceptable(self.store, accept_start)
@@ -321,7 +329,10 @@ class Run(Judged, Viewed, Transform):
                 if waiting is not None:
                     self.store.update(waiting=None)
                 expected = (settings.workers or 0) if settings is not None else 0
-                driver = Driver(used, self.store, listener, expected=expected, accept_failed=accept_failed)
+                driver = Driver(
+                    used, self.store, listener, expected=expected, accept_failed=accept_failed,
+                    device_change=device_change,
+                )  # fmt: skip
                 with driver.stopping_on_ctrl_c():
                     self._repaired(driver, accept_start)
             verdict.keep(self._context())

@@ -21,6 +21,8 @@ from .forces import Forces
 
 BINS = 32
 _TINY = 1e-12
+_ONE = float(2**31)
+"""A weight of 1 as the histogram counts it: 2^32 voxels of it are still a whole number of 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,14 @@ class _Tensors:
     def joint(self) -> torch.Tensor:
         """(bins, bins) float64 probabilities."""
         f, m = self.axes
-        joint = torch.zeros(self.bins**2, dtype=torch.float64, device=f.first.device)
+        cell = f.first * self.bins + m.first
+        # Whole numbers add up to the same in any order: by float a GPU would give other bits each time.
+        joint = torch.zeros(self.bins**2, dtype=torch.int64, device=cell.device)
         for i, j in product(range(4), range(4)):
-            weight = (f.weights[i] * m.weights[j]).double()
-            joint += torch.bincount((f.first + i) * self.bins + m.first + j, weight, minlength=self.bins**2)
-        return (joint / joint.sum()).reshape(self.bins, self.bins)
+            weight = (f.weights[i].double() * m.weights[j].double() * _ONE).round().long()
+            joint.index_add_(0, cell + (i * self.bins + j), weight)
+        shares = joint.double()
+        return (shares / shares.sum()).reshape(self.bins, self.bins)
 
     def pull(self, table: torch.Tensor, sign: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Derivatives of the sum over voxels of table[a, b] w_a(f) w_b(m) by f and by m; and the scales, (z, y, x)."""

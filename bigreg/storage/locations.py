@@ -23,13 +23,16 @@ _context: ts.Context
 _caching: ts.Context
 
 
-def configure(*, copies: int = 4, transfers: int = 8, cache_bytes: int = 0) -> None:
+def configure(*, copies: int | None = None, transfers: int = 8, cache_bytes: int = 0) -> None:
     """How many threads of this process may decode (`copies`) and read or write (`transfers`) at once, and its cache.
 
     `cache_bytes` of decoded chunks are kept, of arrays that are opened as constant. Holds for arrays opened afterwards.
-    The default is modest, because a machine usually runs several workers.
+    The default is modest, because a machine usually runs several workers; the environment variable BIGREG_COPIES is
+    another default of `copies`, for a worker that has several cores.
     """
     global _settings, _context, _caching
+    if copies is None:
+        copies = int(os.environ.get("BIGREG_COPIES", "4"))
     if _settings == (copies, transfers, cache_bytes):
         return  # and what is cached stays
     _settings = (copies, transfers, cache_bytes)

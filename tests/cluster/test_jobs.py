@@ -145,7 +145,18 @@ def test_a_job_with_gpus_has_one_worker_each(kind, request_):
     assert request_ in text and "--nworkers 2" in text and "--nthreads 2" in text and "--resources GPU=1" in text
     assert "--nthreads 1" in script(kind, gpus=2, cores=8, threads=1, **more)
     assert "--preload-nanny bigreg.cluster.one_gpu" in text
-    assert "preload" not in script(kind, gpus=1, **({"job_extra": ["-l gpu=1"]} if kind == "sge" else {}))
+    assert "export BIGREG_COPIES=4\n" in text
+    assert "preload" not in script(kind, gpus=1, **({"job_extra": ["-l gpu=1", "-pe smp 8"]} if kind == "sge" else {}))
+    assert "BIGREG_COPIES" not in script(kind, cores=2, **({"job_extra": ["-pe smp 2"]} if kind == "sge" else {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [("slurm", "--cpus-per-task=16"), ("lsf", "-n 16"), ("pbs", "ncpus=16"), ("sge", "-pe smp 16")],
+)
+def test_a_job_with_gpus_asks_for_cores_that_decode_for_them(kind, request_):
+    text = script(kind, gpus=2, **({"job_extra": ["-l gpu=2", "-pe smp 16"]} if kind == "sge" else {}))
+    assert request_ in text and "export BIGREG_COPIES=8\n" in text
 
 
 def test_where_nothing_is_said_dask_jobqueues_own_file_holds():

@@ -25,6 +25,8 @@ def test_a_worker_is_a_pod_and_only_workers_have_gpus(monkeypatch):
     assert worker["image"] == scheduler["image"] == "registry/bigreg:1"
     command = ["dask", "worker", "--nthreads", "2", "--memory-limit", "2000000000", "--resources", "GPU=1"]
     assert worker["args"][:8] == command
+    assert worker["resources"]["requests"]["cpu"] == "8"
+    assert {"name": "BIGREG_COPIES", "value": "8"} in worker["env"]
     assert worker["resources"]["limits"] == {"memory": "2000000000", "nvidia.com/gpu": "1"}
     assert not scheduler["resources"]
     assert spec["spec"]["scheduler"]["service"]["type"] == "ClusterIP"

@@ -8,8 +8,11 @@ import time
 import pytest
 import torch
 
-from bigreg.cluster import Cluster, client, local_client, worker_count
+from bigreg import load_config
+from bigreg.cluster import Cluster, client, local_client, visible_gpus, worker_count
+from bigreg.cluster.gpus import VISIBLE
 from bigreg.cluster.one_gpu import dask_setup
+from bigreg.config import load_cluster
 from bigreg.errors import ConfigError, ResourceError
 
 
@@ -65,9 +68,72 @@ def test_by_default_there_is_a_worker_for_every_core_that_may_be_used():
     assert worker_count(Cluster()) == len(os.sched_getaffinity(0))
 
 
-def test_more_workers_than_gpus_are_refused(monkeypatch):
-    import torch
+@pytest.fixture
+def three_gpus(monkeypatch):
+    """PyTorch of this process sees three GPUs; there is none, so workers may only be asked what they were given."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
+
+def seen(dask_worker):
+    """What a worker was given. Its own imports: it travels without this module."""
+    import os
+    import signal
+
+    return {
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "copies": os.environ.get("BIGREG_COPIES"),
+        "resource": dask_worker.state.total_resources.get("GPU"),
+        "ignores Ctrl-C": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        "threads": dask_worker.state.nthreads,
+    }
+
+
+def test_each_gpu_has_one_worker_with_its_part_of_the_cores(three_gpus, monkeypatch):
+    monkeypatch.setattr("bigreg.cluster.local.cores_here", lambda: 13)
+    with client(load_cluster("cuda")) as used:
+        used.wait_for_workers(3, timeout=120)
+        found = list(used.run(seen).values())
+        assert sorted(f.pop("gpu") for f in found) == ["0", "1", "2"]
+        assert found == [{"copies": "4", "resource": 1, "ignores Ctrl-C": True, "threads": 2}] * 3
+
+
+def test_a_worker_that_is_replaced_takes_the_gpu_of_the_one_that_is_gone(three_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    assert visible_gpus() == ["GPU-a", "GPU-b", "GPU-c"]
+    with client(Cluster(kind="cuda", workers=2)) as used:
+        used.wait_for_workers(2, timeout=120)
+        gone = next(n for n, spec in used.cluster.worker_spec.items() if spec["options"]["env"][VISIBLE] == "GPU-b")
+        used.cluster.sync(used.cluster.workers[gone].close)
+        end = time.monotonic() + 120
+        while sorted(f["gpu"] for f in used.run(seen, on_error="ignore").values()) != ["GPU-a", "GPU-b"]:
+            assert time.monotonic() < end, "the GPU of the lost worker was not used again"
+            time.sleep(0.5)
+
+
+def test_local_workers_are_given_a_gpu_only_where_that_is_said(three_gpus):
+    with client(Cluster(workers=1)) as used:
+        (found,) = used.run(seen).values()
+        assert (found["gpu"], found["resource"], found["copies"]) == (None, None, None)
+    assert worker_count(Cluster(device="cuda")) == 3
+    with client(Cluster(device="cuda", workers=4)) as used:  # two share a GPU
+        used.wait_for_workers(4, timeout=120)
+        assert sorted(f["gpu"] for f in used.run(seen).values()) == ["0", "0", "1", "2"]
+
+
+def test_where_there_are_gpus_they_are_the_default(three_gpus, caplog):
+    assert load_config("rounds").cluster.kind == load_cluster(None).kind == "cuda"
+    assert load_config("rounds", overrides=["cluster.kind=local"]).cluster.kind == "local"
+    assert load_config("rounds", cluster="local").cluster.kind == "local"
+    with client(Cluster(kind="cuda", workers=1)):
+        assert "1 GPU of this machine, one worker each" in caplog.text
+
+
+def test_without_gpus_the_cores_are_the_default():
+    assert load_config("rounds").cluster.kind == load_cluster({"workers": 2}).kind == "local"
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert worker_count(Cluster(kind="cuda")) == 2
     with pytest.raises(ConfigError, match="workers = 3"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,6 +69,46 @@ def test_equal_images_do_not_move_and_an_empty_mask_is_not_trusted():
     nothing = torch.zeros_like(images.fixed_mask)
     empty = engine.estimate(PatchPair(images.fixed, images.moving, nothing, nothing, LATTICE))
     assert float(empty.coefficients.abs().max()) == 0 and float(empty.confidence.max()) == 0
+
+
+def test_a_stiff_map_arrives_in_a_few_steps():
+    """A shift is what no stiffness resists, so it is found at once, in the half without texture too."""
+    g = torch.Generator().manual_seed(5)
+    shape = LATTICE.grid.shape
+    texture = torch.nn.functional.interpolate(
+        torch.rand(1, 1, *(n // 2 + 8 for n in shape), generator=g), scale_factor=2
+    )[0]
+    texture[:, :, shape[1] // 2 + 8 :] = 0.5
+    index = identity(shape) + 8.0
+    shift = torch.tensor([0.0, 0.0, 0.4]).reshape(3, 1, 1, 1)
+    one = torch.ones(shape)
+    images = PatchPair(sample(texture, index - shift), sample(texture, index + shift), one, one, LATTICE)
+    patch = load_engine("optimise", {**ENGINE, "regularisation": 30.0, "iterations": 6}).estimate(images)
+    found = evaluate(patch.coefficients, LATTICE.samples) / VOXEL
+    assert float((found - shift).abs().max()) < 0.1
+
+
+def test_a_curvature_that_promises_too_much_does_not_make_it_worse():
+    images, _ = pair(6)
+    engine = load_engine("optimise", {**ENGINE, "similarity": "ncc", "regularisation": 0.016})
+    honest = engine.similarity
+
+    class Bold:
+        """The same similarity, whose steps by its curvature are sixteen times as long as they should be."""
+
+        channels, features = honest.channels, staticmethod(honest.features)
+
+        def __call__(self, *given):
+            forces = honest(*given)
+            return replace(forces, fixed_scale=forces.fixed_scale / 4, moving_scale=forces.moving_scale / 4)
+
+        forces = None
+
+    best = engine.estimate(images).quality["similarity_after"]
+    engine.similarity = Bold()
+    bold = engine.estimate(images).quality
+    assert bold["similarity_after"] > bold["similarity_before"]
+    assert bold["similarity_after"] > best - 0.02
 
 
 def test_an_unknown_engine_is_refused_with_the_names_of_those_there_are():

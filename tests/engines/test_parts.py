@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bigreg.device import smaller_pieces
 from bigreg.engines import PatchPair, VelocityPatch
 from bigreg.engines.parts import cut, estimate_fitting, joined
 from bigreg.errors import ResourceError
@@ -42,7 +43,8 @@ def pair():
 def test_parts_agree_with_the_whole_and_say_how_many_they_were():
     whole = estimate_fitting(Limited(10**6), pair())
     engine = Limited(20 * 7 * 9 // 2 + 300)
-    parts = estimate_fitting(engine, pair())
+    with smaller_pieces(1):
+        parts = estimate_fitting(engine, pair())
     assert len(engine.sizes) == 2 and parts.quality == {"similarity_after": 0.5, "parts": 2.0}
     assert "parts" not in whole.quality
     torch.testing.assert_close(parts.coefficients[:, 2:-2], whole.coefficients[:, 2:-2], atol=0.3, rtol=0)
@@ -75,5 +77,11 @@ def test_two_parts_of_one_spline_join_to_it_exactly(axis):
 
 
 def test_what_cannot_be_cut_further_is_an_error_that_says_what_to_do():
-    with pytest.raises(ResourceError, match="free the GPU"):
+    with pytest.raises(ResourceError, match="free the GPU"), smaller_pieces(1):
+        estimate_fitting(Limited(1), pair())
+
+
+def test_a_patch_is_first_tried_again_as_a_whole():
+    """By whoever called: what else was in hand may have held the memory."""
+    with pytest.raises(torch.OutOfMemoryError):
         estimate_fitting(Limited(1), pair())

@@ -106,7 +106,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         (["engine_options.similarity=mi"], "engine_options.similarity"),
         (["engine_options.discrete.noise=0.1"], "discrete.*not used.*optimise"),
         (["coarse.options.discrete.noise=0.1"], "discrete.*not used"),
-        (["engine=[optimise, discrete]"], "discrete.*cannot go on.*optimise"),
+        (["engine=[optimise, discrete]"], "discrete.*cannot continue.*optimise"),
         (["engine=[optimise, optimise]"], "named twice"),
         (["engine=[]"], "engine = \\[\\]"),
         (["engine=sitreg"], "has no weights"),

@@ -15,40 +15,17 @@ from bigreg.errors import CorruptDataError, InputError, OutputError
 from bigreg.phantom import make_pair
 from bigreg.pipeline.store.damage import forget
 from bigreg.storage import retry
+from bigreg.testing import LASTING, PASSING, failing_store
 from bigreg.volumes import convert, open_volume
 
 from .test_remote import Stop, StopsAt
-
-PASSING = "UNKNOWN: Error reading local file: Input/output error [os_error_code='5']"
-LASTING = "PERMISSION_DENIED: Error reading local file: Permission denied [os_error_code='13']"
-
-
-class Faults:
-    """Counts what is read from arrays and written to them, and lets it fail where it is told to."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.counts = {"read": 0, "write": 0}
-        self.failed = 0
-        self.decide = lambda kind, number: None
-        for kind, name in (("read", "_load"), ("write", "_save")):
-            patch.setattr(storage.Array, name, self._counted(kind, getattr(storage.Array, name)))
-
-    def _counted(self, kind, action):
-        def counted(array, *arguments):
-            self.counts[kind] += 1
-            message = self.decide(kind, self.counts[kind])
-            if message:
-                self.failed += 1
-                raise ValueError(message)
-            return action(array, *arguments)
-
-        return counted
 
 
 @pytest.fixture
 def faults(monkeypatch):
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.001)
-    return Faults(monkeypatch)
+    with failing_store() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +41,9 @@ def tiny(small_config, thread_client, tmp_path_factory):
         images = (str(folder / f"{which}.ome.zarr") for which in ("fixed", "moving"))
         return register(*images, out=str(out), config=config, client=thread_client, **more)
 
-    with pytest.MonkeyPatch.context() as patch:
-        counts = Faults(patch).counts
+    with failing_store() as counted:
         run = start(folder / "run.zarr")
-    return run, start, dict(counts)
+    return run, start, dict(counted.counts)
 
 
 def test_passing_faults_leave_no_trace(tiny, faults, same_bits, tmp_path):

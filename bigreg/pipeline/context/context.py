@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...config import Config
+from ...device import current_device
 from ...engines import Engine
 from ...engines.chain import chained
 from ...geometry import Grid, Shape
@@ -108,7 +109,7 @@ class Context:
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return current_device()
 
     @lru_cache(maxsize=64)  # noqa: B019 - contexts are few and live as long as the process
     def image(self, which: str, factors: Shape) -> LevelImage:

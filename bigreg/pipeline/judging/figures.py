@@ -138,6 +138,12 @@ def figures(context: Context) -> list[Row]:
         return [*rows, *(("blocks", name, 0.0, "", "nothing was deformed") for name in ("done", "blank", "failed"))]
     peaks = [np.fmax.reduce(_metrics(context, f"levels/{index}")["peak_memory"], axis=None) for index in context.levels]
     rows.append(("time and memory", "peak memory per worker", float(max(peaks)), "GiB", "resident, while estimating"))
+    # On a CPU there are none, nor in runs from before they were kept.
+    cards = [_metrics(context, f"levels/{index}").get("card_memory", np.zeros(0)) for index in context.levels]
+    measured = np.concatenate([card[np.isfinite(card)] for card in cards])
+    if measured.size:
+        largest = float(measured.max())
+        rows.append(("time and memory", "peak memory per GPU", largest, "GiB", "by PyTorch, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):
         if name.startswith("levels/") and name.count("/") == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from ... import storage
 from ...quality.verdict import Verdict
 from ..context import starts
 from ..store.lock import at_work
-from ..store.store import FOUND, RunStore, Status
+from ..store.store import DEVICES, FOUND, SMALLER, RunStore, Status
 
 VERDICT = "verdict"
 """The attribute of a finished run that holds its verdict."""
@@ -55,6 +55,7 @@ class RunStatus:
     between them is that the affine leaves, all in one `line`; else None.
     `seconds_left`: until the end, by the blocks since it was begun or resumed, each counted by the work that is planned
     for its stage; None before the total is known, where nobody works on it, and in the first seconds.
+    `notes`: how it was computed, where that may show in its last digits: in smaller pieces, on several kinds of device.
     """
 
     state: str
@@ -70,6 +71,7 @@ class RunStatus:
     waiting: str = ""
     seconds_left: float | None = None
     pairs: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows."""
@@ -83,6 +85,7 @@ class RunStatus:
             "blocks": {"total": self.total, **{k: sum(getattr(s, k) for s in self.stages) for k in sums}},
             "stages": [asdict(s) for s in self.stages],
             "errors": list(self.errors),
+            "notes": list(self.notes),
             "start": list(self.start),
             "start_doubtful": self.start_doubtful,
             "images": self.images,
@@ -140,8 +143,20 @@ def status_of(store: RunStore) -> RunStatus:
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
         attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
         (attributes.get("waiting") or "") if state == "running" else "", _seconds_left(store, attributes, stages),
-        attributes.get(FOUND),
+        attributes.get(FOUND), tuple(_notes(attributes, stages)),
     )  # fmt: skip
+
+
+def _notes(attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> Iterator[str]:
+    titles = {s.name: s.title for s in stages}
+    for name, count in attributes.get(SMALLER, {}).items():
+        yield (
+            f"memory ran out on {count} block{'s' * (count != 1)} of '{titles.get(name, name)}', computed in smaller "
+            "pieces: the map may differ by up to 0.1 voxel of the level there"
+        )
+    devices = attributes.get(DEVICES, [])
+    if len(devices) > 1:
+        yield f"computed on {' and '.join(devices)}: another run may differ in the last digits"
 
 
 def planned_seconds_done(planned: Mapping[str, float], stages: Iterable[StageStatus]) -> float:

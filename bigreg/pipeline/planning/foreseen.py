@@ -114,6 +114,12 @@ class Foreseen:
             )
         return self._needs[chosen]
 
+    def card_bytes(self, level: LevelPlan) -> float:
+        """The same of a GPU's memory."""
+        chosen = engine_choice(self.config, level, len(self.levels))
+        engines = chosen.load(level.iterations).values()
+        return max(float(getattr(engine, "card_bytes_a_voxel", self.voxel_bytes(level))) for engine in engines)
+
     def coarsened(self, stage: Stage, finer: BlockGrid, blocks: BlockGrid, voxel_bytes: int) -> None:
         """A level of a pyramid, made of the one before."""
         ratio = tuple(max(1, round(a / b)) for a, b in zip(finer.cells, blocks.cells, strict=True))

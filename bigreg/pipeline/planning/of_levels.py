@@ -17,6 +17,9 @@ from . import of_images
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
 from .workload import Amount, box_spans, grown, of_blocks, overlaps, seen, spans, whole_chunks, with_border
 
+CARD_SAMPLE_BYTES = 130
+"""Of a GPU's memory, per sample of a map that is composed and verified; counted on a simulated device."""
+
 PAIR_BYTES = 300
 """Of a voxel while pairs are looked for: features of both images, twice, their tensors, and positions."""
 
@@ -114,6 +117,7 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
             stage, (("step", voxels), ("patch", voxels)),
             reads=tuple(reads), source=tuple(source), writes=written,
             looks=level.iterations + 1, memory=voxels.largest / MILLION * plan.voxel_bytes(level),
+            card=voxels.largest / MILLION * plan.card_bytes(level) if plan.config.cluster.has_gpus else 0.0,
         )  # fmt: skip
     else:
         plan.add(stage, writes=written)
@@ -146,7 +150,7 @@ def _compose(plan: Foreseen, level: LevelPlan, before: str | None) -> None:
     plan.add(
         stage, (("compose", samples),),
         reads=tuple(reads), writes=(Amount.of(24, spans(blocks, scale=lattice.samples)),),
-        memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
+        memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS, card=samples.largest / MILLION * CARD_SAMPLE_BYTES,
     )  # fmt: skip
     chunk = tuple(c * s for c, s in zip(blocks.core, lattice.samples, strict=True))
     for which in IMAGES:

@@ -36,6 +36,8 @@ from .workload import Work, Workload
 
 WAITING = 0.75
 """What a block holds while it is read or written and another is computed, for each byte of the latter at its worst."""
+CARD_BASE_BYTES = 500 << 20
+"""What a process holds of a GPU before it computes; predicted, not measured."""
 MANY_FILES = 10**6
 """Files at which file systems and copying become slow."""
 
@@ -47,6 +49,7 @@ class Plan:
     workers             of the configured cluster
     in_hand             blocks that each has in hand
     memory_per_worker   bytes, from the block alone; memory_limit: what the configured local cluster gives each worker
+    card_per_worker     bytes of a GPU's memory, 0 where none works; card_limit: what GPUs of this machine have, or None
     remark              on the rates, for people
     """
 
@@ -59,6 +62,8 @@ class Plan:
     rates: Rates = dataclasses.field(default_factory=Rates)
     remark: str = ""
     deformation: bool = True
+    card_per_worker: int = 0
+    card_limit: int | None = None
 
     @property
     def stages(self) -> tuple[Work, ...]:
@@ -153,6 +158,7 @@ class Plan:
                 "memory per worker",
                 f"{format_bytes(self.memory_per_worker)} of {format_bytes(self.memory_limit)} allowed",
             ),
+            *self._card_row(),
             ("read", f"{format_bytes(self.bytes_read)} in whole chunks, uncompressed"),
             ("written", f"{format_bytes(self.bytes_written)} uncompressed"),
             (
@@ -166,6 +172,16 @@ class Plan:
             ("time", f"about {roughly(self.seconds)} on {self.workers} worker{'s' * (self.workers != 1)}"),
             ("rates", self.rates.origin + (f"; {self.remark}" if self.remark else "")),
         ]
+
+    def _card_row(self) -> list[tuple[str, str]]:
+        if not self.card_per_worker:
+            return []
+        needed = format_bytes(self.card_per_worker)
+        if self.card_limit is None:
+            return [("memory per GPU", f"at least {needed}")]
+        few = self.card_per_worker > self.card_limit
+        short = ": TOO LITTLE, blocks will be computed in smaller pieces; make blocks.core smaller" if few else ""
+        return [("memory per GPU", f"{needed} of {format_bytes(self.card_limit)}{short}")]
 
     def to_json(self) -> dict[str, Any]:
         """The same in numbers, with every stage; seconds, bytes, um (z, y, x)."""
@@ -188,7 +204,8 @@ class Plan:
             ],
             "blocks": self.blocks, "tasks": self.tasks, "workers": self.workers, "seconds": self.seconds,
             "worker_seconds": self.worker_seconds, "memory_per_worker_bytes": self.memory_per_worker,
-            "memory_limit_bytes": self.memory_limit, "bytes_read": self.bytes_read,
+            "memory_limit_bytes": self.memory_limit, "card_per_worker_bytes": self.card_per_worker,
+            "card_limit_bytes": self.card_limit, "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written, "disk_bytes": self.disk,
             "disk_bytes_compressed": int(self.disk * self.rates.stored), "disk_peak_bytes": self.disk_peak,
             "files": self.files, "redundancy": self.redundancy, "device": self.rates.device,
@@ -240,7 +257,9 @@ def make_plan(
     """The plan for frames that are known or provisional. Builds no object a block."""
     work = foresee(frames, dict(volumes), config, given)
     in_hand = config.cluster.in_hand
-    block = max(w.memory for w in work.stages) * (1 + WAITING * (in_hand - 1))
+    held = 1 + WAITING * (in_hand - 1)
+    block = max(w.memory for w in work.stages) * held
+    card = int(max(w.card for w in work.stages) * held) + CARD_BASE_BYTES if config.cluster.has_gpus else 0
     return Plan(
         tuple(ladder(frames, config)),
         work,
@@ -251,7 +270,17 @@ def make_plan(
         rates or Rates(),
         remark,
         config.deformation,
+        card,
+        smallest_card() if config.cluster.gpu_here else None,
     )
+
+
+def smallest_card() -> int | None:
+    """Bytes of the smallest GPU of this machine; None where PyTorch sees none."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return min((torch.cuda.get_device_properties(n).total_memory for n in range(count)), default=None)
 
 
 def plan(

@@ -193,11 +193,13 @@ def engine_name(config: Config) -> str:
     return ", then ".join(names)
 
 
-def this_machine() -> dict[str, str | int]:
+def this_machine(config: Config) -> dict[str, str | int]:
     """What a calibration holds for: another machine, device or version needs its own."""
-    import torch
+    device = "CPU"
+    if config.cluster.gpu_here:
+        import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        device = torch.cuda.get_device_name()
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
     return {"machine": f"{platform.node()}, {_processor()}", "device": device, "cores": cores, "bigreg": __version__}
 
@@ -223,7 +225,8 @@ def cache_folder() -> Path:
 
 def cache_file(config: Config) -> Path:
     """Where the calibration of this machine with a configuration's engine is kept."""
-    key = json.dumps([platform.node(), config.engine, config.engine_options], sort_keys=True, default=str)
+    parts = [platform.node(), config.engine, config.engine_options, *(["GPU"] if config.cluster.gpu_here else [])]
+    key = json.dumps(parts, sort_keys=True, default=str)
     return cache_folder() / f"rates-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
@@ -239,7 +242,7 @@ def known_rates(config: Config) -> tuple[Rates, str]:
         rates = Rates.load(path)
     except ConfigError as error:
         return Rates(), f"the calibration is not used ({error}); `bigreg plan ... --calibrate` measures again"
-    for name, now in this_machine().items():
+    for name, now in this_machine(config).items():
         if getattr(rates, name) != now:
             was = getattr(rates, name)
             return (

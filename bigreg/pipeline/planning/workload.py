@@ -72,7 +72,7 @@ class Work:
     metrics  how many figures are recorded a block
     needs    blocks of stages of the same phase that a block waits for
     looks    that an engine may take at a patch
-    memory   bytes that one block needs at its worst moment
+    memory   bytes that one block needs at its worst moment; card: of a GPU's memory, where it is computed on one
     """
 
     name: str
@@ -87,6 +87,7 @@ class Work:
     needs: tuple[Need, ...] = ()
     looks: int = 1
     memory: float = 0.0
+    card: float = 0.0
 
     @property
     def blocks(self) -> int:

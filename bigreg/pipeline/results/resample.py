@@ -17,13 +17,13 @@ from functools import cached_property, lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from ... import storage
-from ...cluster import Cluster, require_memory
+from ...cluster import Cluster, default_cluster, require_memory
 from ...cluster import client as cluster_client
 from ...cluster.workers import BASE_BYTES
 from ...config import IO
+from ...device import current_device
 from ...errors import InputError, OutputError
 from ...geometry import BlockGrid, Grid, Shape, triple
 from ...transforms.maps import Map
@@ -85,7 +85,6 @@ class Opened:
         self.job = job
         self.map = job.transform.map(job.direction)
         self.writer = ImageWriter(job.out)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._planes: dict[int, tuple[Volume, Averaged]] = {}
 
     @cached_property
@@ -124,7 +123,7 @@ def resample(here: Opened, index: Shape) -> tuple[Status, dict[str, float]]:
     block = blocks_of(here.writer, 0)[index]
     data = np.zeros(block.shape, here.writer.array(0).dtype)
     for start, stop in warp.pieces(block.start, block.stop):
-        there, known = here.map.follow(Positions.of_grid(here.job.grids[0].cropped(start, stop), here.device))
+        there, known = here.map.follow(Positions.of_grid(here.job.grids[0].cropped(start, stop), current_device()))
         if known is not None and not bool(known.any()):
             continue
         values, _ = warp.sampled(there, image, image.grid, here.job.interpolation, inside=volume.grid())
@@ -213,7 +212,7 @@ def run(
         raise InputError("the image is an array in memory, which workers do not see; write it with bigreg.convert")
     voxels = len(job.planes) * job.grids[0].voxels
     if client is None and cluster is None and voxels > HERE_VOXELS and not alone:
-        cluster = Cluster()
+        cluster = default_cluster()
     if client is None and cluster is not None:
         shard_bytes = math.prod(min(shard, n) for n in job.grids[0].shape) * volume.dtype.itemsize
         require_memory(BASE_BYTES + PIECE_BYTES + 3 * shard_bytes, cluster, smaller="")
@@ -256,7 +255,9 @@ def _fill(
         return
     with cluster_client(cluster) if cluster is not None else nullcontext(client) as used:
         expected = (cluster.workers or 0) if cluster is not None else 0
-        driver = Driver(used, work, listener, expected=expected, opener=partial(opened, pickle.dumps(job)))
+        driver = Driver(
+            used, work, listener, expected=expected, device_change=True, opener=partial(opened, pickle.dumps(job))
+        )
         with driver.stopping_on_ctrl_c():
             driver.run(*stages, stamp=new_stamp())
 

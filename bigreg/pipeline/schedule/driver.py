@@ -17,6 +17,7 @@ from ...geometry import Shape
 from ..context.context import context
 from ..store.store import Progress, RunStore
 from .answers import Failure, Opener
+from .devices import Devices
 from .flow import Flow, Stage
 from .streaming import Listener, Streaming
 
@@ -26,6 +27,7 @@ class Driver:
 
     expected        workers that are on their way, where the cluster starts them by need
     accept_failed   blocks that fail are blank, in stages that can do without them
+    device_change   another kind of device than the run began with may go on with it
     opener          makes on a worker what the tasks are given, of the store's url and a stamp; it keeps it
     """
 
@@ -37,6 +39,7 @@ class Driver:
         *,
         expected: int = 0,
         accept_failed: bool = False,
+        device_change: bool = False,
         opener: Opener = context,
     ) -> None:
         self.client = client
@@ -45,6 +48,7 @@ class Driver:
         self.expected = expected
         self.accept_failed = accept_failed
         self.opener = opener
+        self.devices = Devices(store, device_change)
         self.stopped = threading.Event()
 
     @contextmanager
@@ -83,6 +87,7 @@ class Driver:
         streaming = Streaming(
             self.client, self.store, flows, stamp, listener=self.listener, expected=self.expected,
             accept_failed=self.accept_failed, stopped=self.stopped, opener=self.opener,
+            devices=self.devices,
         )  # fmt: skip
         failures = streaming.run()
         if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import queue
 import threading
@@ -13,13 +14,16 @@ from typing import Any, Protocol
 
 from distributed import Client
 
-from ...cluster import GPU
-from ...errors import ClusterError
+from ...cluster import GPU, escalate
+from ...errors import ClusterError, ResourceError
 from ...geometry import Shape
 from ..store import stopping
-from ..store.store import RunStore, Status
+from ..store.store import SMALLER, RunStore, Status
 from .answers import Answer, Failure, Opener, execute, told
+from .devices import Devices
 from .flow import Flow
+
+log = logging.getLogger("bigreg.cluster")
 
 QUEUED = 2
 """Tasks that wait at a worker for each that runs there: more where they take less than a moment."""
@@ -52,7 +56,11 @@ class Listener(Protocol):
 
 
 class Streaming:
-    """One pass over some flows, on a client. `stopped` ends it; see `Driver` for the others."""
+    """One pass over some flows, on a client. `stopped` ends it; see `Driver` for the others.
+
+    Workers that cannot compute (`unfit`), or that compute on another kind of device than the run began with, are given
+    no block.
+    """
 
     def __init__(
         self,
@@ -66,8 +74,10 @@ class Streaming:
         accept_failed: bool,
         stopped: threading.Event,
         opener: Opener,
+        devices: Devices,
     ) -> None:
         self.client = client
+        self.devices = devices
         self.store = store
         self.listener = listener
         self.expected = expected
@@ -85,6 +95,9 @@ class Streaming:
         self.reserves: dict[str, deque[tuple[Flow, Shape]]] = {}
         self.threads: dict[str, int] = {}
         self.known: dict[str, int] = {}
+        self.unfit: dict[str, str] = {}
+        self.shunned = 0
+        self.smaller: dict[str, int] = dict(store.attributes.get(SMALLER, {}))
         self.share: dict[str, float] = {}
         self.held: dict[str, int] = {}
         self.census = 0.0
@@ -136,13 +149,17 @@ class Streaming:
         stopping.check(self.store.url)
         try:
             there = self.client.nthreads()
-            if there != self.known:  # all that is known of hundreds of workers is long, so it is asked for seldom
+            if there != self.known or self.shunned != len(self.unfit):  # seldom: of hundreds of workers it is long
                 self.known = there
                 self.store.update(connected={"workers": len(there), "threads": sum(there.values())})
                 workers = self.client.scheduler_info(n_workers=-1)["workers"]
                 gpus = {w: there[w] for w, about in workers.items() if w in there and about["resources"].get(GPU)}
-                self.threads = gpus or there
+                self.unfit |= self.devices.unfit(self.client, list(gpus or there), gpu=bool(gpus))
+                self.shunned = len(self.unfit)
+                self.threads = {w: n for w, n in (gpus or there).items() if w not in self.unfit}
                 self.share = {GPU: 1 / max(gpus.values())} if gpus else {}
+                if there and not self.threads:
+                    raise ResourceError(f"no worker can compute: {self.unfit[next(iter(gpus or there))]}")
         except (TimeoutError, OSError) as error:
             raise self._scheduler_gone(str(error)) from error
         for gone in self.reserves.keys() - self.threads.keys():
@@ -207,7 +224,7 @@ class Streaming:
         ]
         futures = self.client.map(
             execute, *zip(*calls, strict=True),
-            pure=False, priority=-self.number, workers=[worker] if worker else None, allow_other_workers=bool(worker),
+            pure=False, priority=-self.number, **self._wheres(worker),
             resources=self.share or None,
         )  # fmt: skip
         for future, (flow, index) in zip(futures, jobs, strict=True):
@@ -217,6 +234,12 @@ class Streaming:
             flow.running += 1
             flow.progress.set(index, Status.RUNNING)
             future.add_done_callback(self.done.put)
+
+    def _wheres(self, worker: str) -> dict[str, Any]:
+        """Where Dask may run a block that is meant for a worker, or for any: not where it cannot be computed."""
+        if self.unfit.keys() & self.known.keys():
+            return {"workers": [worker] if worker in self.threads else list(self.threads) or None}
+        return {"workers": [worker] if worker else None, "allow_other_workers": bool(worker)}
 
     # ------------------------------------------------------------------------------------------------ what came back
 
@@ -281,10 +304,18 @@ class Streaming:
             self._try_alone()
             return
         answer = answer or self._answer(future)
-        if answer is None:
+        if answer is not None and answer.unfit:
+            log.warning("the worker %s is given no more blocks: %s", answer.worker, answer.unfit)
+            self.unfit[answer.worker] = answer.unfit
+            self._look_around()
+            answer = None
+        if answer is None or (answer.failure is not None and future.status == "error" and self._given_more()):
             future.cancel()
             self._submit("", [(flow, index)])
             return
+        if answer.halvings:
+            self.smaller[flow.stage.name] = self.smaller.get(flow.stage.name, 0) + 1
+            self.store.update(**{SMALLER: self.smaller})
         failure = answer.failure
         if failure is not None and self.accept_failed and flow.stage.optional and not failure.fatal:
             self._record(flow, index, failure, accepted=True)
@@ -300,6 +331,10 @@ class Streaming:
         if flow.complete:
             self._end(flow)
         self._try_alone()
+
+    def _given_more(self) -> bool:
+        """A block ends every worker that takes it: whether there will be others with more memory."""
+        return escalate(self.client)
 
     def _try_alone(self) -> None:
         """Submit the next block that a worker died on, unless another of them is still out."""

@@ -19,6 +19,10 @@ from ...geometry import Shape
 
 FORMAT = 2
 """Version of the layout; a store of another one is refused by name."""
+SMALLER = "smaller"
+"""The attribute that says on how many blocks of each stage memory ran out: they were computed in smaller pieces."""
+DEVICES = "devices"
+"""The attribute that lists what has computed a run: "CPU", or models of GPUs."""
 EVALUATION = "evaluation"
 """Where a run keeps its last evaluation."""
 FOUND = "found_pairs"

@@ -10,13 +10,16 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from scipy import ndimage
 
 from ... import storage
+from ...device import halvings
 from ...geometry import Block, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, evaluate, squarings
 from ...transforms.field import exponential, min_determinant
@@ -173,10 +176,59 @@ def squarings_of(level: LevelPlan) -> int:
 def compose(context: Context, level_index: int, attempt: int, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute, verify and store both half-way maps on one block."""
     level = context.levels[level_index]
-    block = level.blocks[index]
     cells = None
     if attempt not in (LAST, FINAL_LAST):
         cells = [failing_cells(context, level_index, a) for a in range(attempt)]
+    block, samples = level.blocks[index], np.asarray(level.lattice.samples)
+    maps = {which: np.empty((3, *np.asarray(block.shape) * samples), np.float32) for which in IMAGES}
+    parts = []
+    for part in _parts(block):
+        low, high = ((np.asarray(at) - block.start) * samples for at in (part.start, part.stop))
+        box = (slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+        parts.append(_compose_part(context, level, part, cells, {which: m[box] for which, m in maps.items()}))
+    for which, whole in maps.items():
+        out = context.array("levels", level_index, "maps", which, write=True)
+        out.write((0, *np.asarray(block.start) * samples), whole)
+    failing = [f for part in parts for f in part.failing]
+    found = np.unique(np.concatenate(failing), axis=0) if failing else np.zeros((0, 3), int)
+    store_failing(context, level_index, attempt, index, found)
+    metrics = {
+        "min_jacobian": min(part.worst for part in parts),
+        "max_displacement": max(part.reach for part in parts),
+        "failing": float(len(found)),
+        "damped": sum(part.damped for part in parts) / len(parts),
+    }
+    return Status.DONE, metrics
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was found of a part of a block: cells under the floor, smallest determinant, longest displacement (um)."""
+
+    failing: list[np.ndarray]
+    worst: float
+    reach: float
+    damped: float
+
+
+def _parts(block: Block) -> list[Block]:
+    """The block, or the parts that it is computed in where memory has run out."""
+    core = triple(max(1, -(-n >> halvings())) for n in block.shape)
+    cuts = [range(a, b, n) for a, b, n in zip(block.start, block.stop, core, strict=True)]
+    return [
+        replace(block, start=low, stop=triple(min(a + n, b) for a, n, b in zip(low, core, block.stop, strict=True)))
+        for low in map(triple, product(*cuts))
+    ]
+
+
+def _compose_part(
+    context: Context,
+    level: LevelPlan,
+    block: Block,
+    cells: Sequence[np.ndarray] | None,
+    maps: Mapping[str, np.ndarray],
+) -> _Part:
+    """Compute both half-way maps on a part of a block, into `maps`. `cells`: see `level_factors`."""
     factors, damped = level_factors(context, level, block, cells)
     samples = np.asarray(level.lattice.samples)
     first = np.asarray(block.start) * samples
@@ -197,12 +249,8 @@ def compose(context: Context, level_index: int, attempt: int, index: Shape) -> t
             bad = torch.nonzero(smallest < context.config.guarantee.min_determinant).cpu().numpy()
             failing.append((bad + first) // samples)
         own = tuple(slice(0, n) for n in np.asarray(block.shape) * samples)
-        out = context.array("levels", level_index, "maps", which, write=True)
-        out.write((0, *first), field[(slice(None), *own)].cpu().numpy())
-    found = np.unique(np.concatenate(failing), axis=0) if failing else np.zeros((0, 3), int)
-    store_failing(context, level_index, attempt, index, found)
-    metrics = {"min_jacobian": worst, "max_displacement": reach, "failing": float(len(found)), "damped": damped}
-    return Status.DONE, metrics
+        maps[which][...] = field[(slice(None), *own)].cpu().numpy()
+    return _Part(failing, worst, reach, damped)
 
 
 def failing_place(level_index: int, attempt: int, index: Sequence[int] | None = None) -> tuple[str, ...]:

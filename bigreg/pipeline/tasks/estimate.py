@@ -36,6 +36,7 @@ METRICS = (
     "confidence",
     "patch_velocity",
     "peak_memory",
+    "card_memory",
 )
 LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
@@ -126,6 +127,8 @@ def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bo
 def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute and store the patch of one block; where nothing is deformed it is blank, unseen."""
     begin = time.perf_counter()
+    if context.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     level = context.levels[level_index]
     if not context.config.deformation:
         store_patch(context, level, index, None)
@@ -148,6 +151,8 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
         metrics = {k: v for k, v in metrics.items() if np.isfinite(v)}
     metrics["seconds"] = time.perf_counter() - begin
     metrics["peak_memory"] = peak_memory()
+    if context.device.type == "cuda":
+        metrics["card_memory"] = torch.cuda.max_memory_allocated() / 2**30
     return (Status.BLANK if blank else Status.DONE), metrics
 
 

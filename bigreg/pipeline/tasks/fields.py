@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ... import storage
+from ...device import halvings
 from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
 from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ...transforms import ngff
@@ -177,6 +178,7 @@ def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float)
             columns.append((sample(u, y + e + shift) - sample(u, y + e - shift)) / (2 * eps))
         jacobian = torch.stack(columns, dim=1).permute(2, 0, 1) + torch.eye(3, dtype=u.dtype, device=u.device)
         move = torch.linalg.lstsq(jacobian, -r.T[:, :, None]).solution[:, :, 0].T.clamp(-2.0, 2.0)
+        move = torch.nan_to_num(move, nan=0.0)  # CUDA solves no singular system: that point stays, its residual tells
         scale = torch.ones_like(size)
         for _ in range(5):
             trial = e + move * scale
@@ -190,10 +192,11 @@ def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float)
 
 
 def _boxes(start: Shape, stop: Shape) -> Iterator[tuple[Shape, Shape]]:
-    """Boxes of at most PIECE samples an axis that tile start .. stop."""
-    ranges = (range(a, b, PIECE) for a, b in zip(start, stop, strict=True))
+    """Boxes of at most PIECE samples an axis that tile start .. stop; smaller where memory has run out."""
+    piece = max(8, PIECE >> halvings())
+    ranges = (range(a, b, piece) for a, b in zip(start, stop, strict=True))
     lows = map(triple, product(*ranges))
-    return ((low, triple(min(a + PIECE, b) for a, b in zip(low, stop, strict=True))) for low in lows)
+    return ((low, triple(min(a + piece, b) for a, b in zip(low, stop, strict=True))) for low in lows)
 
 
 def _undone(context: Context, frame: str, y: Positions, reach: float) -> tuple[torch.Tensor, float]:

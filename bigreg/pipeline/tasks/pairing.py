@@ -236,7 +236,7 @@ def splined(context: Context, found: Found, noise: float) -> tuple[Found | None,
         return None, None
     try:
         maps, _, _ = through(list(kept.ends), context.coarsest, noise, context.config.guarantee.min_determinant)
-    except InputError:  # as the affine has them they contradict one another
+    except InputError:  # no spline without folds leads through them, so they are wrong: `told` says that none are used
         return None, None
     return kept, maps
 

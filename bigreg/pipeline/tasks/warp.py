@@ -9,6 +9,7 @@ import torch
 
 from ... import storage
 from ...config import Config
+from ...device import halvings
 from ...geometry import BlockGrid, Grid, Shape, triple
 from ...similarity import local_correlation
 from ...transforms.positions import Positions
@@ -55,11 +56,12 @@ def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str) -> None:
 
 
 def pieces(start: Shape, stop: Shape):
-    """Boxes of at most PIECE voxels an axis that tile start .. stop."""
+    """Boxes of at most PIECE voxels an axis that tile start .. stop; smaller where memory has run out."""
+    piece = max(8, PIECE >> halvings())
     return (
-        (tuple(p), tuple(min(a + PIECE, b) for a, b in zip(p, stop, strict=True)))
+        (tuple(p), tuple(min(a + piece, b) for a, b in zip(p, stop, strict=True)))
         for p in np.stack(
-            np.meshgrid(*(range(a, b, PIECE) for a, b in zip(start, stop, strict=True)), indexing="ij"), -1
+            np.meshgrid(*(range(a, b, piece) for a, b in zip(start, stop, strict=True)), indexing="ij"), -1
         ).reshape(-1, 3).tolist()
     )  # fmt: skip
 

@@ -244,7 +244,7 @@ def test_a_rates_file_that_makes_no_sense_is_refused(tmp_path, text):
 def test_a_calibration_is_used_until_the_machine_or_the_version_changes():
     config = load_config()
     assert rates_module.known_rates(config)[0] == Rates()
-    kept = Rates(step=0.5, **rates_module.this_machine(), measured=time.time() - 3 * 86400)
+    kept = Rates(step=0.5, **rates_module.this_machine(load_config()), measured=time.time() - 3 * 86400)
     kept.save(rates_module.cache_file(config))
     rates, remark = rates_module.known_rates(config)
     assert rates == kept and "3 days ago" in rates.origin and not remark

@@ -116,7 +116,10 @@ def test_a_worker_reads_one_block_while_it_computes_another_and_computes_one_at_
     assert both >= 4
 
 
-def test_where_some_workers_have_a_gpu_only_they_are_given_blocks(store):
+def test_where_some_workers_have_a_gpu_only_they_are_given_blocks(store, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     from distributed import Client, Scheduler, SpecCluster, Worker
 
     plain = {"cls": Worker, "options": {"nthreads": 1}}
