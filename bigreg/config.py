@@ -51,13 +51,14 @@ class Masks(Section):
     """What is compared of each image.
 
     none: everything; tissue: what is brighter than background, found; finite: all but the voxels of a float image that
-    are NaN or infinite; or the path of a mask in any format that can be read, 0 where not to look (CONTAINER/DATASET in
-    HDF5 and N5). A mask lies where its image lies: as its own spacing and origin say, or, where its file states none,
-    voxel on voxel of the image or of a whole number of them.
+    are NaN or infinite; padding: all but one constant value around the data, as rotating, deskewing and stitching leave
+    it; auto: padding where there is some, else none; or the path of a mask in any format that can be read, 0 where not
+    to look (CONTAINER/DATASET in HDF5 and N5). A mask lies where its image lies: as its own spacing and origin say, or,
+    where its file states none, voxel on voxel of the image or of a whole number of them.
     """
 
-    fixed: str = "none"
-    moving: str = "none"
+    fixed: str = "auto"
+    moving: str = "auto"
 
 
 class Stripes(Section):

@@ -127,6 +127,12 @@ def begin(
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     config, found = given_masks(config, volumes)
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
+    for which, mask in found.items():
+        if mask.padding is not None:
+            logger.info(
+                "%s: voxels of value %g around the data are padding, and not compared; masks.%s=none compares them",
+                which, mask.padding, which,
+            )  # fmt: skip
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
     there = storage.exists(out)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from ...errors import InputError
 from ...geometry import Grid, Shape, triple
-from ...volumes import Volume, downsample
+from ...volumes import Volume, downsample, weighted_block_mean
 from ..context.images import grid_of, made_dtype, not_finite, own_level, preparation
+from ..context.masks import SEEN
+from ..context.padding import padded
+from ..context.weights import WHOLE
 
 MOST_BYTES = 1 << 30
 """Of an image, that are read to look at it."""
@@ -41,11 +45,13 @@ def _chain(volume: Volume, factors: Shape) -> tuple[int, list[Shape]]:
     return level, ratios
 
 
-def small_copy(volume: Volume, factors: Shape, *, finite: bool) -> tuple[np.ndarray, np.ndarray | None, Grid]:
+def small_copy(
+    volume: Volume, factors: Shape, *, finite: bool, padding: float | None = None
+) -> tuple[np.ndarray, np.ndarray | None, Grid]:
     """Block means by `factors`: float32 (z, y, x), where they are known (None: everywhere), and their grid.
 
     finite: voxels that are NaN or infinite are left out. Else they raise InputError, as in a run, and so do
-    images of which more than MOST_BYTES would be read.
+    images of which more than MOST_BYTES would be read. padding: the value of padding, which is left out.
     """
     if (problem := unreadable(volume, factors)) is not None:
         raise InputError(problem)
@@ -58,16 +64,22 @@ def small_copy(volume: Volume, factors: Shape, *, finite: bool) -> tuple[np.ndar
     for first in range(0, shape[0] // unit * unit, thick):
         last = min(first + thick, shape[0] // unit * unit)
         data = volume.read((first, 0, 0), (last, *shape[1:]), level)
-        good = np.isfinite(data) if data.dtype.kind == "f" else None
-        if good is not None and not good.all():
+        good = np.isfinite(data) if data.dtype.kind == "f" else np.ones(data.shape, bool)
+        if not good.all():
             if not finite:
                 bad = np.argwhere(~good)[0] + (first, 0, 0)
                 raise not_finite(volume.name, triple(int(i) for i in bad), volume.grid(level))
             data = np.where(good, data, 0)
+        if padding is not None:
+            good &= ~padded(partial(volume.read, level=level), shape, (first, 0, 0), (last, *shape[1:]), padding)
+        counts = good.astype(np.uint8) * np.uint8(WHOLE)
         for ratio in ratios:
-            data = downsample(data.astype(made_dtype(volume), copy=False), ratio)
-            good = None if good is None else downsample(good.astype(np.float32), ratio)
+            data = data.astype(made_dtype(volume), copy=False)
+            if good.all():
+                data, counts = downsample(data, ratio), downsample(counts, ratio)
+            else:
+                data, counts = weighted_block_mean(data, counts, ratio)
         parts.append(data)
-        known.append(np.ones(data.shape, bool) if good is None else good > 0.5)
+        known.append(counts > SEEN * WHOLE)
     seen = np.concatenate(known)
     return np.concatenate(parts).astype(np.float32), None if seen.all() else seen, grid_of(volume, factors)

@@ -32,6 +32,7 @@ from ..context.frames import Frames
 from ..context.given import GivenStart
 from ..context.looked import Question
 from ..context.lying import provisional
+from ..context.padding import padding_of
 from ..tasks.start import affine_factors, of_sides, percentiles, question, said, without_bright
 from .copies import small_copy
 from .diagnosis import ATLAS, ROUNDS, Diagnosis, Measured, contrast_of, diagnose, structure_of
@@ -118,9 +119,14 @@ class Copies:
         self.frames = provisional(self.volumes["fixed"], self.volumes["moving"], self.given)
         limits = self.config.intensity.low, self.config.intensity.high
         for which in IMAGES:
-            finite = getattr(self.config.masks, which) != masks.NONE
+            choice = getattr(self.config.masks, which)
+            if choice in (masks.AUTO, masks.PADDING):
+                padding = padding_of(self.volumes[which], always=choice == masks.PADDING)
+                finite = False
+            else:
+                padding, finite = None, choice != masks.NONE
             factors = affine_factors(self.frames, which, self.config.affine.voxels)
-            data, known, grid = small_copy(self.volumes[which], factors, finite=finite)
+            data, known, grid = small_copy(self.volumes[which], factors, finite=finite, padding=padding)
             low, high = percentiles(which, data, *limits, known)
             bright = bright_limit(data if known is None else data[known], high, limits[1])
             scaled = np.minimum((data - low) / (high - low), np.float32(bright))

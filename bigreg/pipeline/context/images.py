@@ -51,7 +51,7 @@ def stored_level(volume: Source, factors: Shape) -> int | None:
 
 def own_level(volume: Source, factors: Shape, mask: SourceMask | None = None) -> int | None:
     """The same where it may be compared: under a mask only up to the finest resolution, see `weights`."""
-    if mask is not None and any(f > b for f, b in zip(factors, mask.base, strict=True)):
+    if mask is not None and mask.padding is None and any(f > b for f, b in zip(factors, mask.base, strict=True)):
         return None
     return stored_level(volume, factors)
 

@@ -29,6 +29,8 @@ from .padding import padding_of
 
 IMAGES = ("fixed", "moving")
 AUTO, NONE, TISSUE, FINITE, PADDING = "auto", "none", "tissue", "finite", "padding"
+OWN = (AUTO, NONE, TISSUE, FINITE, PADDING)
+"""What the image itself says; anything else is the path of a mask."""
 SEEN = 0.499
 """A point is compared where more than this share of what is around it is inside the mask: half, but for rounding."""
 LEAST = 0.01
@@ -47,7 +49,7 @@ PIECE = 128  # voxels along an axis of a mask that are read at once
 class GivenMask:
     """A mask that a run begins with, and where it lies.
 
-    volume    None: the finite voxels of the image itself, without those that hold `padding`
+    volume     None: what the image's own voxels say: those that are finite, or, where `padding` is given, are none
     """
 
     volume: Volume | None = None
@@ -58,7 +60,7 @@ class GivenMask:
     def identity(self) -> dict[str, Any]:
         """What tells it from another. Reads a mask that is not too large for it."""
         if self.volume is None:
-            return {"finite": True} if self.padding is None else {"finite": True, "padding": self.padding}
+            return {"finite": True} if self.padding is None else {"padding": self.padding}
         return {"mask": self.volume.identity(), "content": _content(self.volume)}
 
     def to_json(self, base: Shape) -> dict[str, Any]:
@@ -80,19 +82,19 @@ def given_masks(config: Config, volumes: Mapping[str, Volume]) -> tuple[Config, 
     found, settled = {}, {}
     for which in IMAGES:
         choice = getattr(config.masks, which)
-        padding = padding_of(volumes[which]) if choice in (AUTO, PADDING) else None
-        if choice == PADDING and padding is None:
-            raise InputError(
-                f"{which}: no padding was found, one value beyond flat faces of the data and apart from its intensities; "
-                f"give a mask, or {NONE}"
-            )
-        if choice == AUTO:
-            choice = settled[which] = NONE if padding is None else PADDING
-        if choice == PADDING:
-            found[which] = GivenMask(padding=padding)
+        if choice in (AUTO, PADDING):
+            padding = padding_of(volumes[which], always=choice == PADDING)
+            settled[which] = NONE if padding is None else PADDING
+            if padding is not None:
+                found[which] = GivenMask(padding=padding)
+            elif choice == PADDING:
+                raise InputError(
+                    f"masks.{which}={PADDING}: {which} has no padding, a constant value beyond flat faces of the data "
+                    f"and apart from its intensities; give a mask image, or {NONE}"
+                )
         elif choice == FINITE and volumes[which].dtype.kind == "f":
             found[which] = GivenMask()
-        elif choice not in (NONE, TISSUE, FINITE):
+        elif choice not in OWN:
             found[which] = given_mask(choice, which, volumes[which])
             local = storage.local_path(choice)
             settled[which] = choice if local is None else str(local)
@@ -103,7 +105,7 @@ def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
     """A mask in a file, checked against its image. Raises InputError where it is missing or lies elsewhere."""
     name = f"{which} mask"
     if not choice:
-        raise InputError(f"{name} has no path; give one, or {NONE}, {TISSUE} or {FINITE}")
+        raise InputError(f"{name} has no path; give one, or one of {', '.join(OWN)}")
     spec = _spec(choice, image)
     mask = open_volume(spec.model_copy(update={"spacing": (1.0, 1.0, 1.0)}), name=name)
     stated = _as_stated(spec, name) if mask.spacing_known else None
@@ -199,7 +201,7 @@ class SourceMask:
     def __init__(self, which: str, known: Mapping[str, Any]) -> None:
         self.which = which
         self.base: Shape = tuple(known["base"])
-        self.finite = known["image"] is None
+        self.finite = known["image"] is None and "padding" not in known["identity"]
         self.padding: float | None = known["identity"].get("padding")
         self._known = known
 
@@ -249,7 +251,7 @@ def source_mask(attributes: Mapping[str, Any], which: str) -> SourceMask | None:
     """The given mask of a run's image. Raises InputError where the run was begun before masks were kept so."""
     known = attributes.get("masks", {}).get(which)
     choice = attributes["config"].get("masks", {}).get(which, NONE)
-    if known is None and choice not in (NONE, TISSUE, FINITE, PADDING) and attributes.get("state") != "finished":
+    if known is None and choice not in OWN and attributes.get("state") != "finished":
         raise InputError(
             f"the run was begun with {which} mask '{choice}' by a bigreg that stored masks differently; start it again"
         )

@@ -13,6 +13,7 @@ the tissue is. So padding is what
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
@@ -28,42 +29,76 @@ FACES = 8  # so many flat faces at most
 NEAR = math.cos(math.radians(10))  # of a face's own direction
 FLAT = 0.6  # of the edge that must lie in such faces: a ball has .06, a box all but its own edges
 MOST_BYTES = 2**31  # of an image without a pyramid that are read to find out
+CORNER = 2  # voxels along an axis of a corner; padding fills one at least
+SLAB_BYTES = 2**26
+MARGIN = 2  # voxels around a box that say what in it is padding
+TOGETHER = 9  # of the 27 voxels around one of padding, at least; beyond the image all are
 
 
-def padding_of(volume: Volume) -> float | None:
-    """The value that an image (its channel and time point) is padded with; None where it is not, or is too large.
+def padding_of(volume: Volume, *, always: bool = False) -> float | None:
+    """The value that an image (its channel and time point) is padded with; None where it is not.
 
-    Reads the level of its pyramid that has about SIDE voxels along the longest axis, or all of an image without one up
-    to MOST_BYTES.
+    Reads the corners, and where one is constant the level of its pyramid that has about SIDE voxels along the longest
+    axis. Of an image without a pyramid all is read up to MOST_BYTES; a larger one is taken to have no padding unless
+    `always`.
     """
-    seen = _samples(volume)
-    if seen is None:
+    level = max((n for n, each in enumerate(volume.levels) if max(each.grid.shape) >= SIDE), default=0)
+    values = _corners(volume)
+    size = math.prod(volume.grid(level).shape) * volume.dtype.itemsize
+    if not values or (size > MOST_BYTES and not always):
         return None
-    border = np.concatenate([np.take(seen, end, axis).ravel() for axis in range(3) for end in (0, -1)])
-    values, counts = np.unique(border[np.isfinite(border)] if border.dtype.kind == "f" else border, return_counts=True)
-    if not len(values):
-        return None
-    value = values[counts.argmax()]
-    return float(value) if _padded(seen, seen == value, float(value)) else None
+    seen = _samples(volume, level)
+    return next((value for value in values if _is_padding(seen, value)), None)
 
 
-def _samples(volume: Volume) -> np.ndarray | None:
-    """(z, y, x) stored values, some way apart; None where too much would have to be read for them."""
-    level = max(
-        (n for n, each in enumerate(volume.levels) if max(each.grid.shape) >= SIDE), default=0, key=lambda n: n
-    )
+def padded(
+    read: Callable[[Shape, Shape], np.ndarray], shape: Shape, start: Shape, stop: Shape, value: float
+) -> np.ndarray:
+    """(z, y, x) bool: the voxels of a box that are padding, or next to it, where interpolation may have mixed both.
+
+    read    boxes of a level with `shape`. Single voxels of the data that happen to hold `value` are no padding.
+    """
+    low = triple(max(0, a - MARGIN) for a in start)
+    high = triple(min(n, b + MARGIN) for n, b in zip(shape, stop, strict=True))
+    same = read(low, high) == value
+    inner = tuple(slice(a - b, c - b) for a, b, c in zip(start, low, stop, strict=True))
+    if not same.any():
+        return same[inner]
+    around = same.astype(np.uint8)
+    for axis in range(3):
+        around = ndimage.correlate1d(around, (1, 1, 1), axis, mode="constant", cval=3**axis)
+    return ndimage.maximum_filter((same & (around >= TOGETHER)).view(np.uint8), 3)[inner].astype(bool)
+
+
+def _corners(volume: Volume) -> list[float]:
+    """The values of constant corners, the most frequent first."""
+    shape = volume.grid().shape
+    found: list[float] = []
+    for corner in np.ndindex(2, 2, 2):
+        start = triple(max(0, n - CORNER) if far else 0 for n, far in zip(shape, corner, strict=True))
+        stop = triple(n if far else min(CORNER, n) for n, far in zip(shape, corner, strict=True))
+        values = volume.read(start, stop)
+        if (values == values.flat[0]).all():
+            found.append(float(values.flat[0]))
+    return sorted(set(found), key=lambda value: (-found.count(value), value))
+
+
+def _samples(volume: Volume, level: int) -> np.ndarray:
+    """(z, y, x) stored values of a level, some way apart."""
     shape = volume.grid(level).shape
-    if math.prod(shape) * volume.dtype.itemsize > MOST_BYTES:
-        return None
     steps = triple(max(1, n // SIDE) for n in shape)
-    return np.concatenate([_plane(volume, level, z, shape, steps) for z in range(0, shape[0], steps[0])])
+    plane = math.prod(shape[1:]) * volume.dtype.itemsize
+    thick = max(SLAB_BYTES // (plane * steps[0]), 1) * steps[0]
+    return np.concatenate(
+        [
+            volume.read((z, 0, 0), (min(z + thick, shape[0]), *shape[1:]), level)[:: steps[0], :: steps[1], :: steps[2]]
+            for z in range(0, shape[0], thick)
+        ]
+    )
 
 
-def _plane(volume: Volume, level: int, z: int, shape: Shape, steps: Shape) -> np.ndarray:
-    return volume.read((z, 0, 0), (z + 1, *shape[1:]), level)[:, :: steps[1], :: steps[2]]
-
-
-def _padded(seen: np.ndarray, same: np.ndarray, value: float) -> bool:
+def _is_padding(seen: np.ndarray, value: float) -> bool:
+    same = seen == value
     pieces, _ = ndimage.label(same)
     ends = [np.take(pieces, end, axis).ravel() for axis in range(3) for end in (0, -1)]
     outer = np.isin(pieces, np.setdiff1d(np.unique(np.concatenate(ends)), [0]))

@@ -2,7 +2,7 @@
 
 A level of the image's own is used up to the finest resolution that is compared: there a voxel counts only if the mask
 holds all of it. Coarser levels are made by the run as means over what counts, weighted; so nothing that a mask leaves
-out is in any value that is compared, however coarse the level.
+out is in any value that is compared, however coarse the level. Padding is seen in every level of the image's own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ...geometry import Grid, Shape
 from ..store.store import RunStore
 from .despeckled import Readable
 from .masks import SEEN, Mask, SourceMask
+from .padding import padded
 
 WHOLE = 128
 """The weight of a voxel that is inside as a whole; a power of two, so that means over blocks of 2^n are exact."""
@@ -58,12 +59,13 @@ class Weights:
 
     def found(self, start: Shape, stop: Shape) -> np.ndarray:
         """Those of a level of the image's own, from the mask itself."""
-        if self._mask.finite:
-            assert self._level is not None, "what is not finite is left out of a level of the image's own"
-            values = self._volume.read(start, stop, self._level)
-            inside = np.isfinite(values)
-            if self._mask.padding is not None:
-                inside &= values != self._mask.padding
+        level, padding = self._level, self._mask.padding
+        if self._mask.finite or padding is not None:
+            assert level is not None, "what the voxels themselves say is asked of a level of the image's own"
+        if padding is not None:
+            inside = ~padded(lambda a, b: self._volume.read(a, b, level), self.grid.shape, start, stop, padding)
+        elif self._mask.finite:
+            inside = np.isfinite(self._volume.read(start, stop, level))
         else:
             inside = self._mask.covers(self.grid.cropped(start, stop))
         return inside.astype(np.uint8) * np.uint8(WHOLE)

@@ -133,7 +133,8 @@ class Foreseen:
     def _mask(self, which: str) -> masks.SourceMask | None:
         """What matters of a given mask: the finest resolution that is compared."""
         choice, floats = getattr(self.config.masks, which), np.dtype(self.volumes[which].dtype).kind == "f"
-        if choice in (masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
+        if choice in (masks.AUTO, masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
             return None
         base = preprocess.level_of(self.frames, self.config, which)
-        return masks.SourceMask(which, {"base": base, "image": None})
+        identity = {"padding": 0.0} if choice == masks.PADDING else {}
+        return masks.SourceMask(which, {"base": base, "image": None, "identity": identity})

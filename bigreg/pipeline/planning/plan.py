@@ -297,7 +297,8 @@ def plan(
     rates: Rates | None = None,
     remark: str = "",
 ) -> Plan:
-    """What `register(fixed, moving)` would do and cost; reads no voxel, but to choose a preset where `config` is None.
+    """What `register(fixed, moving)` would do and cost; reads voxels only to choose a preset where `config` is None, to
+    find padding, and to tell one mask from another.
 
     fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to lay them centre on
                     centre

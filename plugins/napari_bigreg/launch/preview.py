@@ -26,6 +26,7 @@ from bigreg.config import Config, load_config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid, triple
 from bigreg.phantom import make_pair
+from bigreg.pipeline.context.masks import OWN
 from bigreg.pipeline.context.pairing import sought
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
@@ -353,8 +354,7 @@ def _from_plain(grid: Grid) -> np.ndarray:
 
 def _no_mask_files(config: Config) -> list[str]:
     """Masks in files lie in the worlds of the whole images, which those of boxes are not."""
-    found = ("none", "tissue", "finite")
-    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in found]
+    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in OWN]
 
 
 class _Told:
