@@ -59,16 +59,17 @@ class Weights:
 
     def found(self, start: Shape, stop: Shape) -> np.ndarray:
         """Those of a level of the image's own, from the mask itself."""
-        level, padding = self._level, self._mask.padding
-        if self._mask.finite or padding is not None:
-            assert level is not None, "what the voxels themselves say is asked of a level of the image's own"
-        if padding is not None:
-            inside = ~padded(lambda a, b: self._volume.read(a, b, level), self.grid.shape, start, stop, padding)
+        if self._mask.padding is not None:
+            inside = ~padded(self._values, self.grid.shape, start, stop, self._mask.padding)
         elif self._mask.finite:
-            inside = np.isfinite(self._volume.read(start, stop, level))
+            inside = np.isfinite(self._values(start, stop))
         else:
             inside = self._mask.covers(self.grid.cropped(start, stop))
         return inside.astype(np.uint8) * np.uint8(WHOLE)
+
+    def _values(self, start: Shape, stop: Shape) -> np.ndarray:
+        assert self._level is not None, "what the voxels themselves say is asked of a level of the image's own"
+        return self._volume.read(start, stop, self._level)
 
     def shares(self, start: Shape, stop: Shape) -> np.ndarray:
         """float32 0 .. 1."""
