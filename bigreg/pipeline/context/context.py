@@ -181,6 +181,11 @@ class Context:
             return self.array(PLACE, which), self.given.run.lattice.grid
         return self.array("levels", level, "maps", which), self.levels[level].lattice.grid
 
+    def half_maps(self, which: str) -> list[tuple[Array, Grid]]:
+        """What `half_map` was after each level, from before the coarsest to the finest."""
+        known = (self.half_map(level, which) for level in range(self.coarsest.index + 1, -1, -1))
+        return [each for each in known if each is not None]
+
     def half_way(self, places: Positions, level: int, which: str) -> Positions:
         """Places of mid-space in the world of `which`, through the map after a level (see `half_map`)."""
         known = self.half_map(level, which)

@@ -22,7 +22,7 @@ from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
 from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ...transforms import ngff
 from ...transforms.affine import apply_affine
-from ...transforms.field import min_determinant, sample
+from ...transforms.field import min_determinant
 from ...transforms.positions import Positions
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
@@ -31,6 +31,7 @@ from ..labels import label
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .compose import FINAL, store_failing
+from .inverse import Half, undone
 
 DIRECTIONS = ("fixed_to_moving", "moving_to_fixed")
 METRICS = (
@@ -87,8 +88,7 @@ def _label(kind: str, direction: str, **values: int) -> str:
 
 
 def stage(outline: Outlined, direction: str, attempt: int, reach: float) -> Stage:
-    """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um; the
-    inverse at a point is looked for as far away as the maps reach anywhere."""
+    """A field of the maps of an attempt (see compose.FINAL). `reach`: the largest displacement of these, um."""
     again = attempt - FINAL
     blocks = field_blocks(field_grids(outline, direction)[0], outline.config)
     name = f"stages/{direction}" + (f"-attempt-{again + 1}" if again else "")
@@ -128,90 +128,12 @@ def create(context: Context, direction: str) -> None:
     )
 
 
-def solve(
-    positions: Positions, displacement: torch.Tensor, region: Grid, tolerance: float, iterations: int = 40
-) -> tuple[torch.Tensor, float]:
-    """The displacement e with d(y + e(y)) = y at every position: (e (3, ...) um, largest residual in samples).
-
-    displacement   (3, z, y, x) um of d on `region`. Fixed-point steps e <- -u(y + e) while they help; where u is no
-                   contraction, Newton steps with the field's own Jacobian, halved until the residual falls.
-    """
-    index = positions.index(region)
-    start = index.offset + torch.as_tensor(index.anchor, dtype=torch.float32, device=index.offset.device).reshape(
-        3, *[1] * (index.offset.ndim - 1)
-    )
-    spacing = torch.as_tensor(region.spacing, dtype=torch.float32, device=start.device)
-    step = spacing.reshape(3, *[1] * (start.ndim - 1))
-    u = displacement / spacing.reshape(3, 1, 1, 1)
-    e = -sample(u, start)
-    worst = float("inf")
-    for _ in range(iterations):
-        new = -sample(u, start + e)
-        change = float((new - e).abs().max())
-        if change > 0.9 * worst:
-            break
-        e, worst = new, change
-        if worst < tolerance:
-            return e * step, worst
-    residual = (e + sample(u, start + e)).reshape(3, -1)
-    todo = torch.nonzero(residual.abs().amax(0) > tolerance)[:, 0]
-    if len(todo):
-        flat, begin = e.reshape(3, -1).clone(), start.reshape(3, -1)
-        flat[:, todo] = _newton(u, begin[:, todo], flat[:, todo], tolerance)
-        e = flat.reshape(e.shape)
-        residual = (e + sample(u, start + e)).reshape(3, -1)
-    return e * step, float(residual.abs().max())
-
-
-def _newton(u: torch.Tensor, y: torch.Tensor, e: torch.Tensor, tolerance: float) -> torch.Tensor:
-    """Newton's method with step halving for e + u(y + e) = 0 at (3, N) points, everything in samples."""
-    r = e + sample(u, y + e)
-    for _ in range(40):
-        size = r.abs().amax(0)
-        if float(size.max()) < tolerance:
-            break
-        eps = 1e-2
-        columns = []
-        for axis in range(3):
-            shift = torch.zeros(3, 1, dtype=u.dtype, device=u.device)
-            shift[axis] = eps
-            columns.append((sample(u, y + e + shift) - sample(u, y + e - shift)) / (2 * eps))
-        jacobian = torch.stack(columns, dim=1).permute(2, 0, 1) + torch.eye(3, dtype=u.dtype, device=u.device)
-        move = torch.linalg.lstsq(jacobian, -r.T[:, :, None]).solution[:, :, 0].T.clamp(-2.0, 2.0)
-        move = torch.nan_to_num(move, nan=0.0)  # CUDA solves no singular system: that point stays, its residual tells
-        scale = torch.ones_like(size)
-        for _ in range(5):
-            trial = e + move * scale
-            new = trial + sample(u, y + trial)
-            worse = new.abs().amax(0) >= size
-            if not bool(worse.any()):
-                break
-            scale = torch.where(worse, scale * 0.5, scale)
-        e, r = trial, new
-    return e
-
-
 def _boxes(start: Shape, stop: Shape) -> Iterator[tuple[Shape, Shape]]:
     """Boxes of at most PIECE samples an axis that tile start .. stop; smaller where memory has run out."""
     piece = max(8, PIECE >> halvings())
     ranges = (range(a, b, piece) for a, b in zip(start, stop, strict=True))
     lows = map(triple, product(*ranges))
     return ((low, triple(min(a + piece, b) for a, b in zip(low, stop, strict=True))) for low in lows)
-
-
-def _undone(context: Context, frame: str, y: Positions, reach: float) -> tuple[torch.Tensor, float]:
-    """What the inverse of a half-way map adds to mid-space positions y: (um, largest residual in samples)."""
-    half = context.half_map(0, frame)
-    assert half is not None, "a field is made of the maps of the finest level"
-    array, half_grid = half
-    # d moves no point further than `reach`, so its inverse at y is found within that distance of y.
-    low, high = y.bounds()
-    last = np.asarray(half_grid.shape) - 1
-    step = np.asarray(half_grid.spacing)
-    first = np.clip(np.floor((low - reach - half_grid.origin) / step).astype(int) - 1, 0, last)
-    end = np.clip(np.ceil((high + reach - half_grid.origin) / step).astype(int) + 1, first, last) + 1
-    displacement = torch.as_tensor(array.read((0, *first), (3, *end)), device=context.device)
-    return solve(y, displacement, half_grid.cropped(first, end), context.config.guarantee.inverse_tolerance)
 
 
 def fill(context: Context, direction: str, attempt: int, reach: float, index: Shape) -> tuple[Status, dict[str, float]]:
@@ -221,6 +143,8 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
     block = field_blocks(grid, context.config)[index]
     stop = triple(min(b + 1, n) for b, n in zip(block.stop, grid.shape, strict=True))
     to_mid = context.frames.to_mid(frame)
+    halves = [Half(*known) for known in context.half_maps(frame)]
+    tolerance = context.config.guarantee.inverse_tolerance
     out_half = context.half_map(0, other)
     assert out_half is not None, "a field is made of the maps of the finest level"
     out_array, out_grid = out_half
@@ -230,7 +154,7 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
     residual = 0.0
     for low, high in _boxes(block.start, stop):
         y = Positions.of_grid(grid.cropped(low, high), context.device).through(to_mid)
-        inverse, left = _undone(context, frame, y, reach)
+        inverse, left = undone(halves, y, reach, tolerance)
         delta = inverse + y.moved(inverse).sample(field_reader(out_array), out_grid)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, block.start, strict=True))
         field[(slice(None), *box)] = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
@@ -241,7 +165,7 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
         y = Positions.of_points(apply_affine(grid.affine, bad + np.asarray(block.start)), context.device).through(
             to_mid
         )
-        mid = y.moved(_undone(context, frame, y, reach)[0])
+        mid = y.moved(undone(halves, y, reach, tolerance)[0])
         _report_failing(context, direction, attempt, index, mid.points())
 
     own = tuple(slice(0, n) for n in block.shape)
