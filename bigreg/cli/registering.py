@@ -111,11 +111,11 @@ def plan(
 
     Times come from rates: measured on this machine (--calibrate), given (--rates), or built-in.
     """
+    images = _planned_images(locals())  # what is wrong with these is told before all that takes seconds to import
     from ..pipeline.calibrate import chosen_rates
     from ..pipeline.planning import plan as planning
 
     numbers = planning.numbers_of_workers(simulate or [])
-    images = _plannedimages_of(locals())
     overrides = overrides_of(set_, workers, memory_limit)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
     known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
@@ -128,10 +128,9 @@ def _say(text: str) -> None:
     err.print(f"measuring: {text}")
 
 
-def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
+def _planned_images(given: dict[str, Any]) -> list[Any]:
     """Both images of a plan: opened, or described."""
     from ..errors import InputError
-    from ..pipeline.planning.plan import described
 
     own = {name: given[name] for name in ("shape", "spacing", "dtype", "moving_shape")}
     own["pyramid"] = given["pyramid"] or None
@@ -143,6 +142,8 @@ def _plannedimages_of(given: dict[str, Any]) -> list[Any]:
         ]  # fmt: skip
         if wrong:
             raise InputError(f"{', '.join(wrong)} describes images, and none are given; give FIXED and MOVING")
+        from ..pipeline.planning.plan import described
+
         return described(**own, moving_spacing=given["moving_spacing"])
     if given["moving"] is None:
         number = "; write numbers of workers as --simulate 8,64" if given["fixed"].isdigit() else ""
