@@ -89,8 +89,8 @@ def given_masks(config: Config, volumes: Mapping[str, Volume]) -> tuple[Config, 
                 found[which] = GivenMask(padding=padding)
             elif choice == PADDING:
                 raise InputError(
-                    f"masks.{which}={PADDING}: {which} has no padding, a constant value beyond flat faces of the data "
-                    f"and apart from its intensities; give a mask image, or {NONE}"
+                    f"masks.{which}={PADDING}: {which} has no padding, one value beyond flat faces of the data that "
+                    f"hardly any of the data has; give a mask image, or {NONE}"
                 )
         elif choice == FINITE and volumes[which].dtype.kind == "f":
             found[which] = GivenMask()

@@ -1,12 +1,12 @@
 """Whether an image is padded: one value, exactly, beyond flat faces of what was imaged.
 
 Rotating, deskewing or stitching fills what lies around the data with one value, mostly 0, while the background of the
-data lies above it. Its edge is then the strongest in the image, and moves with the frame, not with the tissue. A
+data has another. Its edge is then the strongest in the image, and moves with the frame, not with the tissue. A
 background that was set to 0 around tissue looks alike but for its shape: its edge is the tissue's own, and says where
 the tissue is. So padding is what
 
 - holds exactly one value, in pieces that touch the image's border, over at least `LEAST` of the image,
-- is a gap away from the intensities of the data, and
+- is hardly ever the value of data, and a step away from the data next to it, and
 - ends in few flat faces.
 """
 
@@ -22,8 +22,9 @@ from ...geometry import Shape, triple
 from ...volumes import Volume
 
 LEAST = 0.005  # of the image; less does no harm
-GAP = 0.02  # of the range from the padding to the brightest data, up to the lowest percentile of the data
-LOWEST, BRIGHTEST = 1.0, 99.9  # percentiles of the data
+RARE = 0.01  # of the data at most hold its value
+GAP = 0.02  # of the range of the data, up to the data next to it; less does no harm
+LOWEST, BRIGHTEST = 1.0, 99.9  # percentiles of the data that are its range
 SIDE = 96  # samples along the longest axis that the shape is judged by
 FACES = 8  # so many flat faces at most
 NEAR = math.cos(math.radians(10))  # of a face's own direction
@@ -99,17 +100,21 @@ def _samples(volume: Volume, level: int) -> np.ndarray:
 
 def _is_padding(seen: np.ndarray, value: float) -> bool:
     same = seen == value
-    pieces, _ = ndimage.label(same)
+    # Beyond the image all is padding, so that a plane of it at a side is as thick as any other.
+    solid = ndimage.binary_opening(np.pad(same, 2, constant_values=True), np.ones((3, 3, 3)))[2:-2, 2:-2, 2:-2]
+    pieces, _ = ndimage.label(solid)
     ends = [np.take(pieces, end, axis).ravel() for axis in range(3) for end in (0, -1)]
     outer = np.isin(pieces, np.setdiff1d(np.unique(np.concatenate(ends)), [0]))
     if not LEAST <= outer.mean() < 1 - LEAST:
         return False
-    data = seen[ndimage.binary_erosion(~same, iterations=2, border_value=1)]
-    data = data[np.isfinite(data)] if data.dtype.kind == "f" else data
-    if not data.size:
+    known = np.isfinite(seen) if seen.dtype.kind == "f" else True
+    data = ~ndimage.binary_dilation(outer, iterations=2) & known
+    next_to = data & ndimage.binary_dilation(outer, iterations=4)
+    if not next_to.any() or (seen[data] == value).mean() >= RARE:
         return False
-    low, high = np.percentile(data, [LOWEST, BRIGHTEST])
-    return low - value > GAP * (high - value) > 0 and _flat(outer)
+    low, high = np.percentile(seen[data], [LOWEST, BRIGHTEST]).astype(float)
+    step = abs(float(np.median(seen[next_to])) - value)
+    return step > GAP * max(high - low, 0.0) and step > 0 and _flat(outer)
 
 
 def _flat(outer: np.ndarray) -> bool:

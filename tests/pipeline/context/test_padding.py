@@ -53,6 +53,8 @@ PADDED = {
     "a tile is missing": missing_tile,
     "planes at one side": lambda data: np.pad(data, ((5, 0), (0, 0), (0, 0))),
     "a larger canvas": lambda data: np.pad(data, 6),
+    "white": lambda data: np.pad(data, 6, constant_values=65535),
+    "a grey of tissue": lambda data: np.pad(data, 6, constant_values=9000),
 }
 
 
@@ -71,6 +73,8 @@ NOT_PADDED = {
     "background set to 0": masked_out,
     "offset subtracted": clipped_offset,
     "8 bits, dark background": lambda data: (masked_out(data) // 257).astype(np.uint8),
+    "8 bits, a background of few values": lambda data: (data // 700).astype(np.uint8),
+    "a canvas as bright as the background": lambda data: np.pad(data.astype(np.float32) - BACKGROUND, 6),
     "constant": lambda data: np.full_like(data, 7),
     "dead corner": lambda data: np.where((np.indices(data.shape) < 5).all(0), 0, data).astype(data.dtype),
     "saturated bubble in a corner": lambda data: np.where(
@@ -88,7 +92,7 @@ def volume_of(data: np.ndarray, folder=None):
 @pytest.mark.parametrize("kind", PADDED)
 def test_padding_is_found(kind, tmp_path):
     data = PADDED[kind](see().data)
-    expected = 100.0 if kind == "turned, another value" else 0.0
+    expected = {"turned, another value": 100.0, "white": 65535.0, "a grey of tissue": 9000.0}.get(kind, 0.0)
     assert padding_of(volume_of(data)) == expected
     assert padding_of(volume_of(np.pad(data, 40, mode="edge"), tmp_path)) == expected  # with a pyramid
 
