@@ -41,7 +41,7 @@ def data():
         "level 1": {"status": np.full((2, 2, 2), 2), "similarity_before": np.full((2, 2, 2), np.nan)},
     }
     return ReportData(
-        title="mov <b> onto fix",
+        names=("fix", "mov <b>"),
         spacing_um=SPACING,
         fixed=fixed,
         moving_before=other,
@@ -132,7 +132,7 @@ def test_every_picture_has_a_description_and_is_a_png(page):
 
 
 def test_text_of_users_is_escaped(page):
-    assert "mov &lt;b&gt; onto fix" in page and "<b>" not in page
+    assert "mov &lt;b&gt; on fix" in page and "<b>" not in page
 
 
 def test_page_works_on_phones_and_in_the_dark(page):
@@ -157,7 +157,7 @@ def test_the_smallest_report_needs_no_blocks_truth_or_signal(data):
     zero = np.zeros(SHAPE)
     nan = math.nan
     bare = ReportData(
-        "blank", SPACING, zero, zero, zero, zero, np.zeros((3, *SHAPE)), zero + 1, zero > 0,
+        ("blank", "blank"), SPACING, zero, zero, zero, zero, np.zeros((3, *SHAPE)), zero + 1, zero > 0,
         Outcome(Agreement(), 0, 0, nan, 0, 0, nan), [],
     )  # fmt: skip
     page = render(bare)

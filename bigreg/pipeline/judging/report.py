@@ -43,7 +43,7 @@ def collect(context: Context) -> ReportData:
     mapped = [k for k, level in sorted(context.levels.items(), reverse=True) if k == 0 or len(level.blocks) >= 8]
     identities = context.attributes["identities"]
     return ReportData(
-        title=f"{_name(identities['moving'])} on {_name(identities['fixed'])}",
+        names=(_name(identities["fixed"]), _name(identities["moving"])),
         spacing_um=grid.spacing,
         fixed=shown.fixed,
         moving_before=shown.moving["before"],
@@ -183,13 +183,13 @@ def _blocks(context: Context, index: int) -> dict[str, np.ndarray]:
     }
 
 
-def write_report_of(context: Context) -> str:
+def write_page(context: Context, data: ReportData) -> str:
     """Write the page into the run; returns its path."""
     folder = context.store.path("report")
-    write_report(collect(context), folder)
+    write_report(data, folder)
     return storage.join(folder, "index.html")
 
 
 def write(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
-    write_report_of(context)
+    write_page(context, collect(context))
     return Status.DONE, {}
