@@ -26,7 +26,7 @@ DPI = 200
 LINES = 24
 """Of the grid, along the longer side of the plane."""
 _DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
-"""Left out, so that the same run makes the same file."""
+"""Left out, so that the same run makes the same PNG and PDF; an SVG has random names inside."""
 # Inches.
 _WIDEST, _HIGHEST, _NARROWEST = 4.1, 3.5, 2.9
 _GAP, _HEAD, _CAPTION, _BAR = 0.2, 1.0, 0.34, 0.95

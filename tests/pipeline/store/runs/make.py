@@ -4,8 +4,8 @@ Each release adds one, made by its own code from the root of a clone, and never 
 
     python tests/pipeline/store/runs/make.py NAME
 
-NAME is the version, such as 0.2.0. Writes NAME.zip, the run, and NAME.json, the answers, beside this file. It works with
-the code of any commit that writes run format 2: the clone of that code comes first on PYTHONPATH.
+NAME is the version, such as 0.2.0. Writes NAME.zip, the run, and NAME.json, the answers, beside this file. It works
+with the code of any commit that writes run format 2: the clone of that code comes first on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -27,11 +28,11 @@ from bigreg.phantom import make_pair
 
 SHAPE, SPACING = (24, 32, 36), (4.0, 2.6, 2.6)
 SETTINGS = [
-    "affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.coarsest=4", "ladder.samples=2", "blocks.core=12",
-    "blocks.halo=6", "output.chunk=32", "output.shard=32",
+    "affine.voxels=32", "affine.rotations_deg=0", "ladder.finest=2", "ladder.coarsest=4", "ladder.samples=2",
+    "blocks.core=12", "blocks.halo=6", "output.chunk=32", "output.shard=32",
 ]  # fmt: skip
-LEFT_OUT = ("report/", "starts/starts.png")
-"""Pictures, which are large; `bigreg report` draws the report again."""
+LEFT_OUT = re.compile(r"report/|starts/starts.png|levels/\d/patches/")
+"""Large pictures, which `bigreg report` draws again, and fields before they were stitched, which nothing reads."""
 
 
 def known(run) -> dict:
@@ -66,7 +67,7 @@ def main(name: str) -> None:
         answers = known(open_run("run.zarr"))
         with zipfile.ZipFile(here / f"{name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
             for path in sorted(p for p in run.rglob("*") if p.is_file()):
-                if not str(path.relative_to(run)).startswith(LEFT_OUT):
+                if not LEFT_OUT.match(path.relative_to(run).as_posix()):
                     packed.write(path, path.relative_to(run))
     (here / f"{name}.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
 
