@@ -32,6 +32,13 @@ _INK = "#7f858e"
 _OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 _FOLD = "#ffe600"
 _UNKNOWN = (0.35, 0.37, 0.40)
+_RATIOS = (
+    (0.5, 0.67, 0.8, 0.9, 1, 1.11, 1.25, 1.5, 2),
+    (0.5, 0.67, 0.8, 1, 1.25, 1.5, 2),
+    (0.1, 0.2, 0.5, 1, 2, 5, 10),
+    (0.01, 0.1, 1, 10, 100),
+)
+"""Ticks of a bar of ratios: of these the first that has few enough not to collide."""
 _RISK = colormaps["YlOrRd"]
 _VIEWS = (
     (0, 1, 2),
@@ -354,9 +361,8 @@ def _colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable, la
     bar.outline.set_visible(False)
     if isinstance(shown.norm, LogNorm):
         low, high = float(shown.norm.vmin or 0), float(shown.norm.vmax or 0)
-        ticks = [t for t in (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.11, 1.25, 1.5, 2, 3, 5, 10) if low <= t <= high]
-        if len(ticks) > 7:
-            ticks = [t for t in ticks if t in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
+        sets = ([t for t in every if low <= t <= high] for every in _RATIOS)
+        ticks = next((ticks for ticks in sets if len(ticks) <= 5), [1])
         bar.ax.xaxis.set_minor_locator(NullLocator())
         bar.set_ticks(ticks)
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))

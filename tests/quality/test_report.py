@@ -1,6 +1,7 @@
 """The report: complete, self-contained, and with pictures that show what they say."""
 
 import io
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -8,6 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from PIL import Image
 from scipy import ndimage
 
@@ -258,3 +261,13 @@ def test_tables_of_what_was_measured_are_shown(data):
         replace(data, tables=[Table("Labels", "the worst:", ["label", "dice"], [[7, 0.25], [9, float("nan")]])])
     )
     assert "<h2>Labels</h2>" in page and "<td>0.25</td>" in page and "not measured" in page
+
+
+@pytest.mark.parametrize("most", [1.11, 1.27, 1.6, 2.3, 5.5, 12.0])
+def test_ticks_of_a_bar_of_ratios_do_not_collide(most):
+    figure = draw._figure((760, 100))
+    draw._colour_bar(figure, (760, 100), ScalarMappable(LogNorm(1 / most, most)), "ratio")
+    figure.canvas.draw()
+    labels = sorted(t.get_window_extent().intervalx.tolist() for t in figure.axes[0].get_xticklabels() if t.get_text())
+    assert len(labels) >= 3
+    assert all(left[1] + 3 < right[0] for left, right in itertools.pairwise(labels))

@@ -68,7 +68,7 @@ class RunStore:
         return run
 
     @property
-    def images(self) -> dict[str, dict[str, Any] | None]:
+    def images(self) -> dict[str, Any]:
         """How "fixed" and "moving" are opened; None for an array that is not kept yet. What the run keeps of arrays is
         found in it wherever it was moved to."""
         run = self.attributes
