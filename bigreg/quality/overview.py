@@ -29,7 +29,7 @@ _DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Soft
 """Left out, so that the same run makes the same PNG and PDF; an SVG has random names inside."""
 # Inches.
 _WIDEST, _HIGHEST, _NARROWEST = 4.1, 3.5, 2.9
-_GAP, _HEAD, _CAPTION, _BAR = 0.2, 1.0, 0.34, 0.95
+_GAP, _HEAD, _CAPTION, _BAR = 0.2, 1.0, 0.34, 1.25
 _SIZES = {"title": 20, "text": 13}
 
 
@@ -127,16 +127,17 @@ def _maps(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Panel]:
         (
             "Motion after linear alignment",
             lambda ax: draw._image(ax, colours, axis, spacing, interpolation="nearest"),
-            (ScalarMappable(norm, colormaps["magma"]), "distance / µm (grey: not in the moving image)"),
+            (ScalarMappable(norm, colormaps["magma"]), "distance / µm\n(grey: not in the moving image)"),
         ),
     ]
     if data.risk is not None and np.isfinite(data.risk).any():
+        label = f"risk of an error above\n{data.large}\n(flat grey: unknown)"
         risk = draw._risk_colours(draw._plane(fixed, axis), draw._plane(data.risk, axis))
         panels.append(
             (
                 "Where not to trust it",
                 lambda ax: draw._image(ax, risk, axis, spacing),
-                (ScalarMappable(Normalize(0, 1), draw._RISK), f"risk of an error above\n{data.large}"),
+                (ScalarMappable(Normalize(0, 1), draw._RISK), label),
             )
         )
     return panels

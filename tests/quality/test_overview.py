@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import replace
 
 import matplotlib.image
@@ -57,7 +58,8 @@ def test_its_panels_are_named_and_have_units(data):
     drawn = overview(data)
     said = [*texts(drawn), *(text.get_text() for ax in drawn.axes for text in ax.texts)]
     assert {"Before", "After linear alignment", "After registration", "Deformation", "20 µm"} <= set(said)
-    assert {"distance / µm (grey: not in the moving image)", "risk of an error above\n2 voxels (4 µm)"} <= set(said)
+    assert "distance / µm\n(grey: not in the moving image)" in said
+    assert "risk of an error above\n2 voxels (4 µm)\n(flat grey: unknown)" in said
     assert "round_$2_$.tif on round1.tif" in said
 
 
@@ -86,6 +88,17 @@ def test_long_names_stay_within_the_picture(data):
     drawn = overview(replace(data, names=("f" * 120, "m" * 120)))
     drawn.canvas.draw()
     assert max(text.get_window_extent().x1 for text in drawn.texts) <= drawn.bbox.width
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 2.0, 2.0), (1.0, 9.0, 2.0), (1.0, 1.0, 20.0)])
+def test_no_text_runs_into_another_or_out_of_the_picture(data, spacing):
+    drawn = overview(replace(data, spacing_um=spacing, large="2 voxels (12.3 × 45.6 × 45.6 µm)"))
+    drawn.canvas.draw()
+    seen = [*drawn.texts, *(t for ax in drawn.axes for t in (ax._left_title, ax.xaxis.label))]
+    boxes = [t.get_window_extent() for t in seen if t.get_text()]
+    assert min(min(box.x0, box.y0) for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= drawn.bbox.width
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes[1:], 2) if a.y0 != b.y0 or a.x1 > b.x0 + 1)
 
 
 @pytest.mark.parametrize(("suffix", "begin"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")])
