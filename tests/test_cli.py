@@ -210,6 +210,17 @@ def test_report_says_where_it_is(folder):
     assert lines[0].endswith("report/index.html") and any(line.startswith("verdict: ") for line in lines)
 
 
+def test_report_writes_a_picture_to_show_and_replaces_none(folder):
+    code, output = here(folder, "report", "run.zarr", "--figure", "show.png", "--json")
+    assert code == 0 and json.loads(output)["figure"] == str(folder / "show.png"), output
+    picture = (folder / "show.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 50_000
+    code, output = here(folder, "report", "run.zarr", "--figure", "show.png")
+    assert code == 5 and "exists already" in output and (folder / "show.png").read_bytes() == picture
+    code, output = here(folder, "report", "run.zarr", "--figure", "show.jpg")
+    assert code == 4 and "show.jpg" in output and ".svg" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -7,8 +7,33 @@ from typing import Annotated
 
 import typer
 
-from .app import Json, app, out, print_json, show_figures
+from .app import Json, app, out, print_json, show_figures, show_verdict
 from .options import RunStore
+
+
+@app.command(rich_help_panel="Judge")
+def report(
+    run: RunStore,
+    figure: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write an overview picture too, for talks: new .png, .svg or .pdf."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run again; print its path and the verdict."""
+    from ..pipeline.run import open_run
+
+    opened = open_run(run)
+    place = opened.report(figure=figure)
+    verdict = opened.verdict if opened.store.attributes["state"] == "finished" else None
+    if as_json:
+        show_figures(opened.summary(), as_json, run=opened.url, report=place, figure=figure, verdict=verdict)
+        return
+    out.print(place, soft_wrap=True)
+    if figure is not None:
+        out.print(figure, soft_wrap=True)
+    if verdict is not None:
+        show_verdict(verdict)
 
 
 @app.command(rich_help_panel="Judge")

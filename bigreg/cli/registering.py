@@ -377,19 +377,3 @@ def view(
     if wrong := [p for p in panels if p not in NAMES]:
         raise ConfigError(f"panel {wrong[0]!r} is unknown; use {', '.join(NAMES)}")
     show(runs, panels)
-
-
-@app.command(rich_help_panel="Judge")
-def report(run: RunStore, as_json: Json = False) -> None:
-    """Write the report of a run again; print its path and the verdict."""
-    from ..pipeline.run import open_run
-
-    opened = open_run(run)
-    place = opened.report()
-    verdict = opened.verdict if opened.store.attributes["state"] == "finished" else None
-    if as_json:
-        show_figures(opened.summary(), as_json, run=opened.url, report=place, verdict=verdict)
-        return
-    out.print(place, soft_wrap=True)
-    if verdict is not None:
-        show_verdict(verdict)

@@ -182,7 +182,7 @@ def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
     for which, volume in volumes.items():
         if images[which] is None:
             store.groups("inputs")
-            url = store.path("inputs", f"{which}.ome.zarr")
+            url = store.kept_input(which)
             storage.remove(url)
             kept = convert(volume, url)
             settings = {"orientation": volume.orientation} if volume.orientation else {}

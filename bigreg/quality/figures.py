@@ -32,6 +32,15 @@ _INK = "#7f858e"
 _OUTLINE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 _FOLD = "#ffe600"
 _UNKNOWN = (0.35, 0.37, 0.40)
+_RATIOS = (
+    (0.8, 0.87, 0.91, 0.95, 1, 1.05, 1.1, 1.15, 1.25),
+    (0.5, 0.67, 0.8, 0.9, 1, 1.11, 1.25, 1.5, 2),
+    (0.5, 0.67, 0.8, 1, 1.25, 1.5, 2),
+    (0.1, 0.2, 0.5, 1, 2, 5, 10),
+    (0.01, 0.1, 1, 10, 100),
+)
+"""Ticks of a bar of ratios: of these the first that has few enough not to collide."""
+_RISK = colormaps["YlOrRd"]
 _VIEWS = (
     (0, 1, 2),
     (1, 0, 2),
@@ -86,29 +95,15 @@ def deformed_grid(
 ) -> bytes:
     """Regular lines of the fixed frame, moved by `displacement` (3, z, y, x) um in the plane, over the fixed image."""
     step = max(n * s for n, s in zip(fixed.shape, spacing, strict=True)) / lines
-
-    def paint(ax: Axes, axis: int) -> None:
-        _, down, right = _VIEWS[axis]
-        _image(ax, np.repeat(_plane(fixed, axis)[..., None] * 0.55, 3, axis=2), axis, spacing)
-        shape = fixed.shape[down], fixed.shape[right]
-        v = np.arange(shape[0])[:, None] * spacing[down] + _plane(displacement[down], axis)
-        h = np.arange(shape[1])[None, :] * spacing[right] + _plane(displacement[right], axis)
-        seen = _plane(inside, axis)
-        v, h = np.where(seen, v, np.nan), np.where(seen, h, np.nan)
-        style: dict[str, Any] = {"color": "#35d0ff", "linewidth": 0.9, "solid_joinstyle": "round"}
-        for i in _every(shape[0], step / spacing[down]):
-            ax.plot(h[i], v[i], **style)
-        for j in _every(shape[1], step / spacing[right]):
-            ax.plot(h[:, j], v[:, j], **style)
-
-    return _three_planes(fixed.shape, spacing, paint)
+    return _three_planes(
+        fixed.shape, spacing, lambda ax, axis: _paint_grid(ax, axis, fixed, displacement, spacing, inside, step)
+    )
 
 
 def displacement_map(displacement: np.ndarray, spacing: Vector, inside: np.ndarray) -> bytes:
     """Length of the displacement (3, z, y, x), um, three planes, with a colour bar; grey outside of `inside`."""
-    length = np.sqrt((np.asarray(displacement, dtype=np.float32) ** 2).sum(0))
-    top = float(np.percentile(length[inside], 99.9)) if inside.any() else 0.0
-    return _field_map(length, spacing, inside, colormaps["magma"], Normalize(0, max(top, 1e-6)), "displacement / µm")
+    length, norm = _lengths(displacement, inside)
+    return _field_map(length, spacing, inside, colormaps["magma"], norm, "displacement / µm")
 
 
 def jacobian_map(jacobian: np.ndarray, spacing: Vector, inside: np.ndarray) -> bytes:
@@ -171,20 +166,13 @@ def risk_map(
     Three planes through the centre, or with `z` that one plane. Fainter where the fixed image is dark: beside the
     sample nothing tells, and nothing is wanted. Grey where it is not known. `large` is what the colour bar calls so.
     """
-    cmap, norm = colormaps["YlOrRd"], Normalize(0, 1)
 
     def paint(ax: Axes, axis: int) -> None:
         index = z if axis == 0 else None
-        light = _plane(fixed, axis, index)[..., None]
-        grey = np.repeat(light * 0.8, 3, axis=2)
-        values = _plane(risk, axis, index)
-        strength = 0.75 * np.clip(np.nan_to_num(values), 0, 1)[..., None] ** 0.5 * np.clip(4 * light, 0.3, 1)
-        shown = grey * (1 - strength) + cmap(norm(np.nan_to_num(values)))[..., :3] * strength
-        unknown = np.isnan(values)[..., None]
-        _image(ax, np.where(unknown, 0.3 * grey + 0.7 * np.array(_UNKNOWN), shown), axis, spacing)
+        _image(ax, _risk_colours(_plane(fixed, axis, index), _plane(risk, axis, index)), axis, spacing)
 
     def bar(figure: Figure, size: Sequence[float]) -> None:
-        _colour_bar(figure, size, ScalarMappable(norm, cmap), f"risk of over {large}")
+        _colour_bar(figure, size, ScalarMappable(Normalize(0, 1), _RISK), f"risk of over {large}")
 
     if z is not None:
         return _one_plane(fixed.shape, spacing, z, paint)
@@ -281,6 +269,41 @@ def _cut_marks(ax: Axes, axis: int, shape: Sequence[int], spacing: Vector) -> No
         ax.axhline(v, low, high, **style)
 
 
+def _paint_grid(
+    ax: Axes, axis: int, fixed: np.ndarray, displacement: np.ndarray, spacing: Vector, inside: np.ndarray, step: float
+) -> None:
+    """Lines `step` um apart, moved by `displacement`, over the darkened fixed image."""
+    _, down, right = _VIEWS[axis]
+    _image(ax, np.repeat(_plane(fixed, axis)[..., None] * 0.55, 3, axis=2), axis, spacing)
+    shape = fixed.shape[down], fixed.shape[right]
+    v = np.arange(shape[0])[:, None] * spacing[down] + _plane(displacement[down], axis)
+    h = np.arange(shape[1])[None, :] * spacing[right] + _plane(displacement[right], axis)
+    seen = _plane(inside, axis)
+    v, h = np.where(seen, v, np.nan), np.where(seen, h, np.nan)
+    style: dict[str, Any] = {"color": "#35d0ff", "linewidth": 0.9, "solid_joinstyle": "round"}
+    for i in _every(shape[0], step / spacing[down]):
+        ax.plot(h[i], v[i], **style)
+    for j in _every(shape[1], step / spacing[right]):
+        ax.plot(h[:, j], v[:, j], **style)
+
+
+def _lengths(displacement: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, Normalize]:
+    """Lengths of a displacement (3, z, y, x), and their range: nearly the largest within `inside`."""
+    length = np.sqrt((np.asarray(displacement, dtype=np.float32) ** 2).sum(0))
+    top = float(np.percentile(length[inside], 99.9)) if inside.any() else 0.0
+    return length, Normalize(0, max(top, 1e-6))
+
+
+def _risk_colours(light: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A plane of the risk (NaN: not known) over one of the fixed image, as RGB."""
+    light = light[..., None]
+    grey = np.repeat(light * 0.8, 3, axis=2)
+    known = np.nan_to_num(values)
+    strength = 0.75 * np.clip(known, 0, 1)[..., None] ** 0.5 * np.clip(4 * light, 0.3, 1)
+    shown = grey * (1 - strength) + _RISK(Normalize(0, 1)(known))[..., :3] * strength
+    return np.where(np.isnan(values)[..., None], 0.3 * grey + 0.7 * np.array(_UNKNOWN), shown)
+
+
 def _scale_bar(ax: Axes, width_um: float) -> None:
     length = _round_number(width_um / 5)
     unit = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
@@ -339,9 +362,8 @@ def _colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable, la
     bar.outline.set_visible(False)
     if isinstance(shown.norm, LogNorm):
         low, high = float(shown.norm.vmin or 0), float(shown.norm.vmax or 0)
-        ticks = [t for t in (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.11, 1.25, 1.5, 2, 3, 5, 10) if low <= t <= high]
-        if len(ticks) > 7:
-            ticks = [t for t in ticks if t in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
+        sets = ([t for t in every if low <= t <= high] for every in _RATIOS)
+        ticks = next((ticks for ticks in sets if len(ticks) <= 5), [1])
         bar.ax.xaxis.set_minor_locator(NullLocator())
         bar.set_ticks(ticks)
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))

@@ -54,17 +54,17 @@ class Table(NamedTuple):
 class ReportData:
     """All that a report shows.
 
-    The volumes (z, y, x) lie on one display grid in the fixed frame, `spacing_um` apart, at most about 256 voxels an
-    axis: `fixed`, moving as it lies (`moving_before`), after the affine (`moving_affine`), after all (`warped`), 0
-    where there is no image; `displacement` (3, z, y, x) um is what the registration adds to the affine, `jacobian` its
-    determinant (<= 0 is marked as a fold), `inside` where the moving image reaches. `blocks` maps the name of a stage
-    or level to its metrics (see BLOCK_METRICS), each a 3-D array over blocks. `risk`, where it is known, is the
-    probability of a large error, NaN where there is none to tell, and `large` names one, in voxels and um; `tables`
-    what was measured against a truth; `more` are sections that come after those of the registration. Raises ValueError
-    where shapes disagree.
+    `names` are those of fixed and moving. The volumes (z, y, x) lie on one display grid in the fixed frame,
+    `spacing_um` apart, at most about 256 voxels an axis: `fixed`, moving as it lies (`moving_before`), after the
+    affine (`moving_affine`), after all (`warped`), 0 where there is no image; `displacement` (3, z, y, x) um is
+    what the registration adds to the affine, `jacobian` its determinant (<= 0 is marked as a fold), `inside` where
+    the moving image reaches. `blocks` maps the name of a stage or level to its metrics (see BLOCK_METRICS), each a
+    3-D array over blocks. `risk`, where it is known, is the probability of a large error, NaN where there is none
+    to tell, and `large` names one, in voxels and um; `tables` what was measured against a truth; `more` are
+    sections that come after those of the registration. Raises ValueError where shapes disagree.
     """
 
-    title: str
+    names: tuple[str, str]
     spacing_um: Vector
     fixed: np.ndarray
     moving_before: np.ndarray
@@ -83,6 +83,10 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[str] = ()
     more: Sequence[Section] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.names[1]} on {self.names[0]}"
 
     def __post_init__(self) -> None:
         shape = self.fixed.shape

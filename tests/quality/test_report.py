@@ -1,6 +1,7 @@
 """The report: complete, self-contained, and with pictures that show what they say."""
 
 import io
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -8,6 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from PIL import Image
 from scipy import ndimage
 
@@ -41,7 +44,7 @@ def data():
         "level 1": {"status": np.full((2, 2, 2), 2), "similarity_before": np.full((2, 2, 2), np.nan)},
     }
     return ReportData(
-        title="mov <b> onto fix",
+        names=("fix", "mov <b>"),
         spacing_um=SPACING,
         fixed=fixed,
         moving_before=other,
@@ -132,7 +135,7 @@ def test_every_picture_has_a_description_and_is_a_png(page):
 
 
 def test_text_of_users_is_escaped(page):
-    assert "mov &lt;b&gt; onto fix" in page and "<b>" not in page
+    assert "mov &lt;b&gt; on fix" in page and "<b>" not in page
 
 
 def test_page_works_on_phones_and_in_the_dark(page):
@@ -157,7 +160,7 @@ def test_the_smallest_report_needs_no_blocks_truth_or_signal(data):
     zero = np.zeros(SHAPE)
     nan = math.nan
     bare = ReportData(
-        "blank", SPACING, zero, zero, zero, zero, np.zeros((3, *SHAPE)), zero + 1, zero > 0,
+        ("blank", "blank"), SPACING, zero, zero, zero, zero, np.zeros((3, *SHAPE)), zero + 1, zero > 0,
         Outcome(Agreement(), 0, 0, nan, 0, 0, nan), [],
     )  # fmt: skip
     page = render(bare)
@@ -258,3 +261,13 @@ def test_tables_of_what_was_measured_are_shown(data):
         replace(data, tables=[Table("Labels", "the worst:", ["label", "dice"], [[7, 0.25], [9, float("nan")]])])
     )
     assert "<h2>Labels</h2>" in page and "<td>0.25</td>" in page and "not measured" in page
+
+
+@pytest.mark.parametrize("most", [1.1, 1.14, 1.2, 1.27, 1.6, 2.3, 5.5, 12.0])
+def test_ticks_of_a_bar_of_ratios_do_not_collide(most):
+    figure = draw._figure((760, 100))
+    draw._colour_bar(figure, (760, 100), ScalarMappable(LogNorm(1 / most, most)), "ratio")
+    figure.canvas.draw()
+    labels = sorted(t.get_window_extent().intervalx.tolist() for t in figure.axes[0].get_xticklabels() if t.get_text())
+    assert len(labels) >= 3
+    assert all(left[1] + 3 < right[0] for left, right in itertools.pairwise(labels))

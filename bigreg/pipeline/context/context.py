@@ -45,10 +45,8 @@ class Context:
 
     @cached_property
     def volumes(self) -> dict[str, Volume]:
-        return {
-            which: open_volume(ImageSpec.model_validate(self.attributes["images"][which]), name=which)
-            for which in IMAGES
-        }
+        images = self.store.images
+        return {which: open_volume(ImageSpec.model_validate(images[which]), name=which) for which in IMAGES}
 
     @property
     def compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:

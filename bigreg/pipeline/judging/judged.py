@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,21 @@ class Judged:
             self.report()
         return found
 
-    def report(self) -> str:
-        """Write the report anew; returns the path of its index.html."""
+    def report(self, *, figure: str | None = None) -> str:
+        """Write the report anew; returns the path of its index.html.
+
+        figure   also write one overview picture there, at 200 dpi: a new .png, .svg or .pdf
+        Raises ConfigError for another ending, OutputError where `figure` exists or cannot be written.
+        """
+        from ...quality.overview import new_picture, write_overview
         from . import report
 
         require_fields(self.store)
-        written = report.write_report_of(self._context())
+        with nullcontext() if figure is None else new_picture(figure) as path:
+            data = report.collect(self._context())
+            written = report.write_page(self._context(), data)
+            if path is not None:
+                write_overview(data, path)
         if self.store.attributes["state"] == "finished":
             verdicts.keep(self._context())
         return written

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import yaml
 
@@ -15,7 +17,7 @@ from ...quality.report import Figure, Picture, ReportData, Section, Table, write
 from ...transforms.positions import Positions
 from ..context import starts
 from ..context.context import IMAGES, Context, field_reader
-from ..store.store import EVALUATION, FOUND, Status
+from ..store.store import DEVICES, EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
 from . import confidence
 from .figures import figures
@@ -43,7 +45,7 @@ def collect(context: Context) -> ReportData:
     mapped = [k for k, level in sorted(context.levels.items(), reverse=True) if k == 0 or len(level.blocks) >= 8]
     identities = context.attributes["identities"]
     return ReportData(
-        title=f"{_name(identities['moving'])} on {_name(identities['fixed'])}",
+        names=(_name(identities["fixed"]), _name(identities["moving"])),
         spacing_um=grid.spacing,
         fixed=shown.fixed,
         moving_before=shown.moving["before"],
@@ -59,7 +61,7 @@ def collect(context: Context) -> ReportData:
         large=said(confidence.threshold_um(context)),
         tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
-        versions=context.attributes["versions"],
+        versions={**context.attributes["versions"], **_made(context)},
         inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in IMAGES],
         more=[*_choice(context), _start(context), *_pairs(context)]
         + [
@@ -68,6 +70,13 @@ def collect(context: Context) -> ReportData:
             if getattr(context.config.preprocess, w).any
         ],
     )
+
+
+def _made(context: Context) -> dict[str, str]:
+    """When the run was begun, and on what it was computed."""
+    begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(context.attributes["created"]))
+    devices = ", ".join(context.attributes.get(DEVICES, []))
+    return {"begun": begun, **({"computed on": devices} if devices else {})}
 
 
 def _choice(context: Context) -> list[Section]:
@@ -183,13 +192,13 @@ def _blocks(context: Context, index: int) -> dict[str, np.ndarray]:
     }
 
 
-def write_report_of(context: Context) -> str:
+def write_page(context: Context, data: ReportData) -> str:
     """Write the page into the run; returns its path."""
     folder = context.store.path("report")
-    write_report(collect(context), folder)
+    write_report(data, folder)
     return storage.join(folder, "index.html")
 
 
 def write(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
-    write_report_of(context)
+    write_page(context, collect(context))
     return Status.DONE, {}

@@ -67,6 +67,21 @@ class RunStore:
             )
         return run
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """How "fixed" and "moving" are opened; None for an array that is not kept yet. What the run keeps of arrays is
+        found in it wherever it was moved to."""
+        run = self.attributes
+        images = dict(run["images"])
+        for which, image in images.items():
+            if image is not None and run["identities"][which]["path"] is None:
+                images[which] = {**image, "path": self.kept_input(which)}
+        return images
+
+    def kept_input(self, which: str) -> str:
+        """Where the run keeps an image that was an array in memory."""
+        return self.path("inputs", f"{which}.ome.zarr")
+
     def create(self, attributes: dict[str, Any]) -> None:
         storage.create_group(self.url, {"bigreg": {"format": FORMAT, **attributes}})
 

@@ -252,7 +252,7 @@ class LandmarksModel:
         folder = Path(tempfile.mkdtemp(prefix="bigreg-"))
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(self.run.config.model_dump(mode="json", exclude={"cluster"}), sort_keys=False))
-        images = self.run.store.attributes["images"]
+        images = self.run.store.images
         stem = self.run.url.rstrip("/").removesuffix(".zarr")
         return Launch(
             Choice.of(images["fixed"]),
