@@ -71,6 +71,22 @@ def test_equal_images_do_not_move_and_an_empty_mask_is_not_trusted():
     assert float(empty.coefficients.abs().max()) == 0 and float(empty.confidence.max()) == 0
 
 
+def test_noise_is_in_units_of_the_images_and_silences_what_is_fainter():
+    images, truth = pair(4)
+    faint = PatchPair(images.fixed / 8, images.moving / 8, images.fixed_mask, images.moving_mask, LATTICE)
+
+    def found(of, noise):
+        coefficients = load_engine("optimise", {**ENGINE, "noise": noise}).estimate(of).coefficients
+        return evaluate(coefficients, LATTICE.samples)
+
+    torch.testing.assert_close(found(faint, 0.02), found(images, 0.16), atol=1e-3, rtol=0)
+
+    def error(noise):
+        return float(((found(faint, noise) - truth) / VOXEL).square().sum(0).sqrt().mean())
+
+    assert error(0.002) < 0.8 * error(0.1)  # SD of the faint texture: 0.015
+
+
 def test_a_stiff_map_arrives_in_a_few_steps():
     """A shift is what no stiffness resists, so it is found at once, in the half without texture too."""
     g = torch.Generator().manual_seed(5)
