@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class Measured:
     engines      that a run would use
     motion       what pairs of points say of how far the tissue moved
     free         whether pairs may be looked for: the user has said nothing of them, and something is to be deformed
+    padding      by image, the value around the data that is not compared
     """
 
     confidence: float | None
@@ -57,6 +59,7 @@ class Measured:
     engines: tuple[str, ...] = ("optimise",)
     motion: Motion = UNKNOWN
     free: bool = True
+    padding: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def doubtful(self) -> bool:
@@ -107,6 +110,9 @@ class Diagnosis:
             rows.append(("overlap", f"{seen.overlap:.0%} of the smaller image"))
         else:
             rows.append(("orientation", "as given; no start was searched"))
+        if seen.padding:
+            values = ", ".join(f"{which}: {value:g}" for which, value in seen.padding.items())
+            rows.append(("padding", f"{values}; a constant around the data, not compared"))
         if self.cost:
             many = f"{self.cost['workers']} worker{'s' * (self.cost['workers'] != 1)}"
             sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
@@ -142,6 +148,7 @@ class Diagnosis:
             "affine": dataclasses.asdict(seen.affine),
             "bent": dataclasses.asdict(seen.bent),
             "motion": dataclasses.asdict(seen.motion),
+            "padding": {which: seen.padding.get(which) for which in ("fixed", "moving")},
             "cost": self.cost,
             "warnings": list(seen.warnings),
             "seconds": self.seconds,

@@ -77,6 +77,7 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
         and not any(item.startswith("landmarks.") for item in overrides),
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
+        padding=copies.padding,
     )
     judged = diagnose(seen)
     config = load_config(judged.preset or ROUNDS, cluster=cluster, overrides=[*judged.settings, *overrides])
@@ -114,22 +115,26 @@ class Copies:
     images: list[np.ndarray] = field(default_factory=list)
     masks: list[np.ndarray | None] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    padding: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.frames = provisional(self.volumes["fixed"], self.volumes["moving"], self.given)
         limits = self.config.intensity.low, self.config.intensity.high
         for which in IMAGES:
             choice = getattr(self.config.masks, which)
+            padding = None
             if choice in (masks.AUTO, masks.PADDING):
                 padding = padding_of(self.volumes[which], always=choice == masks.PADDING)
-                finite = False
-            else:
-                padding, finite = None, choice != masks.NONE
+            if padding is not None:
+                self.padding[which] = padding
+            finite = choice not in (masks.AUTO, masks.PADDING, masks.NONE)
             factors = affine_factors(self.frames, which, self.config.affine.voxels)
             data, known, grid = small_copy(self.volumes[which], factors, finite=finite, padding=padding)
             low, high = percentiles(which, data, *limits, known)
             bright = bright_limit(data if known is None else data[known], high, limits[1])
             scaled = np.minimum((data - low) / (high - low), np.float32(bright))
+            if known is not None:  # as in a run, see `start`
+                scaled = np.where(known, scaled, scaled[known].mean()).astype(np.float32)
             self.images.append(scaled)
             self.masks.append(without_bright(scaled, known, bright))
             self.grids.append(grid)

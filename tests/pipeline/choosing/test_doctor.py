@@ -27,7 +27,7 @@ from ..phantoms import light, other_contrast, rotation, see, through, tissue
 AS_THEY_LIE = ["affine.kind=none"]  # no start is searched
 KEYS = {
     "preset", "settings", "sure", "candidates", "why", "similarity", "contrast", "structure", "start", "affine", "bent",
-    "motion", "cost", "warnings", "seconds",
+    "motion", "padding", "cost", "warnings", "seconds",
 }  # fmt: skip
 
 

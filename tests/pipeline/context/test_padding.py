@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import bigreg
 from bigreg import load_config, open_volume, register
 from bigreg.errors import InputError
+from bigreg.pipeline.choosing.choice import chosen_config
 from bigreg.pipeline.choosing.copies import small_copy
+from bigreg.pipeline.context import looked
 from bigreg.pipeline.context.images import LevelImage
 from bigreg.pipeline.context.masks import given_masks
 from bigreg.pipeline.context.padding import padded, padding_of
@@ -17,7 +20,7 @@ from bigreg.quality.metrics import target_registration_error
 from bigreg.transforms.affine import about
 from bigreg.volumes import convert
 
-from ..phantoms import SPACING, Seen, begin, rotation, see, through, zeros
+from ..phantoms import SPACING, Beginning, Reached, Seen, begin, rotation, see, through, zeros
 from .test_weights import LEVELS, made, whole
 from .test_weights import given as mask_of
 
@@ -169,6 +172,24 @@ def test_a_start_between_padded_images_is_found(fixed, moving, monkeypatch, thre
     began = begin(monkeypatch, thread_client, str(tmp_path / "r.zarr"), fixed, moving, load_config(preset="rounds"))
     assert began.error is None and began.confidence > 0.9
     assert began.off(fixed, moving) < 0.5
+
+
+def test_a_look_names_padding_and_a_run_begins_with_its_start(monkeypatch, thread_client, tmp_path):
+    images = {
+        "fixed": see(seed=1).volume("fixed"),
+        "moving": turned(see(through(rotation(6)), seed=2), 9).volume("moving"),
+    }
+    found = bigreg.doctor(images["fixed"], images["moving"])
+    assert found.to_json()["padding"] == {"fixed": None, "moving": 0.0}
+    assert "moving: 0;" in dict(found.rows())["padding"]
+    out = str(tmp_path / "r.zarr")
+    config, choice = chosen_config(images, out=out)
+    monkeypatch.setattr("bigreg.pipeline.run.Stages", Beginning)
+    answered, known = [], looked.known
+    monkeypatch.setattr(looked, "known", lambda *a: answered.append(known(*a)) or answered[-1])
+    with pytest.raises(Reached):
+        register(*images.values(), out=out, config=config, choice=choice, client=thread_client)
+    assert answered[0] is not None
 
 
 def test_an_edge_of_padding_does_not_pull(pair, registered, thread_client, small_config, tmp_path):
