@@ -125,7 +125,9 @@ def begin(
     config, pairs = steering.given_pairs(config, volumes)
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
-    config, found = given_masks(config, volumes)
+    there = storage.exists(out)
+    store = RunStore(out)
+    config, found = given_masks(config, volumes, store.attributes if there else None)
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     for which, mask in found.items():
         if mask.padding is not None:
@@ -135,10 +137,8 @@ def begin(
             )  # fmt: skip
     if client is None:
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
-    there = storage.exists(out)
     if not there:
         require_one_plane(*volumes.values())
-    store = RunStore(out)
     identities = {which: volumes[which].identity() for which in IMAGES}
     start = None if given is None else given.to_json()
     if there:

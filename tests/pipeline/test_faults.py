@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from bigreg import open_run, register
 from bigreg.cluster import local_client
 from bigreg.config import Cluster
 from bigreg.errors import CorruptDataError, IncompleteError
+from bigreg.pipeline.context import masks
 
 SCRIPT = """
 import os, pickle, signal, sys
@@ -118,7 +120,9 @@ def test_killing_a_worker_in_every_stage_gives_the_same_bits(registered, small_c
     assert same_bits(run, registered.run)
 
 
-def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(registered, small_config, thread_client, tmp_path):
+def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(
+    registered, small_config, thread_client, tmp_path, monkeypatch
+):
     import numpy as np
 
     from bigreg.volumes import convert
@@ -128,9 +132,16 @@ def test_a_corrupt_chunk_is_named_and_nothing_done_is_lost(registered, small_con
     convert(image, path, spacing=spacing, chunks=(32, 32, 32), shards=None)
     chunk = path / "0" / "c" / "0" / "1" / "1"
     good = chunk.read_bytes()
-    chunk.write_bytes(bytes(np.frombuffer(good, np.uint8)[::-1]))
+    broken = bytes(np.frombuffer(good, np.uint8)[::-1])
+    chunk.write_bytes(broken)
     out = str(tmp_path / "run.zarr")
     arguments = dict(out=out, config=small_config(), client=thread_client)
+    with pytest.raises(CorruptDataError, match=r"chunk \(0, 1, 1\)"):
+        register(str(path), registered.moving, **arguments)
+    assert not Path(out).exists()  # the look for padding came upon it, before a run was begun
+    chunk.write_bytes(good)
+    look = masks.padding_of
+    monkeypatch.setattr(masks, "padding_of", lambda *a, **k: (look(*a, **k), chunk.write_bytes(broken))[0])
     with pytest.raises((CorruptDataError, IncompleteError), match=r"chunk \(0, 1, 1\)"):
         register(str(path), registered.moving, **arguments)
     assert open_run(out).status().state == "incomplete"

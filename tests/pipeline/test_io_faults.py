@@ -77,7 +77,10 @@ def test_lasting_faults_end_the_run_with_a_named_error_and_it_goes_on_when_they_
         text = str(caught.value)
         assert f"'{tmp_path.parent}" in text and f"cannot be {'read' if kind == 'read' else 'written'}" in text
         assert ("tried 3 times" in text) == (message is PASSING)
-        assert open_run(str(out)).status().state == "incomplete"
+        if part == 0.02:  # in the look for padding: no run was begun
+            assert not out.exists()
+        else:
+            assert open_run(str(out)).status().state == "incomplete"
     again = start(out)
     assert again.status().state == "finished" and same_bits(again, run)
 

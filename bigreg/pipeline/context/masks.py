@@ -74,16 +74,22 @@ class GivenMask:
         }
 
 
-def given_masks(config: Config, volumes: Mapping[str, Volume]) -> tuple[Config, dict[str, GivenMask]]:
+def given_masks(
+    config: Config, volumes: Mapping[str, Volume], begun: Mapping[str, Any] | None = None
+) -> tuple[Config, dict[str, GivenMask]]:
     """The masks to begin with, by image, and the configuration with their paths made absolute.
 
+    begun   the attributes of the run that is gone on with: padding is not looked for a second time
     Found tissue is none of them. Raises InputError where a mask cannot be read or does not fit its image.
     """
     found, settled = {}, {}
     for which in IMAGES:
         choice = getattr(config.masks, which)
         if choice in (AUTO, PADDING):
-            padding = padding_of(volumes[which], always=choice == PADDING)
+            if choice == AUTO and begun and begun["config"].get("masks", {}).get(which, NONE) in (NONE, PADDING):
+                padding = begun.get("masks", {}).get(which, {}).get("identity", {}).get("padding")
+            else:
+                padding = padding_of(volumes[which], always=choice == PADDING)
             settled[which] = NONE if padding is None else PADDING
             if padding is not None:
                 found[which] = GivenMask(padding=padding)

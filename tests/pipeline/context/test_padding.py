@@ -192,6 +192,13 @@ def test_a_look_names_padding_and_a_run_begins_with_its_start(monkeypatch, threa
     assert answered[0] is not None
 
 
+def test_padding_is_looked_for_once(registered, small_config, thread_client, monkeypatch):
+    """Who goes on with a run, reads nothing for it, and a run begun before padding was looked for goes on as it was."""
+    monkeypatch.setattr("bigreg.pipeline.context.masks.padding_of", lambda *a, **k: pytest.fail("looked for again"))
+    fixed, moving, out = registered.fixed, registered.moving, registered.run.store.url
+    assert register(fixed, moving, out=out, config=registered.config, client=thread_client).status().state == "finished"
+
+
 def test_an_edge_of_padding_does_not_pull(pair, registered, thread_client, small_config, tmp_path):
     """Both images end within the canvas, at other places: the map is as good as without canvas."""
     fixed, moving = (np.asarray(image) + image.dtype.type(200) for image in (pair.fixed, pair.moving))
