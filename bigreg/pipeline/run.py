@@ -127,7 +127,7 @@ def begin(
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     there = storage.exists(out)
     store = RunStore(out)
-    config, found = given_masks(config, volumes, store.attributes if there else None)
+    config, found = given_masks(config, volumes, store.attributes if is_run(out) else None)
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     for which, mask in found.items():
         if mask.padding is not None:
