@@ -48,7 +48,7 @@ from .store.identity import same_engines, same_run
 from .store.inputs import as_volume, require_depth, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
-from .store.store import RunStore, require_fields
+from .store.store import RunStore, is_run, require_fields
 from .tasks import steering
 from .tasks.preprocess import level_of
 
