@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import ndimage
@@ -36,6 +37,9 @@ MARGIN = 2  # voxels around a box that say what in it is padding
 TOGETHER = 9  # of the 27 voxels around one of padding, at least; beyond the image all are
 
 
+_KNOWN: WeakKeyDictionary[Volume, float | None] = WeakKeyDictionary()  # a look at a pair and its run ask alike
+
+
 def padding_of(volume: Volume, *, always: bool = False) -> float | None:
     """The value that an image (its channel and time point) is padded with; None where it is not.
 
@@ -48,8 +52,10 @@ def padding_of(volume: Volume, *, always: bool = False) -> float | None:
     size = math.prod(volume.grid(level).shape) * volume.dtype.itemsize
     if not values or (size > MOST_BYTES and not always):
         return None
-    seen = _samples(volume, level)
-    return next((value for value in values if _is_padding(seen, value)), None)
+    if volume not in _KNOWN:
+        seen = _samples(volume, level)
+        _KNOWN[volume] = next((value for value in values if _is_padding(seen, value)), None)
+    return _KNOWN[volume]
 
 
 def padded(
@@ -123,15 +129,12 @@ def _flat(outer: np.ndarray) -> bool:
     slopes = np.stack(np.gradient(smooth))
     size = np.linalg.norm(slopes, axis=0)
     edge = (size > 0.1) & (np.abs(smooth - 0.5) < 0.35)
-    if not edge.any():
-        return True  # whole planes at a side, which `edge` of a cut through the border cannot miss
     normals = (slopes[:, edge] / size[edge]).T
-    total = left = len(normals)
+    total = len(normals)
     for _ in range(FACES):
-        counts = [int((normals @ each > NEAR).sum()) for each in normals[:: max(1, len(normals) // 100)]]
-        best = normals[:: max(1, len(normals) // 100)][int(np.argmax(counts))]
+        if not len(normals):
+            break
+        tried = normals[:: max(1, len(normals) // 100)]
+        best = max(tried, key=lambda each: int((normals @ each > NEAR).sum()))
         normals = normals[normals @ best <= NEAR]
-        left = len(normals)
-        if left <= (1 - FLAT) * total:
-            return True
-    return False
+    return total > 0 and len(normals) <= (1 - FLAT) * total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -136,5 +137,5 @@ class Foreseen:
         if choice in (masks.AUTO, masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
             return None
         base = preprocess.level_of(self.frames, self.config, which)
-        identity = {"padding": 0.0} if choice == masks.PADDING else {}
+        identity = {"padding": math.nan} if choice == masks.PADDING else {}  # which value it is, costs nothing
         return masks.SourceMask(which, {"base": base, "image": None, "identity": identity})
