@@ -25,6 +25,11 @@ def identity(
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
+def rounded(field: torch.Tensor, step: float) -> torch.Tensor:
+    """The nearest multiples of `step`, a power of two; antisymmetric. Their last bits are zero, so they pack well."""
+    return torch.round(field * (1.0 / step)) * step
+
+
 def sample(values: torch.Tensor, index: torch.Tensor, mode: Mode = "linear") -> torch.Tensor:
     """(C, z, y, x) values at (3, ...) index positions; beyond the border the border's value. Returns (C, ...)."""
     if mode == "cubic":

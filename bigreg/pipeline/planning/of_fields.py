@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...geometry import Grid, Shape, triple
+from ...geometry import Grid, Shape
 from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
 from ..context.context import IMAGES
 from ..context.ladder import pooling
 from ..judging import confidence, likeness
 from ..schedule.flow import ONE
-from ..tasks import compose, fields, warp
+from ..tasks import compose, fields, inverse, warp
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
 from .workload import Amount, Stored, grown, read_in_pieces, seen, spans, whole_chunks
 
@@ -30,12 +30,18 @@ def field(plan: Foreseen, direction: str) -> None:
     blocks = fields.field_blocks(grids[0], plan.config)
     finest = plan.levels[0]
     half = finest.lattice.grid
-    chunk = triple(c * s for c, s in zip(finest.blocks.core, finest.lattice.samples, strict=True))
-    box = seen(grown(spans(blocks), 0, 1, grids[0].shape), grids[0], plan.frames.to_mid(frame), half, chunk)
+    chunk, _ = compose.unit_of_maps(finest)
+    # The map is inverted around the block, of which the coarser levels say where it lies, and then the other followed.
+    reads = [
+        Amount.of(
+            12, seen(grown(spans(blocks), low, high, grids[0].shape), grids[0], plan.frames.to_mid(frame), half, chunk)
+        )
+        for low, high in ((inverse.AROUND + 1, inverse.AROUND + 2), (0, 1))
+    ]
     samples = Amount.of(MILLION, spans(blocks))
     plan.add(
         fields.stage(plan.outline, direction, compose.FINAL, 0.0), (("field", samples),),
-        reads=(Amount.of(24, box),), writes=(Amount.of(12, spans(blocks)),),
+        reads=tuple(reads), writes=(Amount.of(12, spans(blocks)),),
         memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS,
     )  # fmt: skip
     for number, grid in enumerate(grids):
@@ -55,7 +61,7 @@ def check(plan: Foreseen) -> None:
     grids = {d: fields.field_grids(plan.outline, d)[0] for d in fields.DIRECTIONS}
     there, back = (grids[d] for d in fields.DIRECTIONS)
     blocks = fields.field_blocks(there, plan.config)
-    box, chunk = spans(blocks), (plan.config.output.chunk,) * 3
+    box, chunk = spans(blocks), (fields.chunk_of(plan.config),) * 3
     affine = plan.frames.affine
     reads = [Amount.of(12, whole_chunks(grown(box, 0, 1, there.shape), chunk, there.shape))]
     reads.append(Amount.of(12, seen(box, there, affine, back, chunk)))
@@ -96,7 +102,7 @@ def risks(plan: Foreseen) -> None:
     blocks = confidence.blocks_of(tiles)
     box = spans(blocks, halo=True, scale=(confidence.TILE,) * 3)
     box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
-    there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (plan.config.output.chunk,) * 3
+    there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (fields.chunk_of(plan.config),) * 3
     source: list[Amount] = []
     reads = [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
     for which, matrix in zip(IMAGES, (np.eye(4), plan.frames.affine), strict=True):
@@ -132,7 +138,7 @@ def warped(plan: Foreseen) -> None:
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     source: list[Amount] = []
-    reads = [read(12, np.eye(4), there, (output.chunk,) * 3)]
+    reads = [read(12, np.eye(4), there, (fields.chunk_of(plan.config),) * 3)]
     # The moving image is read as it is, and by the affine alone.
     (source if moving_own else reads).append(read(2 * moving_itemsize, plan.frames.affine, target, moving_chunks))
     (source if fixed_own else reads).append(read(fixed_itemsize, np.eye(4), fixed, fixed_chunks))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from ...geometry import triple
+from ...geometry import Grid, triple
 from ..context import given
 from ..context.context import IMAGES
 from ..context.ladder import LevelPlan, pooling
 from ..context.pairing import REACHES, pair_grid, sought
-from ..schedule.flow import Need
 from ..tasks import compose, estimate, given_maps, pairing, spline, steering, stitch
 from . import of_images
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
-from .workload import Amount, box_spans, grown, of_blocks, overlaps, seen, spans, whole_chunks, with_border
+from .workload import Amount, Span, box_spans, grown, overlaps, seen, spans, whole_chunks, with_border
 
 CARD_SAMPLE_BYTES = 130
 """Of a GPU's memory, per sample of a map that is composed and verified; counted on a simulated device."""
@@ -105,7 +105,8 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
     points = estimate.patch_points(level)
     patch_bytes = 4 * 4 * math.prod(points)
     stage = estimate.stage(plan.levels, level, before)
-    reads += [_maps(need, level, plan.levels[level.index + 1]) for need in stage.needs]
+    if stage.needs:
+        reads.append(_maps(patch, level.patch((0, 0, 0), blocks.cells).grid, plan.levels[level.index + 1]))
     for which in IMAGES if plan.config.deformation else ():
         grid, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(level.spacing)))
         samples = level.patch((0, 0, 0), blocks.cells).grid
@@ -144,20 +145,21 @@ def _compose(plan: Foreseen, level: LevelPlan, before: str | None) -> None:
     wide = grown(spans(blocks), reach, reach, blocks.cells)
     samples = Amount.of(MILLION * math.prod(lattice.samples), wide)
     stage = compose.stage(plan.levels, level, 0, before)
-    _, *maps = stage.needs
     reads = [Amount.of(12, whole_chunks(with_border(wide), blocks.core, lattice.points))]
-    reads += [_maps(need, level, plan.levels[level.index + 1]) for need in maps]
+    if len(stage.needs) > 1:  # that of the velocity, and of the maps before
+        box = grown(spans(blocks, scale=lattice.samples), 0, 1, lattice.grid.shape)
+        reads.append(_maps(box, lattice.grid, plan.levels[level.index + 1]))
     plan.add(
         stage, (("compose", samples),),
         reads=tuple(reads), writes=(Amount.of(24, spans(blocks, scale=lattice.samples)),),
         memory=samples.largest / MILLION * 4 * SAMPLE_ARRAYS, card=samples.largest / MILLION * CARD_SAMPLE_BYTES,
     )  # fmt: skip
-    chunk = tuple(c * s for c, s in zip(blocks.core, lattice.samples, strict=True))
+    _, shard = compose.unit_of_maps(level)
     for which in IMAGES:
-        plan.keeps(f"levels/{level.index}/maps/{which}", (3, *lattice.grid.shape), (3, *chunk), 4)
+        plan.keeps(f"levels/{level.index}/maps/{which}", (3, *lattice.grid.shape), (3, *shard), 4)
 
 
-def _maps(need: Need, level: LevelPlan, coarser: LevelPlan) -> Amount:
-    """Bytes of the coarser level's two maps that a block reads: whole chunks, one a block of that level."""
-    box = of_blocks(box_spans(need, level.blocks.counts), coarser.blocks)
-    return Amount.of(2 * 12 * math.prod(coarser.lattice.samples), box)
+def _maps(box: Sequence[Span], grid: Grid, coarser: LevelPlan) -> Amount:
+    """Bytes of the coarser level's two maps that boxes of samples of `grid` are followed through: whole chunks."""
+    chunk, _ = compose.unit_of_maps(coarser)
+    return Amount.of(2 * 12, seen(box, grid, np.eye(4), coarser.lattice.grid, chunk))

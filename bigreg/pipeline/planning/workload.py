@@ -181,13 +181,6 @@ def whole_chunks(found: Sequence[Span], chunks: Sequence[int], shape: Sequence[i
     ]  # fmt: skip
 
 
-def of_blocks(found: Sequence[Span], blocks: BlockGrid) -> list[Span]:
-    """Spans of block indices as spans of their cells."""
-    return [
-        (a * core, np.minimum(b * core, n)) for (a, b), core, n in zip(found, blocks.core, blocks.cells, strict=True)
-    ]
-
-
 def seen(
     found: Sequence[Span], source: Grid, matrix: np.ndarray, target: Grid, chunks: Shape | None = None
 ) -> list[Span]:

@@ -22,7 +22,7 @@ from ... import storage
 from ...device import halvings
 from ...geometry import Block, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, evaluate, squarings
-from ...transforms.field import exponential, min_determinant
+from ...transforms.field import exponential, min_determinant, rounded
 from ...transforms.positions import Positions
 from ..context.context import IMAGES, Context, field_reader
 from ..context.ladder import LevelPlan
@@ -39,16 +39,31 @@ FINAL = 10  # attempts from here on answer to the final fields, not to a level's
 FINAL_LAST = FINAL + 4
 
 
+CHUNK = 32  # samples: about so long is a chunk of a map, of which a block reads what lies around it
+
+
+def unit_of_maps(level: LevelPlan) -> tuple[Shape, Shape]:
+    """Samples of a chunk, which is decoded at once, and of a shard, which is written at once: a block."""
+    samples, core = level.lattice.samples, level.blocks.core
+    chunk = []
+    for cells, s in zip(core, samples, strict=True):
+        parts = [n for n in range(1, cells + 1) if cells % n == 0 and CHUNK / 2 <= n * s <= 1.5 * CHUNK]
+        chunk.append(min(parts, key=lambda n, s=s: abs(n * s - CHUNK), default=cells) * s)
+    return triple(chunk), triple(c * s for c, s in zip(core, samples, strict=True))
+
+
 def create(context: Context, level: LevelPlan) -> None:
-    """The arrays of both half-way maps (um, mid-space), one chunk a block."""
+    """The arrays of both half-way maps (um, mid-space), one shard per block."""
     storage.create_group(context.store.path("levels", level.index, "maps"), exist_ok=True)
-    samples = level.lattice.samples
+    chunk, shard = unit_of_maps(level)
     for which in IMAGES:
         storage.create_array(
             context.store.path("levels", level.index, "maps", which),
             shape=(3, *level.lattice.grid.shape),
             dtype="float32",
-            chunks=(3, *(c * s for c, s in zip(level.blocks.core, samples, strict=True))),
+            chunks=(3, *chunk),
+            shards=(3, *shard),
+            fast=True,
             dimension_names=("c", "z", "y", "x"),
             exist_ok=True,
         )
@@ -242,6 +257,7 @@ def _compose_part(
             array, coarse_grid = coarser
             moved = Positions.of_grid(part, context.device).moved(field)
             field = field + moved.sample(field_reader(array), coarse_grid)
+        field = rounded(field, context.precision)  # what is verified is what is stored
         reach = max(reach, float(field.abs().max()))
         if min(field.shape[1:]) > 1:
             smallest = min_determinant(field, grid.spacing)

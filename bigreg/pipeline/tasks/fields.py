@@ -22,7 +22,7 @@ from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
 from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ...transforms import ngff
 from ...transforms.affine import apply_affine
-from ...transforms.field import min_determinant
+from ...transforms.field import min_determinant, rounded
 from ...transforms.positions import Positions
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
@@ -82,6 +82,12 @@ def field_grids(outline: Outlined, direction: str) -> list[Grid]:
     return grids
 
 
+def chunk_of(config) -> int:
+    """Samples along each axis of a chunk of a field: half of an image's, since each has three floats."""
+    chunk: int = config.output.chunk
+    return chunk // 2 if chunk % 2 == 0 and chunk >= 16 else chunk
+
+
 def _label(kind: str, direction: str, **values: int) -> str:
     source, target = ends(direction)
     return label(kind, source=source, target=target, **values)
@@ -122,8 +128,9 @@ def create(context: Context, direction: str) -> None:
         grids,
         input_name=frame,
         output_name=other,
-        chunks=(output.chunk,) * 3,
+        chunks=(chunk_of(context.config),) * 3,
         shards=(output.shard,) * 3,
+        fast=True,
         exist_ok=True,
     )
 
@@ -157,7 +164,8 @@ def fill(context: Context, direction: str, attempt: int, reach: float, index: Sh
         inverse, left = undone(halves, y, reach, tolerance)
         delta = inverse + y.moved(inverse).sample(field_reader(out_array), out_grid)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, block.start, strict=True))
-        field[(slice(None), *box)] = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
+        delta = (linear @ delta.reshape(3, -1)).reshape(delta.shape)
+        field[(slice(None), *box)] = rounded(delta, context.precision)  # what is verified is what is stored
         residual = max(residual, left)
     smallest = min_determinant(field, grid.spacing) if min(field.shape[1:]) > 1 else torch.ones(1, 1, 1)
     bad = torch.nonzero(smallest < FLOOR).cpu().numpy()
@@ -205,9 +213,10 @@ def coarsen(context: Context, direction: str, level: int, index: Shape) -> tuple
     block = field_blocks(grids[level], context.config)[index]
     url = context.store.path("transforms", direction)
     fine = storage.open_array(ngff.level_url(url, level - 1))
-    values = torch.as_tensor(fine.read((0, *(2 * a for a in block.start)), (3, *(2 * b for b in block.stop))))
-    values = torch.nn.functional.avg_pool3d(values[None], 2)[0]
-    storage.open_array(ngff.level_url(url, level), write=True).write((0, *block.start), values.numpy())
+    box = (0, *(2 * a for a in block.start)), (3, *(2 * b for b in block.stop))
+    values = torch.as_tensor(fine.read(*box), device=context.device)
+    values = rounded(torch.nn.functional.avg_pool3d(values[None], 2)[0], context.precision)
+    storage.open_array(ngff.level_url(url, level), write=True).write((0, *block.start), values.cpu().numpy())
     return Status.DONE, {}
 
 
