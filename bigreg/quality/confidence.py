@@ -23,10 +23,13 @@ Arrays are (z, y, x); a voxel is one of the finest level of the ladder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy import ndimage, special
+import torch
+import torch.nn.functional as F
+from scipy import special
 
 from .confidence_cpu import step_sums
 from .confidence_model import BIAS, FAR, MODEL, Model
@@ -52,14 +55,41 @@ MOST_ALIKE = 0.9  # correlation of neighbours
 EMPTY, DARK = 0.5, 0.05  # of NOISE, and of the intensities: without structure and dark is no tissue
 
 
-def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed: bool = True) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Cells:
+    """Two images in voxels of a step, float32 (z, y, x) on one device: means of what is known, 0 where nothing is.
+
+    count   known voxels of each, up to STEP^3
+    """
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    count: torch.Tensor
+
+
+def pooled(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor) -> Cells:
+    """The cells of a box that begins with a whole one; beyond its far sides nothing is known.
+
+    fixed, moving   (z, y, x) about 0 .. 1, moving as the map brings it onto fixed
+    mask            bool, where both are known
+    """
+    beyond = [n for axis in (2, 1, 0) for n in (0, -mask.shape[axis] % STEP)]
+
+    def sums(image: torch.Tensor) -> torch.Tensor:
+        return _cells(F.pad(image, beyond) if any(beyond) else image, STEP)
+
+    count = sums(mask.to(fixed.dtype))
+    share = 1 / count.clamp(min=1)
+    return Cells(*(sums(torch.where(mask, image, 0)) * share for image in (fixed, moving)), count)
+
+
+def features(cells: Cells, *, signed: bool = True) -> dict[str, np.ndarray]:
     """The model's features of the tiles of a box, each (tiles z, y, x); NaN where a tile cannot be judged.
 
-    fixed, moving   images about 0 .. 1 on one grid of whole tiles, moving as the map brings it onto fixed
-    mask            bool, where both are known
-    signed          whether bright must go with bright; else moving may be any parabola of fixed within a window
+    cells    of a box of whole tiles
+    signed   whether bright must go with bright; else moving may be any parabola of fixed within a window
     Right in the inner tiles, HALO from the box's sides; the sides themselves count as the border of the images.
-    A tile cannot be judged where under half of it is in `mask`, nor where fixed shows structure and moving has no
+    A tile cannot be judged where under half of it is known, nor where fixed shows structure and moving has no
     tissue.
 
     shift       log of the expected length of a step to where a tile's window fits best, voxels
@@ -74,48 +104,47 @@ def features(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, *, signed:
     alike       correlation of neighbours in what is left of moving after the regression: structure that does not match
     shift, local and curvature also as their mean over the tiles around, evidence as those over 3^3 and 5^3.
     """
-    count = _cells(mask.astype(np.float32), STEP)
+    f, m, count = cells.fixed, cells.moving, cells.count
     own, known = _cells(count, TILE // STEP) / TILE**3, count >= STEP**3 / 2
-    seen = (np.where(mask, image, 0).astype(np.float32, copy=False) for image in (fixed, moving))
-    f, m = (_cells(image, STEP) / np.maximum(count, 1) for image in seen)
     explained, fit = _match(f, m, known, signed)
     lag = _neighbour_moments(f, m, known, signed)
     window = {name: _window(values) for name, values in lag.items()}
     left, left_beside = _unexplained(fit, window)
-    alike = np.clip(left_beside / left, 0.0, MOST_ALIKE)
-    samples = np.maximum(fit["n"] * ((1 - alike) / (1 + alike)) ** 3, FEWEST_SAMPLES)
+    alike = (left_beside / left).clamp(0.0, MOST_ALIKE)
+    samples = (fit["n"] * ((1 - alike) / (1 + alike)) ** 3).clamp(min=FEWEST_SAMPLES)
     shift, soft = _expected_shift(explained, samples), _expected_shift(explained, FEW_SAMPLES)
     noises = {name: _noise_error(image, known, lag, name) for name, image in (("f", f), ("m", m))}
     local = _noise_free_correlation(fit, lag, noises, signed)
     smooth = [_smoothed(image, known) for image in (f, m)]
     gradients = [_gradient(image) for image in smooth]
-    least = np.sqrt(_least(_tensor(gradients[0], gradients[0], known)))
+    least = _least(_tensor(gradients[0], gradients[0], known)).sqrt()
     shared = fit["slope"] * _tensor(gradients[0], gradients[1], known)
     if not signed:
         bent = [2.0 * smooth[0] * g for g in gradients[0]]
         shared = shared + fit["bend"] * _tensor(bent, gradients[1], known)
-    evidence = np.minimum(samples * _least(shared) / left, MOST_EVIDENCE)
-    texture = np.sqrt(np.maximum(_beside(window, "f", "f"), 0))
-    detail, detail_moving = (np.sqrt(np.maximum(_beside(lag, k, k) - 2 * noises[k], 0)) for k in ("f", "m"))
+    evidence = (samples * _least(shared) / left).clamp(max=MOST_EVIDENCE)
+    texture = _beside(window, "f", "f").clamp(min=0).sqrt()
+    detail, detail_moving = ((_beside(lag, k, k) - 2 * noises[k]).clamp(min=0).sqrt() for k in ("f", "m"))
     blank = (detail_moving < EMPTY * NOISE) & (_mean(m, known) < DARK)
     empty = blank & (detail >= NOISE)
     found = {
-        "shift": np.log(0.1 + shift),
-        "shift_around": np.log(0.1 + _around(shift, own)),
-        "shift_soft": np.log(0.1 + soft),
-        "fit": np.arctanh(np.sqrt(explained[len(explained) // 2])),
-        "local": np.arctanh(np.clip(local, 0.0, 0.999)),
-        "local_around": np.arctanh(np.clip(_around(local, own), 0.0, 0.999)),
-        "texture": np.log(0.1 + texture / NOISE),
-        "curvature": np.log(0.02 + least / NOISE),
-        "curvature_around": np.log(0.02 + _around(least, own) / NOISE),
-        "evidence": np.log(1e-3 + _around(evidence, own, 1)),
-        "evidence_around": np.log(1e-3 + _around(evidence, own)),
-        "detail": np.log(0.1 + detail / NOISE),
+        "shift": (0.1 + shift).log(),
+        "shift_around": (0.1 + _around(shift, own)).log(),
+        "shift_soft": (0.1 + soft).log(),
+        "fit": explained[len(explained) // 2].sqrt().atanh(),
+        "local": local.clamp(0.0, 0.999).atanh(),
+        "local_around": _around(local, own).clamp(0.0, 0.999).atanh(),
+        "texture": (0.1 + texture / NOISE).log(),
+        "curvature": (0.02 + least / NOISE).log(),
+        "curvature_around": (0.02 + _around(least, own) / NOISE).log(),
+        "evidence": (1e-3 + _around(evidence, own, 1)).log(),
+        "evidence_around": (1e-3 + _around(evidence, own)).log(),
+        "detail": (0.1 + detail / NOISE).log(),
         "alike": alike,
     }
     judged = (own >= 0.5) & ~empty
-    return {name: np.where(judged, values, np.nan).astype(np.float32) for name, values in found.items()}
+    stacked = torch.where(judged, torch.stack(list(found.values())), float("nan")).cpu().numpy()
+    return dict(zip(found, stacked, strict=True))
 
 
 def said(large_um: Sequence[float]) -> str:
@@ -145,96 +174,134 @@ def risk(
     return out.astype(np.float32)
 
 
-def _cells(image: np.ndarray, width: int) -> np.ndarray:
-    """Sums over cubes of `width` voxels of an image of whole cubes."""
-    z, y, x = (n // width for n in image.shape)
-    planes = image.reshape(z, width, *image.shape[1:]).sum(1)  # axis by axis: numpy adds whole rows
-    return planes.reshape(z, y, width, -1).sum(2).reshape(z, y, x, width).sum(3)
+def _cells(image: torch.Tensor, width: int) -> torch.Tensor:
+    """Sums over cubes of `width` voxels of an image (..., z, y, x) of whole cubes."""
+    for axis in (-3, -2, -1):  # axis by axis: whole rows are added
+        image = image.unflatten(axis, (-1, width)).sum(axis)
+    return image
 
 
-def _around(values: np.ndarray, weight: np.ndarray, reach: int = 2) -> np.ndarray:
+def _box_mean(images: torch.Tensor, reach: int) -> torch.Tensor:
+    """(N, z, y, x) means over (2 reach + 1)^3 voxels, zeros beyond the border."""
+    for axis in range(3):  # axis by axis: as many operations as the window is long, not wide
+        size, pad = [1, 1, 1], [0, 0, 0]
+        size[axis], pad[axis] = 2 * reach + 1, reach
+        images = F.avg_pool3d(images[None], size, 1, pad)[0]
+    return images
+
+
+def _around(values: torch.Tensor, weight: torch.Tensor, reach: int = 2) -> torch.Tensor:
     """Weighted mean over the tiles up to `reach` away; 0 where there is no weight."""
-    total = ndimage.uniform_filter(np.stack([values * weight, weight]), (0, *(2 * reach + 1,) * 3), mode="constant")
-    return total[0] / np.maximum(total[1], 1e-6)
+    total = _box_mean(torch.stack([values * weight, weight]), reach)
+    return total[0] / total[1].clamp(min=1e-6)
 
 
-def _window(sums: np.ndarray) -> np.ndarray:
+def _window(sums: torch.Tensor) -> torch.Tensor:
     """Sums over a tile and its neighbours, of sums over tiles (..., tiles)."""
     for axis in range(-3, 0):
-        low, high = (np.moveaxis(sums, axis, 0)[part] for part in (slice(-1), slice(1, None)))
-        sums = sums.copy()
-        moved = np.moveaxis(sums, axis, 0)
-        moved[1:] += low
-        moved[:-1] += high
+        n = sums.shape[axis] - 1
+        moved = sums.clone()
+        moved.narrow(axis, 1, n).add_(sums.narrow(axis, 0, n))
+        moved.narrow(axis, 0, n).add_(sums.narrow(axis, 1, n))
+        sums = moved
     return sums
 
 
-def _match(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _step_sums(
+    f: torch.Tensor, weights: torch.Tensor, m: torch.Tensor, their_weights: torch.Tensor, first: int, out: torch.Tensor
+) -> None:
+    """See `confidence_cpu.step_sums`."""
+    if out.device.type == "cpu":
+        step_sums(*(t.contiguous().numpy() for t in (f, weights, m, their_weights)), first, out.numpy())
+        return
+    span = 2 * REACH + 1
+    for place in range(len(out)):
+        dz, dy, dx = (first + place) // span**2, (first + place) // span % span, (first + place) % span
+        box = tuple(slice(d, d + n) for d, n in zip((dz, dy, dx), f.shape, strict=True))
+        w = weights * their_weights[box]
+        a, b = f * w, m[box] * w
+        kinds = [w, a, b, a * a, b * b, a * b]
+        if out.shape[1] > len(kinds):
+            kinds += [a * a * a, a * a * a * a, a * a * b]
+        out[place] = _cells(torch.stack(kinds), f.shape[0] // out.shape[2])
+
+
+def _match(
+    f: torch.Tensor, m: torch.Tensor, known: torch.Tensor, signed: bool
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """How much of moving, a step away, fixed explains over a tile and its neighbours: (steps, tiles), 0 .. 1.
 
     f, m, known   fixed, moving and where both are known, in voxels of a step
     By linear regression with a slope of at least 0 (signed) or by a parabola; variances are at least those of NOISE.
     Also the regression where no step is made: n samples, slope, bend, and the variance of moving (each of tiles).
     """
-    edge, steps = TILE // STEP, (2 * REACH + 1) ** 3
-    weights = known.astype(np.float32)
-    sums = np.empty((steps, 6 if signed else 9, *(n // edge for n in f.shape)), np.float32)
-    step_sums(f, weights, np.pad(m, REACH), np.pad(weights, REACH), sums)
-    out = np.empty((steps, *sums.shape[2:]), np.float32)
-    for number, own in enumerate(sums):
-        n, a, b, aa, bb, ab, *more = _window(own)
-        n = np.maximum(n, 1.0)
-        a, b = a / n, b / n
-        raw = np.maximum(aa / n - a * a, 0)
-        spread, whole, common = raw + NOISE**2, np.maximum(bb / n - b * b, 0) + NOISE**2, ab / n - a * b
-        if signed:
-            common = np.maximum(common, 0)
-            slope, bend = common / spread, np.zeros_like(common)
-            gained = slope * common
-        else:  # what is left of the square of fixed beside fixed itself explains more
-            aaa, aaaa, aab = (s / n for s in more)
-            skew, twice = aaa - a * aa / n, aab - aa / n * b
-            part = skew / spread
-            own_spread = np.maximum(aaaa - (aa / n) ** 2 - part * skew, 0) + 4 * spread * NOISE**2
-            bend = (twice - part * common) / own_spread
-            slope = common / spread - bend * part
-            gained = common**2 / spread + bend * (twice - part * common)
-        out[number] = np.clip(gained / whole, 0.0, 0.998)
-        if number == steps // 2:
-            fit = {"n": n, "slope": slope, "bend": bend, "whole": whole, "left": whole * (1 - out[number])}
-    return out, fit
+    steps, part = (2 * REACH + 1) ** 3, (2 * REACH + 1) ** 2
+    tiles = [n * STEP // TILE for n in f.shape]
+    weights = known.to(f.dtype)
+    padded = [F.pad(t, (REACH,) * 6) for t in (m, weights)]
+    out = f.new_empty(steps, *tiles)
+    sums = f.new_empty(part, 6 if signed else 9, *tiles)
+    for first in range(0, steps, part):
+        _step_sums(f, weights, *padded, first, sums)
+        explained, fit = _regression(_window(sums), signed)
+        out[first : first + part] = explained
+        if first <= steps // 2 < first + part:
+            still = {name: values[steps // 2 - first] for name, values in fit.items()}
+    return out, still
 
 
-def _neighbour_moments(f: np.ndarray, m: np.ndarray, known: np.ndarray, signed: bool) -> dict[str, np.ndarray]:
+def _regression(sums: torch.Tensor, signed: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What fixed explains of moving, and the regression, of sums (steps, kinds, tiles) over windows: (steps, tiles)."""
+    n, a, b, aa, bb, ab, *more = sums.unbind(1)
+    n = n.clamp(min=1.0)
+    a, b = a / n, b / n
+    raw = (aa / n - a * a).clamp(min=0)
+    spread, whole, common = raw + NOISE**2, (bb / n - b * b).clamp(min=0) + NOISE**2, ab / n - a * b
+    if signed:
+        common = common.clamp(min=0)
+        slope, bend = common / spread, torch.zeros_like(common)
+        gained = slope * common
+    else:  # what is left of the square of fixed beside fixed itself explains more
+        aaa, aaaa, aab = (s / n for s in more)
+        skew, twice = aaa - a * aa / n, aab - aa / n * b
+        part = skew / spread
+        own_spread = (aaaa - (aa / n) ** 2 - part * skew).clamp(min=0) + 4 * spread * NOISE**2
+        bend = (twice - part * common) / own_spread
+        slope = common / spread - bend * part
+        gained = common**2 / spread + bend * (twice - part * common)
+    explained = (gained / whole).clamp(0.0, 0.998)
+    return explained, {"n": n, "slope": slope, "bend": bend, "whole": whole, "left": whole * (1 - explained)}
+
+
+def _neighbour_moments(f: torch.Tensor, m: torch.Tensor, known: torch.Tensor, signed: bool) -> dict[str, torch.Tensor]:
     """Sums over tiles of products of one image with another at the six neighbours of a voxel: free of noise.
 
     What is independent from voxel to voxel, as the noise of a camera, has no share in them. Keys: pairs of f, m, q
     (the square of fixed, where `signed` is False) and 1 (the weight).
     """
-    weights = known.astype(np.float32)
-    images = {"1": weights, "f": np.where(known, f, 0), "m": np.where(known, m, 0)}
+    images = {"1": known.to(f.dtype), "f": torch.where(known, f, 0), "m": torch.where(known, m, 0)}
     if not signed:
         images["q"] = images["f"] ** 2
     sums = {}
     for second, image in images.items():
-        near = np.zeros_like(image)
+        near = torch.zeros_like(image)
         for axis in range(3):
-            low, high = (tuple(s if k == axis else slice(None) for k in range(3)) for s in (slice(-1), slice(1, None)))
-            near[low] += image[high]
-            near[high] += image[low]
+            n = image.shape[axis] - 1
+            near.narrow(axis, 0, n).add_(image.narrow(axis, 1, n))
+            near.narrow(axis, 1, n).add_(image.narrow(axis, 0, n))
         for first in images:
             if second == "1" or (first != "1" and first <= second):
                 sums[first + second] = _cells(images[first] * near, TILE // STEP)
     return sums
 
 
-def _beside(sums: dict[str, np.ndarray], a: str, b: str) -> np.ndarray:
+def _beside(sums: dict[str, torch.Tensor], a: str, b: str) -> torch.Tensor:
     """Covariance of one image with the other a voxel of a step beside."""
-    n = np.maximum(sums["11"], 1.0)
+    n = sums["11"].clamp(min=1.0)
     return sums[min(a, b) + max(a, b)] / n - sums[a + "1"] * sums[b + "1"] / n**2
 
 
-def _unexplained(fit: dict[str, np.ndarray], window: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _unexplained(fit: dict[str, torch.Tensor], window: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Variance of what is left of moving in a window, and its covariance with what is left beside."""
     slope, bend = fit["slope"], fit["bend"]
     beside = _beside(window, "m", "m") - 2 * slope * _beside(window, "f", "m") + slope**2 * _beside(window, "f", "f")
@@ -245,8 +312,8 @@ def _unexplained(fit: dict[str, np.ndarray], window: dict[str, np.ndarray]) -> t
 
 
 def _noise_free_correlation(
-    fit: dict[str, np.ndarray], sums: dict[str, np.ndarray], noises: dict[str, np.ndarray], signed: bool
-) -> np.ndarray:
+    fit: dict[str, torch.Tensor], sums: dict[str, torch.Tensor], noises: dict[str, torch.Tensor], signed: bool
+) -> torch.Tensor:
     """Correlation of moving with what the regression of the window makes of fixed, by neighbours.
 
     Where the noise that is left in a variance (`noises`) exceeds the structure, it tends to 0.
@@ -260,56 +327,54 @@ def _noise_free_correlation(
         spread = slope**2 * _beside(sums, "f", "f") + bend**2 * _beside(sums, "q", "q")
         spread += 2 * slope * bend * _beside(sums, "f", "q")
         ridge = (slope**2 + 1e-6) * ridge
-    own = np.maximum(_beside(sums, "m", "m"), 0) + NOISE**2 + noises["m"]
-    return common / np.sqrt((np.maximum(spread, 0) + ridge) * own)
+    own = _beside(sums, "m", "m").clamp(min=0) + NOISE**2 + noises["m"]
+    return common / ((spread.clamp(min=0) + ridge) * own).sqrt()
 
 
-def _mean(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _mean(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Mean over the known part of each tile."""
-    count = np.maximum(_cells(known.astype(np.float32), TILE // STEP), 1)
-    return _cells(np.where(known, image, 0), TILE // STEP) / count
+    count = _cells(known.to(image.dtype), TILE // STEP).clamp(min=1)
+    return _cells(torch.where(known, image, 0), TILE // STEP) / count
 
 
-def _noise_error(image: np.ndarray, known: np.ndarray, sums: dict[str, np.ndarray], name: str) -> np.ndarray:
+def _noise_error(image: torch.Tensor, known: torch.Tensor, sums: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     """Standard error that noise alone gives the covariance of an image with itself a voxel beside, in each tile."""
-    whole = np.maximum(_mean(image**2, known) - _mean(image, known) ** 2, 0)
-    return np.maximum(whole - _beside(sums, name, name), 0) / np.sqrt(np.maximum(sums["11"] / 2, 1))
+    whole = (_mean(image**2, known) - _mean(image, known) ** 2).clamp(min=0)
+    return (whole - _beside(sums, name, name)).clamp(min=0) / (sums["11"] / 2).clamp(min=1).sqrt()
 
 
-def _smoothed(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _smoothed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Means over 3^3 voxels of a step, of the known ones."""
-    weight = ndimage.uniform_filter(known.astype(np.float32), 3, mode="constant")
-    return ndimage.uniform_filter(np.where(known, image, 0), 3, mode="constant") / np.maximum(weight, 1e-6)
+    total, weight = _box_mean(torch.stack([torch.where(known, image, 0), known.to(image.dtype)]), 1)
+    return total / weight.clamp(min=1e-6)
 
 
-def _expected_shift(explained: np.ndarray, samples: np.ndarray | float) -> np.ndarray:
+def _expected_shift(explained: torch.Tensor, samples: torch.Tensor | float) -> torch.Tensor:
     """Expected length (tiles) of the step to where it fits, voxels."""
-    steps = np.array(list(product(range(-REACH, REACH + 1), repeat=3)), dtype=np.float32)
-    length = STEP * np.sqrt((steps**2).sum(1))
-    likelihood = -0.5 * samples * np.log1p(-explained)
-    weight = np.exp(likelihood - likelihood.max(0))
-    return np.tensordot(length, weight, 1) / weight.sum(0)
+    steps = torch.tensor(list(product(range(-REACH, REACH + 1), repeat=3)), dtype=explained.dtype)
+    length = (STEP * steps.square().sum(1).sqrt()).to(explained.device)
+    likelihood = -0.5 * samples * torch.log1p(-explained)
+    weight = (likelihood - likelihood.amax(0)).exp()
+    return torch.tensordot(length, weight, 1) / weight.sum(0)
 
 
-def _gradient(image: np.ndarray) -> list[np.ndarray]:
+def _gradient(image: torch.Tensor) -> list[torch.Tensor]:
     """Change of intensity a voxel along each axis, of an image in voxels of a step."""
-    return [np.gradient(image, float(STEP), axis=a) if image.shape[a] > 1 else np.zeros_like(image) for a in range(3)]
+    return [torch.gradient(image, spacing=float(STEP), dim=axis)[0] for axis in range(3)]
 
 
-def _tensor(a: list[np.ndarray], b: list[np.ndarray], known: np.ndarray) -> np.ndarray:
+def _tensor(a: list[torch.Tensor], b: list[torch.Tensor], known: torch.Tensor) -> torch.Tensor:
     """(3, 3, tiles) mean outer product of two gradients over a tile and its neighbours, its symmetric part."""
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
-    sums = np.stack([_cells((a[i] * b[j] + a[j] * b[i]) * (0.5 * known), TILE // STEP) for i, j in pairs])
-    sums = ndimage.uniform_filter(sums, (0, 3, 3, 3), mode="constant")
-    count = ndimage.uniform_filter(_cells(known.astype(np.float32), TILE // STEP), 3, mode="constant")
-    zz, yy, xx, zy, zx, yx = sums / np.maximum(count, 1e-6)
-    return np.array([[zz, zy, zx], [zy, yy, yx], [zx, yx, xx]])
+    sums = [_cells((a[i] * b[j] + a[j] * b[i]) * (0.5 * known), TILE // STEP) for i, j in pairs]
+    *sums, count = _box_mean(torch.stack([*sums, _cells(known.to(a[0].dtype), TILE // STEP)]), 1)
+    zz, yy, xx, zy, zx, yx = (s / count.clamp(min=1e-6) for s in sums)
+    return torch.stack([zz, zy, zx, zy, yy, yx, zx, yx, xx]).reshape(3, 3, *count.shape)
 
 
-def _least(tensor: np.ndarray) -> np.ndarray:
+def _least(tensor: torch.Tensor) -> torch.Tensor:
     """(tiles) smallest eigenvalue, at least 0: what a Gauss-Newton step knows of the direction of which it knows least.
 
     It is small on an edge or a fibre, along which a match can slide.
     """
-    values = np.linalg.eigvalsh(np.moveaxis(tensor, (0, 1), (-2, -1)))[..., 0]
-    return np.maximum(values, 0).astype(np.float32)
+    return torch.linalg.eigvalsh(tensor.permute(2, 3, 4, 0, 1))[..., 0].clamp(min=0)

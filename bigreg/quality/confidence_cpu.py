@@ -8,10 +8,10 @@ from ..jit import compiled
 
 
 @compiled
-def step_sums(fixed, known, moving, moving_known, out):
+def step_sums(fixed, known, moving, moving_known, first, out):
     """Fill (steps, 6, tiles z, y, x) float32 with the sums over tiles of w, wa, wb, waa, wbb, wab.
 
-    With room for 9 also of waaa, waaaa and waab.
+    With room for 9 also of waaa, waaaa and waab. The steps are those from number `first` on, as many as there is room.
 
     fixed, known           (z, y, x) float32 a and its weight, whole tiles
     moving, moving_known   the same of b, with as many voxels more on every side as a step may be long
@@ -24,7 +24,8 @@ def step_sums(fixed, known, moving, moving_known, out):
     edge = depth // tall
     kinds = out.shape[1]
     sums = np.empty((9, width), np.float32)
-    for step in range(span**3):
+    for place in range(out.shape[0]):
+        step = first + place
         dz, dy, dx = step // (span * span), step // span % span, step % span
         for i in range(tall):
             for j in range(high):
@@ -62,4 +63,4 @@ def step_sums(fixed, known, moving, moving_known, out):
                         total = np.float32(0.0)
                         for x in range(t * edge, (t + 1) * edge):
                             total += sums[kind, x]
-                        out[step, kind, i, j, t] = total
+                        out[place, kind, i, j, t] = total

@@ -79,8 +79,8 @@ def create_field(
     """Create an empty multiscale field of zeros: one array a grid, finest first, to be written at `level_url`.
 
     chunks, shards: voxels (z, y, x); the three components of a voxel share a chunk. `fast`: see create_array.
-    With `exist_ok` a field of the same make that is there keeps its values. Raises ValueError for a grid that does not run
-    along the world axes, OutputError where the place is taken or cannot be written.
+    With `exist_ok` a field of the same make that is there keeps its values. Raises ValueError for a grid that does
+    not run along the world axes, OutputError where the place is taken or cannot be written.
     """
     if not grids:
         raise ValueError("a field needs at least one grid")

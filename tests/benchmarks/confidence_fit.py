@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from confidence_pairs import Pair, make, sampled
 from scipy import ndimage, special
 
-from bigreg.quality.confidence import LARGE, RISKY, STRUCTURED, TILE, features, terms
+from bigreg.quality.confidence import LARGE, RISKY, STRUCTURED, TILE, features, pooled, terms
 
 OF_A_COPY, OF_FAR_OFF = 0.3, 0.3
 """Weight of a case that no registration made, of one that was registered 1."""
@@ -60,7 +61,8 @@ def tiles(pair: Pair, signed: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
     warped, inside = sampled(moving, places)
     whole = [-(-n // TILE) * TILE for n in fixed.shape]
     padding = [(0, w - n) for w, n in zip(whole, fixed.shape, strict=True)]
-    found = features(*(np.pad(i, padding) for i in (fixed, warped, inside)), signed=signed)
+    whole_tiles = (torch.as_tensor(np.pad(i, padding)) for i in (fixed, warped, inside))
+    found = features(pooled(*whole_tiles), signed=signed)
     error = np.linalg.norm(places - truth, axis=0)
     top = np.reshape(np.subtract(moving.shape, 1), (3, 1, 1, 1))
     error = np.where(((truth >= 0) & (truth <= top)).all(0), error, np.nan)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
-from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk, said
+from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, pooled, risk, said
 from bigreg.quality.confidence_cpu import step_sums
 from bigreg.quality.confidence_model import MODEL
 
@@ -37,7 +38,12 @@ def seen(anatomy, error, noise=0.01, seed=1):
 
 
 def described(fixed, moving, mask=None, **more):
-    return features(fixed, moving, np.ones(SHAPE, bool) if mask is None else mask, **more)
+    return of_images(fixed, moving, np.ones(SHAPE, bool) if mask is None else mask, **more)
+
+
+def of_images(*images, **more):
+    """Features of fixed, moving and mask, as arrays."""
+    return features(pooled(*(torch.as_tensor(np.ascontiguousarray(i)) for i in images)), **more)
 
 
 def test_places_that_are_off_by_more_than_two_voxels_are_flagged(anatomy):
@@ -87,7 +93,7 @@ def test_thin_and_small_volumes_are_not_doubted_for_their_size(anatomy, size):
     whole = tuple(-(-n // TILE) * TILE for n in size)
     box, padding = tuple(map(slice, size)), [(0, w - n) for w, n in zip(whole, size, strict=True)]
     fixed, moving = (np.pad(i[box], padding) for i in seen(anatomy, np.zeros((3, *SHAPE))))
-    found = risk(features(fixed, moving, np.pad(np.ones(size, bool), padding)))
+    found = risk(of_images(fixed, moving, np.pad(np.ones(size, bool), padding)))
     assert np.nanmean(found) < 0.1
 
 
@@ -146,7 +152,7 @@ def test_features_of_blocks_with_halo_are_those_of_the_whole(anatomy):
     start, stop = (0, 5, 4), (4, 9, 8)
     low, high = (np.clip(v, 0, TILES) for v in (np.subtract(start, HALO), np.add(stop, HALO)))
     box = tuple(slice(a * TILE, b * TILE) for a, b in zip(low, high, strict=True))
-    part = features(fixed[box], moving[box], mask[box])
+    part = of_images(fixed[box], moving[box], mask[box])
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
     assert set(MODEL) <= set(part)
     for name in part:
@@ -182,7 +188,7 @@ def test_sums_over_tiles_are_those_of_numpy():
     a, b = rng.random(shape, np.float32), rng.random(wide, np.float32)
     known, moving_known = ((rng.random(s) > 0.3).astype(np.float32) for s in (shape, wide))
     out = np.empty((27, 9, 2, 1, 3), np.float32)
-    step_sums(a, known, b, moving_known, out)
+    step_sums(a, known, b, moving_known, 0, out)
     for step, at in enumerate(np.ndindex(3, 3, 3)):
         box = tuple(slice(d, d + n) for d, n in zip(at, shape, strict=True))
         w, m = known * moving_known[box], b[box]

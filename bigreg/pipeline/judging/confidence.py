@@ -7,7 +7,7 @@ import torch
 
 from ... import storage
 from ...geometry import BlockGrid, Grid, Shape, Vector, triple
-from ...quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, risk, said
+from ...quality.confidence import HALO, LARGE, RISKY, STEP, STRUCTURED, TILE, Cells, features, pooled, risk, said
 from ...transforms.positions import Positions
 from ...volumes import create_image
 from ..context.context import Context
@@ -16,14 +16,15 @@ from ..context.seen import SeenImage
 from ..labels import label
 from ..schedule.flow import Stage
 from ..store.store import Status
-from ..tasks.fields import follow
-from ..tasks.warp import pieces
+from ..tasks.warp import followed_pieces
 
 METRICS = ("tiles", "risky", "structured", "expected")
 """Tiles of which something is known; flagged ones; those with detail; how many of these are off, by all their risks."""
 PLACE = "confidence"
-CORE = 16
-"""Tiles along an axis of a block, and of a chunk."""
+CORE = 32
+"""Tiles along an axis of a block: large, so that its halo is small beside it."""
+CHUNK = 16
+"""Tiles along an axis of a chunk."""
 OTHER_CONTRAST = ("lncc_squared", "mi", "nmi", "mind", "ngf")
 """Similarities for which dark may go with bright."""
 
@@ -65,7 +66,7 @@ def create(context: Context) -> None:
     large = threshold_um(context)
     create_image(
         context.store.path(PLACE), [tiles_of(context)], "float32", name=f"risk of an error above {said(large)}",
-        chunks=(CORE,) * 3, shards=None, orientation=context.volumes["fixed"].orientation, finished=False,
+        chunks=(CHUNK,) * 3, shards=None, orientation=context.volumes["fixed"].orientation, finished=False,
     )  # fmt: skip
     storage.write_attributes(context.store.path(PLACE, "0"), {"large_voxels": LARGE, "large_um": list(large)})
 
@@ -84,15 +85,17 @@ def calibrated(context: Context) -> bool:
 
 def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
     """The features of the tiles of a box (halo included)."""
+    return features(block_cells(context, start, stop), signed=same_contrast(context))
+
+
+def block_cells(context: Context, start: Shape, stop: Shape) -> Cells:
+    """Both images of a box of tiles, pooled piece by piece, so that it takes an eighth of the memory of its voxels."""
     fixed, moving = images_of(context)
     first = triple(a * TILE for a in start)
     last = triple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
-    shape = tuple((b - a) * TILE for a, b in zip(start, stop, strict=True))
-    values = {"fixed": np.zeros(shape, np.float32), "moving": np.zeros(shape, np.float32)}
-    mask = np.zeros(shape, bool)
-    for low, high in pieces(first, last):
-        here = Positions.of_grid(fixed.grid.cropped(low, high), context.device)
-        there = follow(context, here, "fixed_to_moving")
+    shape = tuple((b - a) * TILE // STEP for a, b in zip(start, stop, strict=True))
+    cells = Cells(*(torch.zeros(shape, device=context.device) for _ in range(3)))
+    for low, high, here, there in followed_pieces(context, fixed.grid, first, last):
         known = there.inside(context.frames.moving)
         for which, places in (("fixed", here), ("moving", there)):
             tissue = context.tissue(which)
@@ -100,16 +103,22 @@ def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.
                 known &= tissue.at(places)
         if not bool(known.any()):
             continue
-        box = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))
+        values = []
         for which, image, places in (("fixed", fixed, here), ("moving", moving, there)):
             if which == "fixed" and image.weights is None:
-                found, seen = torch.as_tensor(image.read(low, high).astype(np.float32))[None], None
+                read = image.read(low, high).astype(np.float32)
+                found, seen = torch.as_tensor(read, device=context.device)[None], None
             else:
                 found, seen = looked_up(image, places)
             known = known if seen is None else known & seen
-            values[which][box] = context.compared(which, found[0]).cpu().numpy()
-        mask[box] = known.cpu().numpy()
-    return features(values["fixed"], values["moving"], mask, signed=same_contrast(context))
+            values.append(context.compared(which, found[0]))
+        piece = pooled(*values, known)
+        box = tuple(
+            slice((a - o) // STEP, (a - o) // STEP + n) for a, o, n in zip(low, first, piece.count.shape, strict=True)
+        )
+        for whole, part in zip(vars(cells).values(), vars(piece).values(), strict=True):
+            whole[box] = part
+    return cells
 
 
 def disagreement(context: Context, start: Shape, stop: Shape) -> np.ndarray:

@@ -104,7 +104,7 @@ def risks(plan: Foreseen) -> None:
     box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
     there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (fields.chunk_of(plan.config),) * 3
     source: list[Amount] = []
-    reads = [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.PIECE)]
+    reads = [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.READ)]
     for which, matrix in zip(IMAGES, (np.eye(4), plan.frames.affine), strict=True):
         target, chunks, itemsize, own = found[which]
         (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
@@ -115,7 +115,7 @@ def risks(plan: Foreseen) -> None:
         reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
         memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS,
     )  # fmt: skip
-    chunk, _ = clipped(tiles.shape, (confidence.CORE,) * 3, None)
+    chunk, _ = clipped(tiles.shape, (confidence.CHUNK,) * 3, None)
     plan.keeps(f"{confidence.PLACE}/0", tiles.shape, chunk, 4)
 
 
@@ -131,14 +131,14 @@ def warped(plan: Foreseen) -> None:
     blocks = warp.pyramid_blocks(grid, plan.config)
     box, itemsize = spans(blocks[0]), np.dtype(plan.volumes["moving"].dtype).itemsize
 
-    def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape) -> Amount:
-        return read_in_pieces(each, box, grid, matrix, target, chunks, warp.PIECE)
+    def read(each: float, matrix: np.ndarray, target: Grid, chunks: Shape, piece: int = warp.PIECE) -> Amount:
+        return read_in_pieces(each, box, grid, matrix, target, chunks, piece)
 
     there = fields.field_grids(plan.outline, "fixed_to_moving")[0]
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     source: list[Amount] = []
-    reads = [read(12, np.eye(4), there, (fields.chunk_of(plan.config),) * 3)]
+    reads = [read(12, np.eye(4), there, (fields.chunk_of(plan.config),) * 3, warp.READ)]
     # The moving image is read as it is, and by the affine alone.
     (source if moving_own else reads).append(read(2 * moving_itemsize, plan.frames.affine, target, moving_chunks))
     (source if fixed_own else reads).append(read(fixed_itemsize, np.eye(4), fixed, fixed_chunks))

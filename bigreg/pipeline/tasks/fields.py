@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -23,7 +24,7 @@ from ...quality.metrics import ErrorHistogram, JacobianSummary, central_jacobian
 from ...transforms import ngff
 from ...transforms.affine import apply_affine
 from ...transforms.field import min_determinant, rounded
-from ...transforms.positions import Positions
+from ...transforms.positions import Positions, Read
 from ..context.context import Context, field_reader
 from ..context.frames import Frames
 from ..context.outline import Outlined
@@ -224,9 +225,9 @@ def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Round trip fixed -> moving -> fixed with the stored fields, between their samples, where they err most."""
     grid = field_grids(context, "fixed_to_moving")[0]
     block = field_blocks(grid, context.config)[index]
-    lengths = [_round_trip(context, grid.cropped(low, high)) for low, high in _boxes(block.start, block.stop)]
-    length = np.concatenate(lengths)
-    histogram = ErrorHistogram.of(length)
+    histogram = ErrorHistogram()
+    for low, high in _boxes(block.start, block.stop):
+        histogram += ErrorHistogram.of(_round_trip(context, grid.cropped(low, high)))
     counts = np.asarray(histogram.counts, dtype=np.float64)
     storage.create_array(
         context.store.path("check", ".".join(map(str, index))),
@@ -235,12 +236,11 @@ def check(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         chunks=(len(counts) + 2,),
         exist_ok=True,
     ).write((0,), np.concatenate([counts, [histogram.total, histogram.maximum]]))
-    worst = float(length.max()) if length.size else 0.0
-    metrics = {"inverse_error": worst, "inside": length.size / math.prod(block.shape)}
-    return (Status.DONE if length.size else Status.BLANK), metrics
+    metrics = {"inverse_error": histogram.maximum, "inside": histogram.samples / math.prod(block.shape)}
+    return (Status.DONE if histogram.samples else Status.BLANK), metrics
 
 
-def _round_trip(context: Context, part: Grid) -> np.ndarray:
+def _round_trip(context: Context, part: Grid) -> torch.Tensor:
     """(N,) voxels of fixed: by how much there and back errs at the samples of `part`, half a sample on, inside both."""
     like: dict[str, Any] = {"dtype": torch.float32, "device": context.device}
     half = torch.as_tensor(part.spacing, **like).reshape(3, 1, 1, 1) / 2
@@ -251,13 +251,42 @@ def _round_trip(context: Context, part: Grid) -> np.ndarray:
     shift = torch.as_tensor(back.anchor - here.anchor, **like).reshape(3, 1, 1, 1)
     voxel = torch.as_tensor(context.frames.fixed.spacing, **like).reshape(3, 1, 1, 1)
     error = (back.offset - here.offset + shift) / voxel
-    return error.square().sum(0).sqrt()[inside].cpu().numpy()
+    return error.square().sum(0).sqrt()[inside]
 
 
 def follow(context: Context, positions: Positions, direction: str) -> Positions:
     """Positions through the stored map of a direction."""
-    array = context.array("transforms", direction, "0")
-    grid = field_grids(context, direction)[0]
-    moved = positions.moved(positions.sample(field_reader(array), grid))
-    affine = context.frames.affine
-    return moved.through(affine if direction == "fixed_to_moving" else np.linalg.inv(affine))
+    return Followed(context, direction, field_reader(context.array("transforms", direction, "0")))(positions)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The stored map of a direction, for positions one after another. `read`: its field (see Positions.sample)."""
+
+    context: Context
+    direction: str
+    read: Read
+
+    @classmethod
+    def of(cls, context: Context, direction: str, part: Grid) -> Followed:
+        """The map around `part`, read once: pieces of it that are followed one by one share what they decode."""
+        array, grid = context.array("transforms", direction, "0"), field_grids(context, direction)[0]
+        low, high = Positions.of_points(part.corners()).index(grid).bounds()
+        last = np.asarray(grid.shape) - 1
+        first = triple(np.clip(np.floor(low).astype(int) - 1, 0, last))
+        end = triple(np.clip(np.ceil(high).astype(int) + 1, first, last) + 1)
+        whole = field_reader(array)(first, end)
+
+        def read(start: Shape, stop: Shape) -> np.ndarray:
+            if (np.less(start, first) | np.greater(stop, end)).any():
+                return field_reader(array)(start, stop)
+            box = tuple(slice(a - f, b - f) for a, b, f in zip(start, stop, first, strict=True))
+            return whole[(slice(None), *box)]
+
+        return cls(context, direction, read)
+
+    def __call__(self, positions: Positions) -> Positions:
+        grid = field_grids(self.context, self.direction)[0]
+        moved = positions.moved(positions.sample(self.read, grid))
+        affine = self.context.frames.affine
+        return moved.through(affine if self.direction == "fixed_to_moving" else np.linalg.inv(affine))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ from ..labels import label
 from ..schedule.flow import Need, Stage, of_finer
 from ..store.store import Status
 from .averaging import Averaged
-from .fields import follow
+from .fields import Followed
 
 PIECE = 96  # voxels along an axis of what is resampled at once, so that memory does not depend on the shard
+READ = 2 * PIECE  # of what a field is read for at once
 METRICS = ("seconds", "inside", *(f"local_{k}_{when}" for when in ("affine", "after") for k in ("sum", "count")))
 
 
@@ -55,9 +57,9 @@ def create(url: str, grid: Grid, dtype: np.dtype, config, *, name: str) -> None:
     )
 
 
-def pieces(start: Shape, stop: Shape):
-    """Boxes of at most PIECE voxels an axis that tile start .. stop; smaller where memory has run out."""
-    piece = max(8, PIECE >> halvings())
+def pieces(start: Shape, stop: Shape, *, most: int = PIECE) -> Iterator[tuple[Shape, Shape]]:
+    """Boxes of at most `most` voxels an axis that tile start .. stop; smaller where memory has run out."""
+    piece = max(8, most >> halvings())
     return (
         (tuple(p), tuple(min(a + piece, b) for a, b in zip(p, stop, strict=True)))
         for p in np.stack(
@@ -66,20 +68,46 @@ def pieces(start: Shape, stop: Shape):
     )  # fmt: skip
 
 
+def followed_pieces(
+    context: Context, grid: Grid, start: Shape, stop: Shape
+) -> Iterator[tuple[Shape, Shape, Positions, Positions]]:
+    """The pieces of start .. stop in a grid of the fixed frame, with their positions there and in moving.
+
+    The field is read for several pieces at once: those that lie side by side share most of what is decoded.
+    """
+    for first, last in pieces(start, stop, most=READ):
+        followed = Followed.of(context, "fixed_to_moving", grid.cropped(first, last))
+        for low, high in pieces(first, last):
+            here = Positions.of_grid(grid.cropped(low, high), context.device)
+            yield low, high, here, followed(here)
+
+
 def sampled(
     there: Positions, image: Averaged | LevelImage, grid: Grid, interpolation: str, *, inside: Grid | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values of an image at positions, 0 outside of it, and where that is not: in `inside`, or else in its `grid`."""
+    if not needs_lookup(image.dtype, interpolation):
+        found, known = interpolated(there, image, grid, interpolation, inside=inside)
+        return found.cpu().numpy(), known.cpu().numpy()
+    shown = there.inside(inside or grid).cpu().numpy()
+    if not shown.any():
+        return np.zeros(shown.shape, np.float32), shown
+    return np.where(shown, _nearest(there, image, grid), 0), shown
+
+
+def interpolated(
+    there: Positions, image: Averaged | LevelImage, grid: Grid, interpolation: str, *, inside: Grid | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same as float32 and bool tensors where the positions are."""
     known = there.inside(inside or grid)
     if not bool(known.any()):
-        return np.zeros(known.shape, np.float32), np.zeros(known.shape, bool)
-    if image.dtype.kind in "iu" and image.dtype.itemsize > 2 and interpolation == "nearest":
-        # float32 holds integers up to 2^24 only: labels are looked up, not interpolated.
-        values = _nearest(there, image, grid)
-    else:
-        values = there.sample(image.read, grid, interpolation)[0].cpu().numpy()
-    shown = known.cpu().numpy()
-    return np.where(shown, values, 0), shown
+        return torch.zeros(known.shape, device=known.device), known
+    return torch.where(known, there.sample(image.read, grid, interpolation)[0], 0), known
+
+
+def needs_lookup(dtype: np.dtype, interpolation: str) -> bool:
+    """Whether values are looked up, not interpolated: float32 holds integers up to 2^24 only."""
+    return dtype.kind in "iu" and dtype.itemsize > 2 and interpolation == "nearest"
 
 
 def _nearest(there: Positions, image: Averaged | LevelImage, grid: Grid) -> np.ndarray:
@@ -174,30 +202,32 @@ def measure_block(context: Context, write: bool, index: Shape) -> tuple[Status, 
     block = output_blocks(grid, context.config)[index]
     data = np.zeros(block.shape, dtype)
     local = {"affine": np.zeros(2), "after": np.zeros(2)}
-    covered = 0
-    for start, stop in pieces(block.start, block.stop):
-        part = grid.cropped(start, stop)
-        here = Positions.of_grid(part, context.device)
-        there = follow(context, here, "fixed_to_moving")
-        after, inside = sampled(there, moving, moving.grid, context.config.output.interpolation)
+    covered, way = 0, context.config.output.interpolation
+    for start, stop, here, there in followed_pieces(context, grid, block.start, block.stop):
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
-        data[box] = cast(after, dtype)
+        if needs_lookup(moving.dtype, way):
+            found, _ = sampled(there, moving, moving.grid, way)
+            data[box] = cast(found, dtype)
+            after, inside = torch.as_tensor(found.astype(np.float32), device=context.device), there.inside(moving.grid)
+        else:
+            after, inside = interpolated(there, moving, moving.grid, way)
+            data[box] = cast(after.cpu().numpy(), dtype)
         begun = here.through(context.frames.affine)
-        affine, inside_affine = sampled(begun, moving, moving.grid, "linear")
+        affine, inside_affine = interpolated(begun, moving, moving.grid, "linear")
         both = inside & inside_affine
         covered += int(inside.sum())
         for which, places in (("fixed", (here,)), ("moving", (begun, there))):
             if (tissue := context.mask(which)) is not None:
                 for place in places:
-                    both &= tissue.at(place).cpu().numpy()
-        if not both.any():
+                    both &= tissue.at(place)
+        if not bool(both.any()):
             continue
-        target = fixed.read(start, stop)
-        f = context.scaled("fixed", torch.as_tensor(target.astype(np.float32)), stored=True)
+        target = torch.as_tensor(fixed.read(start, stop).astype(np.float32), device=context.device)
+        f = context.scaled("fixed", target, stored=True)
+        keep = both & (f > TEXTURED)
         for when, values in (("affine", affine), ("after", after)):
-            m = context.scaled("moving", torch.as_tensor(values.astype(np.float32)), stored=True)
-            cc = local_correlation(f, m, torch.as_tensor(both, dtype=torch.float32), radius=4)
-            keep = torch.as_tensor(both) & (f > TEXTURED)
+            m = context.scaled("moving", values, stored=True)
+            cc = local_correlation(f, m, both.float(), radius=4)
             local[when] += float(cc[keep].sum()), float(keep.sum())
     if write:
         storage.open_array(context.store.path("warped", 0), write=True).write(block.start, data)

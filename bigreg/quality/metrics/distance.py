@@ -31,11 +31,12 @@ class ErrorHistogram:
     @classmethod
     def of(cls, lengths: Array) -> ErrorHistogram:
         """Histogram of an array of lengths >= 0 of any shape."""
-        values = as_tensor(lengths).detach().cpu().double().numpy().ravel()
-        known = values[~np.isnan(values)]
-        counts = np.bincount(np.searchsorted(_EDGES, known, side="right"), minlength=_EDGES.size + 1)
-        maximum = float(known.max()) if known.size else 0.0
-        return cls(counts.astype(np.int64), float(known.sum()), maximum, int(values.size - known.size))
+        values = as_tensor(lengths).detach().double().ravel()
+        known = values[~values.isnan()]
+        bins = torch.bucketize(known, torch.as_tensor(_EDGES, device=known.device), right=True)
+        counts = torch.bincount(bins, minlength=_EDGES.size + 1).cpu().numpy()
+        total, maximum = (float(known.sum()), float(known.max())) if known.numel() else (0.0, 0.0)
+        return cls(counts, total, maximum, values.numel() - known.numel())
 
     def __add__(self, other: ErrorHistogram) -> ErrorHistogram:
         return ErrorHistogram(
