@@ -161,7 +161,7 @@ def test_shards_that_four_processes_write_at_once_are_read_back_exactly(tmp_path
 def test_a_reader_never_sees_half_a_chunk(tmp_path):
     """A writer in another process rewrites one chunk as fast as it can; every read is all of one version."""
     url = str(tmp_path / "a.zarr")
-    storage.create_array(url, shape=(128, 128), dtype="uint32", chunks=(128, 128), compression=False)
+    storage.create_array(url, shape=(128, 128), dtype="uint32", chunks=(128, 128), codec="none")
     code = (
         "import sys, numpy as np\nfrom bigreg import storage\na = storage.open_array(sys.argv[1], write=True)\n"
         "for i in range(1, 400): a.write((0, 0), np.full((128, 128), i, 'uint32'))"
@@ -224,9 +224,14 @@ def test_an_existing_array_is_opened_only_if_it_is_the_same(tmp_path):
     assert storage.create_array(url, **same, exist_ok=True)[:].all()
     with pytest.raises(OutputError, match="exists already"):
         storage.create_array(url, **same)
-    for change in ({"shape": (5, 4)}, {"dtype": "u2"}, {"chunks": (4, 4)}, {"shards": (2, 2)}):
+    for change in ({"shape": (5, 4)}, {"dtype": "u2"}, {"chunks": (4, 4)}, {"shards": (4, 4)}):
         with pytest.raises(OutputError, match="other contents"):
             storage.create_array(url, **{**same, **change}, exist_ok=True)
+    finer = storage.create_array(url, **{**same, "chunks": (1, 2)}, shards=(2, 2), codec="lz4", exist_ok=True)
+    assert finer[:].all() and finer.chunks == (
+        2,
+        2,
+    )  # of an earlier version, which cut otherwise what is written at once
     with pytest.raises(ValueError, match="multiple of chunks"):
         storage.create_array(str(tmp_path / "b"), shape=(4,), dtype="u1", chunks=(2,), shards=(3,))
 
@@ -296,7 +301,7 @@ def test_a_full_and_a_read_only_disk_are_output_errors(tmp_path):
         pytest.skip("no permission to mount a small disk")
     try:
         array = storage.create_array(
-            str(tmp_path / "a"), shape=(1 << 20,), dtype="float64", chunks=(1 << 20,), compression=False
+            str(tmp_path / "a"), shape=(1 << 20,), dtype="float64", chunks=(1 << 20,), codec="none"
         )
         with pytest.raises(OutputError, match="No space left.*free some space"):
             array.write((0,), np.random.default_rng(0).random(1 << 20))

@@ -17,9 +17,16 @@ from ..transforms.field import identity, sample
 
 def gradient(image: torch.Tensor) -> torch.Tensor:
     """(3, z, y, x) central differences of an image (z, y, x) per voxel; one-sided at the border."""
-    return torch.stack(
-        [torch.gradient(image, dim=a)[0] if image.shape[a] > 1 else torch.zeros_like(image) for a in range(3)]
-    )
+    out = torch.zeros(3, *image.shape, dtype=image.dtype, device=image.device)
+    for axis, (n, slope) in enumerate(zip(image.shape, out, strict=True)):
+        if n == 1:
+            continue
+        torch.sub(image.narrow(axis, 2, n - 2), image.narrow(axis, 0, n - 2), out=slope.narrow(axis, 1, n - 2)).mul_(
+            0.5
+        )
+        for end, inner, sign in ((0, 1, -1.0), (n - 1, n - 2, 1.0)):
+            torch.sub(image.select(axis, end), image.select(axis, inner), out=slope.select(axis, end)).mul_(sign)
+    return out
 
 
 def texture_confidence(matrix: torch.Tensor, samples: Sequence[int], regularisation: float) -> torch.Tensor:

@@ -80,7 +80,8 @@ def pooled(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor) -> Cel
 
     count = sums(mask.to(fixed.dtype))
     share = 1 / count.clamp(min=1)
-    return Cells(*(sums(torch.where(mask, image, 0)) * share for image in (fixed, moving)), count)
+    f, m = (sums(torch.where(mask, image, 0)) * share for image in (fixed, moving))
+    return Cells(f, m, count)
 
 
 def features(cells: Cells, *, signed: bool = True) -> dict[str, np.ndarray]:
@@ -183,10 +184,9 @@ def _cells(image: torch.Tensor, width: int) -> torch.Tensor:
 
 def _box_mean(images: torch.Tensor, reach: int) -> torch.Tensor:
     """(N, z, y, x) means over (2 reach + 1)^3 voxels, zeros beyond the border."""
+    images = F.pad(images, (reach,) * 6)
     for axis in range(3):  # axis by axis: as many operations as the window is long, not wide
-        size, pad = [1, 1, 1], [0, 0, 0]
-        size[axis], pad[axis] = 2 * reach + 1, reach
-        images = F.avg_pool3d(images[None], size, 1, pad)[0]
+        images = F.avg_pool3d(images, [2 * reach + 1 if a == axis else 1 for a in range(3)], 1)
     return images
 
 
@@ -238,11 +238,11 @@ def _match(
     steps, part = (2 * REACH + 1) ** 3, (2 * REACH + 1) ** 2
     tiles = [n * STEP // TILE for n in f.shape]
     weights = known.to(f.dtype)
-    padded = [F.pad(t, (REACH,) * 6) for t in (m, weights)]
+    wide, wide_weights = (F.pad(t, (REACH,) * 6) for t in (m, weights))
     out = f.new_empty(steps, *tiles)
     sums = f.new_empty(part, 6 if signed else 9, *tiles)
     for first in range(0, steps, part):
-        _step_sums(f, weights, *padded, first, sums)
+        _step_sums(f, weights, wide, wide_weights, first, sums)
         explained, fit = _regression(_window(sums), signed)
         out[first : first + part] = explained
         if first <= steps // 2 < first + part:

@@ -8,7 +8,7 @@ carries a checksum, so a flipped bit is an error and not an image. What fails fo
 The rule that parallel writers live by: one writer owns whole shards (whole chunks where an array has no shards).
 """
 
-from .arrays import Array, create_array, open_array
+from .arrays import Array, Codec, create_array, open_array
 from .claims import Claim
 from .files import check_replaceable, new_file
 from .locations import configure, filesystem, join, local_path, scheme, zip_parts
@@ -32,6 +32,7 @@ from .turns import computing
 __all__ = [
     "Array",
     "Claim",
+    "Codec",
     "Node",
     "check_replaceable",
     "children",

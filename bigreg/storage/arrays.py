@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorstore as ts
@@ -19,6 +19,9 @@ from .turns import waiting
 
 if TYPE_CHECKING:
     from .second_reader import SecondReader
+
+
+Codec = Literal["zstd", "lz4", "none"]
 
 
 class Array:
@@ -271,13 +274,13 @@ def create_array(
     fill_value: float = 0,
     dimension_names: Sequence[str] | None = None,
     attributes: dict[str, Any] | None = None,
-    fast: bool = False,
+    codec: Codec = "zstd",
     exist_ok: bool = False,
 ) -> Array:
     """Create a Zarr v3 array (blosc, checksummed; sharded where `shards`, a multiple of `chunks`, is given).
 
-    fast    packed by lz4 and bitshuffle instead of zstd: three times as fast to write, and little larger where the last
-            bits of the values are zero (see `transforms.field.rounded`)
+    codec   lz4 (with bitshuffle) writes three times as fast as zstd, and is little larger where the last bits of the
+            values are zero (see `transforms.field.rounded`)
     With `exist_ok` an array that is there already is opened if shape, dtype and what is written at once (a shard, or a
     chunk without shards) are the same; how that is cut into chunks and packed may have been otherwise in an earlier
     version. Raises OutputError where something else is there or the place cannot be written.
@@ -285,10 +288,12 @@ def create_array(
     url, dtype = str(url), np.dtype(dtype)
     chunks = tuple(int(c) for c in chunks)
     codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-    blosc: dict[str, Any] = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle" if dtype.itemsize > 1 else "noshuffle"}
-    if fast:
-        blosc = {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"}
-    codecs += [{"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
+    if codec == "zstd":
+        blosc = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle" if dtype.itemsize > 1 else "noshuffle"}
+        codecs.append({"name": "blosc", "configuration": blosc})
+    elif codec == "lz4":
+        codecs.append({"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"}})
+    codecs.append({"name": "crc32c"})
     if shards is not None:
         shards = tuple(int(s) for s in shards)
         if len(shards) != len(chunks) or any(s % c for s, c in zip(shards, chunks, strict=True)):

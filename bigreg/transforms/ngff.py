@@ -73,12 +73,12 @@ def create_field(
     output_name: str,
     chunks: Sequence[int],
     shards: Sequence[int] | None = None,
-    fast: bool = False,
+    codec: storage.Codec = "zstd",
     exist_ok: bool = False,
 ) -> None:
     """Create an empty multiscale field of zeros: one array a grid, finest first, to be written at `level_url`.
 
-    chunks, shards: voxels (z, y, x); the three components of a voxel share a chunk. `fast`: see create_array.
+    chunks, shards: voxels (z, y, x); the three components of a voxel share a chunk. `codec`: see create_array.
     With `exist_ok` a field of the same make that is there keeps its values. Raises ValueError for a grid that does
     not run along the world axes, OutputError where the place is taken or cannot be written.
     """
@@ -96,7 +96,7 @@ def create_field(
             dtype="float32",
             chunks=(3, *chunks),
             shards=None if shards is None else (3, *shards),
-            fast=fast,
+            codec=codec,
             dimension_names=(VECTOR_AXIS["name"], *AXES),
             exist_ok=exist_ok,
         )

@@ -15,6 +15,7 @@ from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information
 from bigreg.similarity.information import _Tensors
+from bigreg.similarity.lncc import box_sum
 from bigreg.testing import patch_pair, simulated_cuda
 from bigreg.transforms import evaluate
 
@@ -148,3 +149,15 @@ def test_the_joint_histogram_is_the_same_in_any_order_of_the_voxels():
     )
     assert torch.equal(one.joint(), other.joint())
     assert mutual_information(f, m, torch.ones_like(f)) > 0.1
+
+
+@pytest.mark.parametrize("shape", [(9, 12, 14), (3, 12, 2), (2, 9, 8, 11)])
+@pytest.mark.parametrize("radius", [1, 3])
+def test_sums_over_windows_are_those_of_the_cpu(shape, radius):
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    with simulated_cuda() as device:
+        found = box_sum(values.cuda(), radius)
+        assert device.counts.launches <= 5
+        found = found.cpu()
+    torch.testing.assert_close(found, box_sum(values, radius))
+    assert found.shape == values.shape

@@ -26,8 +26,8 @@ TASKS = {  # kernels and waits of a block at most
     "compose.compose": (600, 20),
     "fields.fill": (420, 30),
     "fields.check": (140, 10),
-    "confidence.measure": (120, 12),
-    "warp.measure_block": (180, 20),
+    "confidence.measure": (2400, 12),
+    "warp.measure_block": (230, 20),
 }
 
 

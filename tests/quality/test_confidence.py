@@ -8,6 +8,7 @@ from scipy import ndimage
 from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, pooled, risk, said
 from bigreg.quality.confidence_cpu import step_sums
 from bigreg.quality.confidence_model import MODEL
+from bigreg.testing import simulated_cuda
 
 SHAPE = (88, 96, 104)
 TILES = tuple(n // TILE for n in SHAPE)
@@ -197,3 +198,25 @@ def test_sums_over_tiles_are_those_of_numpy():
         ):
             expected = values.reshape(2, edge, 1, edge, 3, edge).sum((1, 3, 5))
             np.testing.assert_allclose(out[step, kind], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_gpu_finds_the_features_of_the_cpu(anatomy, signed):
+    box = (slice(24, 64), slice(0, 48), slice(40, 80))
+    fixed, moving = (torch.as_tensor(i[box].copy()) for i in seen(anatomy, bump((44, 20, 60), 8, 4.0)))
+    mask = torch.ones(fixed.shape, dtype=torch.bool)
+    mask[:, :, 33:] = False
+    here = features(pooled(fixed, moving, mask), signed=signed)
+    with simulated_cuda() as device:
+        there = features(pooled(*(t.cuda() for t in (fixed, moving, mask))), signed=signed)
+    assert device.counts.waits <= 1 and not device.counts.unordered  # only what is found waits
+    for name, values in here.items():
+        np.testing.assert_allclose(there[name], values, rtol=1e-3, atol=2e-3, err_msg=name)
+
+
+def test_cells_that_jut_out_of_the_images_hold_what_is_there():
+    image = torch.arange(3 * 4 * 5.0).reshape(3, 4, 5)
+    cells = pooled(image, 2 * image, torch.ones(3, 4, 5, dtype=torch.bool))
+    assert cells.count.shape == (2, 2, 3)
+    assert cells.count[1, 0, 0] == 4 and cells.count[1, 1, 2] == 2 and cells.count[0, 0, 0] == 8
+    assert cells.fixed[1, 1, 2] == image[2, 2:, 4].mean() and torch.equal(cells.moving, 2 * cells.fixed)

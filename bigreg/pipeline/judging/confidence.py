@@ -112,7 +112,7 @@ def block_cells(context: Context, start: Shape, stop: Shape) -> Cells:
                 found, seen = looked_up(image, places)
             known = known if seen is None else known & seen
             values.append(context.compared(which, found[0]))
-        piece = pooled(*values, known)
+        piece = pooled(values[0], values[1], known)
         box = tuple(
             slice((a - o) // STEP, (a - o) // STEP + n) for a, o, n in zip(low, first, piece.count.shape, strict=True)
         )

@@ -47,8 +47,8 @@ def unit_of_maps(level: LevelPlan) -> tuple[Shape, Shape]:
     samples, core = level.lattice.samples, level.blocks.core
     chunk = []
     for cells, s in zip(core, samples, strict=True):
-        parts = [n for n in range(1, cells + 1) if cells % n == 0 and CHUNK / 2 <= n * s <= 1.5 * CHUNK]
-        chunk.append(min(parts, key=lambda n, s=s: abs(n * s - CHUNK), default=cells) * s)
+        lengths = [n * s for n in range(1, cells + 1) if cells % n == 0 and CHUNK / 2 <= n * s <= 1.5 * CHUNK]
+        chunk.append(min(((abs(n - CHUNK), n) for n in lengths), default=(0, cells * s))[1])
     return triple(chunk), triple(c * s for c, s in zip(core, samples, strict=True))
 
 
@@ -63,7 +63,7 @@ def create(context: Context, level: LevelPlan) -> None:
             dtype="float32",
             chunks=(3, *chunk),
             shards=(3, *shard),
-            fast=True,
+            codec="lz4",
             dimension_names=("c", "z", "y", "x"),
             exist_ok=True,
         )

@@ -131,7 +131,7 @@ def create(context: Context, direction: str) -> None:
         output_name=other,
         chunks=(chunk_of(context.config),) * 3,
         shards=(output.shard,) * 3,
-        fast=True,
+        codec="lz4",
         exist_ok=True,
     )
 

@@ -250,7 +250,7 @@ class Pulls:
             return None
         return cls(level.lattice, context.array("levels", level.index, "landmarks", "pulls")[...])
 
-    def add(self, total: np.ndarray, weight: np.ndarray, low: Shape, limit: torch.Tensor, bounded: Any) -> None:
+    def add(self, total: torch.Tensor, weight: torch.Tensor, low: Shape, limit: torch.Tensor, bounded: Any) -> None:
         """Add the weighted velocity to `total` (3, z, y, x) and the weight to `weight`, of the points from `low` on.
 
         Where several pairs are near, their mean counts, also of those that agree with the images, with the weight of
@@ -259,16 +259,19 @@ class Pulls:
         limit, bounded   the largest coefficient and what bounds by it
         """
         spacing = np.asarray(self.lattice.spacing)
-        mean, near, loudest = np.zeros_like(total), np.zeros_like(weight), np.zeros_like(weight)
+        mean, near, loudest = torch.zeros_like(total), torch.zeros_like(weight), torch.zeros_like(weight)
         cells = (self.pulls[:, :3] - self.lattice.origin) / spacing + 1.5 - low
         near_by = ((cells > -WINDOW_CELLS) & (cells < np.asarray(weight.shape) - 1 + WINDOW_CELLS)).all(1)
         # In the order of the file, so that sums are the same bits.
         for pull, cell in zip(self.pulls[near_by], cells[near_by], strict=True):
-            z, y, x = (((np.arange(n) - c) / WINDOW_CELLS) ** 2 for n, c in zip(weight.shape, cell, strict=True))
-            window = np.maximum(1 - (z[:, None, None] + y[:, None] + x), 0) ** 3
-            velocity = bounded(torch.from_numpy(pull[3:6].reshape(3, 1, 1, 1)), limit).numpy()
-            mean += pull[6] * window * velocity
-            near += pull[6] * window
-            loudest = np.maximum(loudest, pull[7] * window)
-        total += loudest * mean / np.maximum(near, 1e-12)
+            z, y, x = (
+                ((torch.arange(n, dtype=weight.dtype, device=weight.device) - c) / WINDOW_CELLS).square()
+                for n, c in zip(weight.shape, cell.tolist(), strict=True)
+            )
+            window = (1 - (z[:, None, None] + y[:, None] + x)).clamp(min=0) ** 3
+            velocity = bounded(torch.as_tensor(pull[3:6], device=weight.device).reshape(3, 1, 1, 1), limit)
+            mean += float(pull[6]) * window * velocity
+            near += float(pull[6]) * window
+            loudest = torch.maximum(loudest, float(pull[7]) * window)
+        total += loudest * mean / near.clamp(min=1e-12)
         weight += loudest

@@ -8,10 +8,13 @@ same way would fold.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from ... import storage
+from ...device import current_device
 from ...geometry import Block, BlockGrid, Shape, triple
 from ...transforms.bspline import BOUND_CELLS, soft_bound
 from ..context.context import Context
@@ -75,10 +78,9 @@ def blend(
     """
     low, high = owned(blocks[index], blocks)
     shape = tuple(b - a for a, b in zip(low, high, strict=True))
-    total = np.zeros((3, *shape))
-    square = np.zeros(shape)
-    weight = np.zeros(shape)
-    limit = torch.as_tensor(bound, dtype=torch.float64).reshape(3, 1, 1, 1)
+    doubles: dict[str, Any] = {"dtype": torch.float64, "device": current_device()}
+    total, square, weight = (torch.zeros(n, **doubles) for n in ((3, *shape), shape, shape))
+    limit = torch.as_tensor(bound, **doubles).reshape(3, 1, 1, 1)
     # A control point at array index i stands in cell i - 2, so patches up to two cells away hold it.
     for other in blocks.overlapping(tuple(a - 4 for a in low), high):
         block = blocks[other]
@@ -93,20 +95,19 @@ def blend(
             continue
         mine = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, own_low, strict=True))
         target = tuple(slice(a - o, b - o) for a, b, o in zip(first, last, low, strict=True))
-        w = np.ones(())
-        for axis in range(3):
-            w = np.multiply.outer(w, window(block, blocks, axis)[mine[axis]])
-        q = np.maximum(patch[3][mine].astype(float), LEAST_CONFIDENCE) * w
-        c = soft_bound(torch.from_numpy(patch[:3][(slice(None), *mine)].astype(float)), limit).numpy()
+        z, y, x = (torch.as_tensor(window(block, blocks, axis)[mine[axis]], **doubles) for axis in range(3))
+        *parts, confidence = torch.as_tensor(patch[(slice(None), *mine)], **doubles)
+        q = confidence.clamp(min=LEAST_CONFIDENCE) * (z[:, None, None] * y[:, None] * x)
+        c = soft_bound(torch.stack(parts), limit)
         total[(slice(None), *target)] += q * c
-        square[target] += q * (c**2).sum(0)
+        square[target] += q * c.square().sum(0)
         weight[target] += q
-    mean = total / np.maximum(weight, 1e-12)
-    spread = np.maximum(square - weight * (mean**2).sum(0), 0.0).sum() / max(weight.sum(), 1e-12)
+    mean = total / weight.clamp(min=1e-12)
+    spread = float((square - weight * mean.square().sum(0)).clamp(min=0.0).sum() / weight.sum().clamp(min=1e-12))
     if pulls is not None:
         pulls.add(total, weight, low, limit, soft_bound)
-    blended = total / (weight + PRIOR)
-    return soft_bound(torch.from_numpy(blended), limit).numpy(), float(np.sqrt(spread))
+    blended = soft_bound(total / (weight + PRIOR), limit)
+    return blended.cpu().numpy(), float(np.sqrt(spread))
 
 
 def needs(level: LevelPlan) -> tuple[Need, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from bigreg import load_config, register
@@ -152,9 +153,9 @@ def test_exchanging_the_images_negates_what_pairs_ask_for():
     other = pull * (1, 1, 1, -1, -1, -1, 1, 1)
     sums = []
     for each in (pull, other):
-        total, weight = np.zeros((3, *lattice.points)), np.zeros(lattice.points)
+        total, weight = (torch.zeros(n, dtype=torch.float64) for n in ((3, *lattice.points), lattice.points))
         Pulls(lattice, each).add(total, weight, (0, 0, 0), soft_limit(lattice), soft_bound)
-        sums.append((total, weight))
+        sums.append((total.numpy(), weight.numpy()))
     assert np.array_equal(sums[0][0], -sums[1][0]) and np.array_equal(sums[0][1], sums[1][1])
     strongest = np.array(np.unravel_index(sums[0][1].argmax(), lattice.points))
     place = np.asarray(lattice.origin) + (strongest - 1.5) * lattice.spacing
@@ -162,8 +163,6 @@ def test_exchanging_the_images_negates_what_pairs_ask_for():
 
 
 def soft_limit(lattice):
-    import torch
-
     return torch.tensor(lattice.spacing, dtype=torch.float64).reshape(3, 1, 1, 1)
 
 
