@@ -51,6 +51,10 @@ AllowDeviceChange = Annotated[
         help="Continue a run on another kind of device (CPU, model of GPU); sums may differ in their last digits.",
     ),
 ]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Only the coarse levels, with map, risk and report: a look before the long run."),
+]
 AffineOnly = Annotated[
     bool,
     typer.Option("--affine-only", help="Stop after the affine (rigid with --set affine.kind=rigid); no deformation."),

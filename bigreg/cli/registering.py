@@ -34,6 +34,7 @@ from .options import (
     MovingSpacing,
     MovingTime,
     Preset,
+    Quick,
     RunStore,
     Set,
     Triple,
@@ -82,7 +83,7 @@ def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
 @app.command(rich_help_panel="Register")
 def plan(
     fixed: PlanFixed = None, moving: PlanMoving = None,
-    preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    preset: Preset = None, config: ConfigFile = None, set_: Set = None, quick: Quick = False,
     shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
     spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in um.", "Z Y X")] = None,
     dtype: Annotated[str | None, unmade("--dtype", "Voxel type; default uint16.")] = None,
@@ -118,10 +119,19 @@ def plan(
     numbers = planning.numbers_of_workers(simulate or [])
     overrides = overrides_of(set_, workers, memory_limit)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
+    settings = _quick(settings, images) if quick else settings
     known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
     _show_plan(images[0], images[1], settings, known, output=output, numbers=numbers, stages=stages, as_json=as_json)
     if save_rates is not None:
         known[0].save(save_rates)
+
+
+def _quick(settings: Any, images: list[Any]) -> Any:
+    from ..pipeline.context.ladder import quick
+
+    settings = quick(settings, [image.grid() for image in images])
+    err.print(f"quick: ladder.finest={settings.ladder.finest}, no warped image", soft_wrap=True)
+    return settings
 
 
 def _say(text: str) -> None:
@@ -197,7 +207,7 @@ def register(
             help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: found by itself.",
         ),
     ] = None,
-    affine_only: AffineOnly = False,
+    affine_only: AffineOnly = False, quick: Quick = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
@@ -228,6 +238,7 @@ def register(
     images = images_of(fixed, moving, options)
     tell(images)
     settings, choice = config_of(images, preset, config, cluster, overrides, run)
+    settings = _quick(settings, images) if quick else settings
     if dry_run:
         _show_plan(images[0], images[1], settings, as_json=as_json)
         return

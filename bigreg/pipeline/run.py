@@ -29,6 +29,7 @@ from .context.beginning import beginning
 from .context.context import IMAGES, Context
 from .context.engines import check_spacings, settled_engines
 from .context.ladder import ladder
+from .context.ladder import quick as coarse_levels
 from .context.lying import provisional
 from .context.masks import given_masks
 from .context.pairing import FOUND_FILE
@@ -69,6 +70,7 @@ def register(
     accept_failed: bool = False,
     accept_start: int | None = None,
     allow_device_change: bool = False,
+    quick: bool = False,
     choice: Choice | None = None,
 ) -> Run:
     """Register `moving` to `fixed` and write everything into the run store `out`.
@@ -86,6 +88,8 @@ def register(
     accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
     allow_device_change   continue on another kind of device (CPU, model of GPU) than the run began with, where sums
                     differ in their last digits; the run records which were used
+    quick           a look before the long run: only the coarse levels, of at most 4 million voxels, with map, risk and
+                    report but no warped image
     choice          how `config` was chosen, where its user named no preset: kept in the run
 
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
@@ -98,6 +102,8 @@ def register(
         if choice is not None:
             logger.info(choice.line)
     config = load_config(config)
+    if quick:
+        config = coarse_levels(config, [volume.grid() for volume in volumes.values()])
     _, given = beginning(config, volumes)
     check_spacings(config, ladder(provisional(volumes["fixed"], volumes["moving"], given), config))
     return begin(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...config import Config
-from ...geometry import BlockGrid, Lattice, Shape, triple
+from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
 MARGIN_CELLS = 1  # cells of the finest level around the images
 STILL_CELLS = (4, 4, 4)  # of the lattice of every level where nothing is deformed
 THINNEST_VOXELS = 8  # an axis is not downsampled below this many voxels
+QUICK_VOXELS = 4_000_000  # of the finest level of a quick run: some 20 s of two cores
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,28 @@ def level_spacing(base: np.ndarray, extent: np.ndarray, downsample: int) -> np.n
     factor = 2.0 ** np.round(np.log2(np.maximum(target / base, 1.0)))
     thinnest = 2.0 ** np.floor(np.log2(np.maximum(extent / base / THINNEST_VOXELS, 1.0)))
     return base * np.minimum(factor, thinnest)
+
+
+def quick(config: Config, grids: Sequence[Grid]) -> Config:
+    """The configuration for a look before a long run: the coarse levels alone, and no warped image.
+
+    The finest level is the first at which both images have at most QUICK_VOXELS; each level is run as it would be else.
+    """
+    settings, finest = config.ladder, config.ladder.finest
+    while max(_voxels_at(grid, finest) for grid in grids) > QUICK_VOXELS:
+        finest *= 2
+    left_out = int(np.log2(finest // settings.finest))
+    ladder_ = settings.model_copy(
+        update={
+            "finest": finest,
+            "coarsest": None if settings.coarsest is None else max(settings.coarsest, finest),
+            "iterations": settings.iterations[min(left_out, len(settings.iterations) - 1) :],
+            "repeats": settings.repeats[min(left_out, len(settings.repeats) - 1) :],
+        }
+    )
+    return config.model_copy(update={"ladder": ladder_, "output": config.output.model_copy(update={"warped": False})})
+
+
+def _voxels_at(grid: Grid, downsample: int) -> float:
+    base, shape = np.asarray(grid.spacing), np.asarray(grid.shape)
+    return float(np.prod(shape * base / level_spacing(base, shape * base, downsample)))
