@@ -40,7 +40,7 @@ def test_rounding_is_antisymmetric_near_and_stays(values, exponent):
 
 @pytest.fixture(scope="module")
 def run(thread_client, tmp_path_factory):
-    pair = make_pair((40, 48, 68), (4.0, 2.6, 2.6), seed=3, max_displacement_um=10.0)
+    pair = make_pair((40, 48, 56), (4.0, 2.6, 2.6), seed=3, max_displacement_um=10.0)
     settings = ["affine.least_confidence=0", "blocks.core=32", "output.chunk=32", "output.shard=32"]
     images = [(getattr(pair, which), pair.spacing) for which in ("fixed", "moving")]
     out = str(tmp_path_factory.mktemp("stored") / "run.zarr")
@@ -49,7 +49,7 @@ def run(thread_client, tmp_path_factory):
     )
 
 
-PLACES = ["levels/0/maps/fixed", "levels/1/maps/moving", "transforms/fixed_to_moving/0", "transforms/moving_to_fixed/1"]
+PLACES = ["levels/0/maps/fixed", "levels/1/maps/moving", "transforms/fixed_to_moving/0"]
 
 
 @pytest.mark.parametrize("place", PLACES)
