@@ -70,7 +70,7 @@ class Rates:
     stage: float = 0.05
     schedule: float = 0.006
     looks: float = 25.0
-    stored: float = 0.85
+    stored: float = 0.51
     streams: float = 1.0
     machine: str = "2 cores of a shared x86-64 server at 2.5 GHz"
     device: str = "CPU"
