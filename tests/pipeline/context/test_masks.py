@@ -21,7 +21,7 @@ from bigreg.pipeline.tasks.start import counted, percentiles
 from bigreg.quality.metrics import target_registration_error
 from bigreg.volumes import convert
 
-from ...volumes.test_formats import _write_n5
+from ...volumes.ramps import write_n5
 
 
 def brain(noise=0.01, seed=0):
@@ -144,8 +144,8 @@ def written_nifti(folder, mask):
 
 
 def written_n5(folder, mask):
-    _write_n5(folder / "m.n5/tissue/s0", mask, {"pixelResolution": [2.0, 2.0, 4.0]})
-    _write_n5(folder / "m.n5/other/s0", mask[:10], {"pixelResolution": [2.0, 2.0, 4.0]})
+    write_n5(folder / "m.n5/tissue/s0", mask, {"pixelResolution": [2.0, 2.0, 4.0]})
+    write_n5(folder / "m.n5/other/s0", mask[:10], {"pixelResolution": [2.0, 2.0, 4.0]})
     return folder / "m.n5/tissue"
 
 
