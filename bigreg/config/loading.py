@@ -126,15 +126,15 @@ def preset_text(name: str) -> str:
     if last not in {"": preset_names(), "clusters": cluster_names()}.get(folder, []):
         known = ", ".join([*preset_names(), *(f"clusters/{n}" for n in cluster_names())])
         raise ConfigError(f"preset '{name}' does not come with bigreg; there are {known}")
-    text: str = (preset_folder() / f"{name}.yaml").read_text()
+    text: str = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     return text
 
 
 def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict[str, Any]:
     path = preset_folder() / folder / f"{source}.yaml" if str(source) in names else Path(source)
     try:
-        text = path.read_text()
-    except OSError as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{what} '{source}' is neither one that comes with bigreg ({', '.join(names)}) nor a readable file: {error}"
         ) from error

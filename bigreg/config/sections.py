@@ -74,7 +74,7 @@ class Stripes(Section):
 
 
 class Preprocess(Section):
-    """What the engines see of one image in place of what is stored; null is not done. Lengths in um.
+    """What the engines see of one image in place of what is stored; null is not done. Lengths in µm.
 
     background_um    what is dim in every window of this size is taken away
     bias_um          tissue is made equally bright on average over this length
@@ -140,7 +140,7 @@ class Affine(Section):
 class Landmarks(Section):
     """Pairs that steer the registration on every level; one that nothing speaks for loses its weight.
 
-    path         BigWarp's CSV, or one with columns fixed_z ... moving_x, um; auto: the run finds pairs by itself
+    path         BigWarp's CSV, or one with columns fixed_z ... moving_x, µm; auto: the run finds pairs by itself
     weight       against the 1 that the images have where they are sure
     accuracy_um  how exactly the points were set; a level's voxel where that is larger
     spline       begin with a thin-plate spline through the pairs, where they say more than an affine can

@@ -158,7 +158,7 @@ def test_hdf5_of_ilastik_names_its_axes(tmp_path):
     data[..., 1] = sampled(SHAPE)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("exported_data", data=data).attrs["axistags"] = json.dumps(tags)
-    with pytest.raises(InputError, match=r"axistags.*in um, pass open_volume's spacing 3 1.5 0.7"):
+    with pytest.raises(InputError, match=r"axistags.*in µm, pass open_volume's spacing 3 1.5 0.7"):
         open_volume(tmp_path / "a.h5", channel=1)
     volume = open_volume(tmp_path / "a.h5", channel=1, spacing=SPACING)
     assert volume.channels == 2

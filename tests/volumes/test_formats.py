@@ -99,7 +99,7 @@ def test_nrrd_spaces_name_where_the_world_axes_start(tmp_path, space, code):
 def test_nrrd_without_units_is_in_um_from_1_on_and_in_mm_up_to_a_tenth(tmp_path, step, unit):
     nrrd.write(str(tmp_path / "a.nrrd"), sampled(), {"spacings": [step] * 3}, index_order="C")
     if unit is None:
-        with pytest.raises(Exception, match=r"no stated unit; pass open_volume's spacing Z Y X \(um\)"):
+        with pytest.raises(Exception, match=r"no stated unit; pass open_volume's spacing Z Y X \(µm\)"):
             open_volume(tmp_path / "a.nrrd")
     else:
         assert np.allclose(open_volume(tmp_path / "a.nrrd").grid().spacing, step * unit)

@@ -76,7 +76,7 @@ class FromDisplacements:
 class Ants(FromDisplacements):
     """Engine `ants`: SyN of ANTs on one level, without a linear part.
 
-    metric       "mattes", "CC" (four times slower), "meansquares" or "demons"
+    metric       "mattes", "CC" (local correlation, slower, often better), "meansquares" or "demons"
     iterations   of SyN; from bigreg, those of the level
     smoothing    voxels by which each update is smoothed
     noise        see FromDisplacements

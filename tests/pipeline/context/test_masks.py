@@ -178,8 +178,8 @@ def test_any_readable_image_is_a_mask_with_or_without_a_spacing(written, tmp_pat
 @pytest.mark.parametrize(
     ("spacing", "origin", "message"),
     [
-        ((4.0, 2.5, 2.0), (0, 0, 0), r"they differ by up to \(0, 11.\d+, 0\) um"),
-        ((4.0, 2.0, 2.0), (0, 0, 9.0), r"they differ by up to \(0, 0, 9\) um"),
+        ((4.0, 2.5, 2.0), (0, 0, 0), r"they differ by up to \(0, 11.\d+, 0\) µm"),
+        ((4.0, 2.0, 2.0), (0, 0, 9.0), r"they differ by up to \(0, 0, 9\) µm"),
         ((0.004, 0.002, 0.002), (0, 0, 0), r"spans .* \(shape \(20, 24, 28\), spacing \(0.004, 0.002, 0.002\)\)"),
         ((4.0, 2.0, 2.0), (1e5, 0, 0), "do not overlap"),
     ],
