@@ -63,13 +63,13 @@ def run_demo(
     before, affine, after = (errors[name] for name in ("before", "affine", "after"))
     shape = " x ".join(map(str, pair.fixed.shape))
     rows = [
-        ("images", f"{shape} voxels of {' x '.join(f'{s:g}' for s in pair.spacing)} um, synthetic"),
+        ("images", f"{shape} voxels of {' x '.join(f'{s:g}' for s in pair.spacing)} µm, synthetic"),
         ("patches", f"{int(figures['blocks', 'done'])}, on all levels"),
-        ("error before registration", f"{before.mean:.1f} um on average"),
-        ("error after the affine", f"{affine.mean:.1f} um"),
+        ("error before registration", f"{before.mean:.1f} µm on average"),
+        ("error after the affine", f"{affine.mean:.1f} µm"),
         (
             "error after registration",
-            f"{after.mean:.2f} um ({after.mean / voxel:.2f} voxel); 99.9 % under {after.p99_9:.2f} um",
+            f"{after.mean:.2f} µm ({after.mean / voxel:.2f} voxel); 99.9 % under {after.p99_9:.2f} µm",
         ),
         ("folds", f"{folds} in both maps, every block face included"),
         ("inverse error", f"within {inverse:.3f} voxel for 99.9 % of the volume"),

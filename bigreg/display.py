@@ -123,7 +123,9 @@ def bar(console: Console, title: str) -> Any:
 
 def figure(value: float, unit: str) -> str:
     """A figure with its unit; whole numbers are written out."""
-    return f"{value:.0f} {unit}".strip() if float(value).is_integer() else f"{value:.4g} {unit}".strip()
+    from .quality.evaluation import sign
+
+    return f"{value:.0f} {sign(unit)}".strip() if float(value).is_integer() else f"{value:.4g} {sign(unit)}".strip()
 
 
 def pairs(rows: list[tuple[str, str]]) -> Text:
@@ -202,6 +204,7 @@ def comparison_tables(comparison: Any, width: int) -> list[Table]:
 
     Runs that do not fit beside one another in `width` columns come in tables of their own.
     """
+    from .quality.evaluation import sign
     from .quality.report import number
 
     groups: dict[str, list[tuple[str, list[str]]]] = {}
@@ -221,11 +224,11 @@ def comparison_tables(comparison: Any, width: int) -> list[Table]:
                 "p (Holm)": p and number(p.holm),
             }.items():
                 rows.setdefault(title, []).append(value or "")
-        groups[f"{quantity}, {unit}" if unit else quantity] = list(rows.items())
+        groups[f"{quantity}, {sign(unit)}" if unit else quantity] = list(rows.items())
     tables = _columns(others, groups, width)
     groups = {}
     for group, name, unit, values in comparison.figures:
-        groups.setdefault(group, []).append((f"{name}, {unit}" if unit else name, [number(v) for v in values]))
+        groups.setdefault(group, []).append((f"{name}, {sign(unit)}" if unit else name, [number(v) for v in values]))
     return [*tables, *_columns(comparison.names, groups, width)]
 
 

@@ -58,7 +58,7 @@ def make_pair(
     spacing = tuple(float(s) for s in spacing_um)
     if len(shape) != 3 or min(shape) < 16 or len(spacing) != 3 or min(spacing) <= 0:
         raise ValueError(
-            f"demo shape {shape}, spacing {spacing} um: need three edges of at least 16 voxels and a positive spacing"
+            f"demo shape {shape}, spacing {spacing} µm: need three edges of at least 16 voxels and a positive spacing"
         )
     extent = np.array(shape) * spacing
     # One stream a purpose: the anatomy of a seed does not change when the noise does.
@@ -74,7 +74,7 @@ def make_pair(
     if smallest < LEAST_JACOBIAN:
         raise ValueError(
             f"max_displacement_um {amplitude:g} takes the Jacobian determinant down to {smallest:.2f} "
-            f"(at least {LEAST_JACOBIAN} is needed); make it smaller, or the volume ({tuple(extent)} um) larger"
+            f"(at least {LEAST_JACOBIAN} is needed); make it smaller, or the volume ({tuple(extent)} µm) larger"
         )
 
     truth, positions = (p.astype(np.float32) for p in (warp.on_grid(shape, spacing), _positions(shape, spacing)))
@@ -150,7 +150,7 @@ class _Warp:
             x = x + step
             if np.abs(step).max(initial=0.0) < 1e-6:
                 return x
-        raise RuntimeError(f"the demo's map was not inverted: a step of {np.abs(step).max():.2g} um was left")
+        raise RuntimeError(f"the demo's map was not inverted: a step of {np.abs(step).max():.2g} µm was left")
 
 
 def _spline(coefficients: np.ndarray, axes: Sequence[np.ndarray], knots: np.ndarray) -> np.ndarray:

@@ -380,6 +380,6 @@ def test_without_a_terminal_each_stage_is_one_line():
 def test_whole_figures_are_written_out():
     assert [figure(30_000.0, "blocks"), figure(0.123456, "um"), figure(float("nan"), "")] == [
         "30000 blocks",
-        "0.1235 um",
+        "0.1235 µm",
         "nan",
     ]

@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from bigreg.cli import app
 
 SCRIPT = """
 import json, sys
@@ -23,6 +26,7 @@ print(json.dumps([found.exit_code, heavy, found.output]))
     [
         (["-h"], 0, "Usage"),
         (["--help"], 0, "Usage"),
+        (["help", "wrap"], 2, "'wrap'"),
         (["register", "--wrong", "a", "b", "c"], 2, "--wrong"),
         (["register", "a.tif", "b.tif", "run.zarr"], 3, "does not exist"),
         (["register", "a.tif", "b.tif", "run.zarr", "--preset", "round"], 4, "rounds"),
@@ -34,3 +38,10 @@ def test_wrong_usage_and_help_do_not_wait_for_torch(words, status, said, tmp_pat
     done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, cwd=tmp_path)
     code, heavy, output = json.loads(done.stdout)
     assert (code, heavy) == (status, []) and said in output
+
+
+@pytest.mark.parametrize("verb", [[], ["register"]])
+def test_help_of_a_verb_is_what_its_option_prints(verb):
+    asked, told = (CliRunner().invoke(app, words) for words in (["help", *verb], [*verb, "--help"]))
+    assert asked.output == told.output and asked.exit_code == told.exit_code == 0
+    assert "Usage" in told.output and all(word in told.output for word in verb)

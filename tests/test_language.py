@@ -34,7 +34,7 @@ def test_a_missing_spacing_is_asked_for_in_the_language_of_the_caller(bare):
     with pytest.raises(InputError, match="pass open_volume's spacing"):
         bigreg.plan(bare, bare, config="rounds")
     done = CliRunner().invoke(app, ["plan", bare, bare, "--preset", "rounds"])
-    assert done.exit_code == 3 and "pass --fixed-spacing Z Y X (um)" in done.output
+    assert done.exit_code == 3 and "pass --fixed-spacing Z Y X (µm)" in done.output
     with pytest.raises(InputError, match="pass open_volume's spacing"):  # the command line is over
         bigreg.open_volume(bare)
 

@@ -100,6 +100,31 @@ def docstrings():
                 yield f"{name} {member}", inspect.getdoc(thing) or ""
 
 
+PLAIN_UM = re.compile(r"(?<![\w./=-])um(?![\w=])")
+VALUES = ("um, mm or voxel", "or um", "um (default)")
+"""Where `um` is what the reader may give as a unit; alone it is one too."""
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+
+
+def plain_um(text):
+    """Whether the micrometre is written without its sign, outside of code."""
+    text = CODE.sub("", text)
+    for value in VALUES:
+        text = text.replace(value, "")
+    return text.strip() != "um" and PLAIN_UM.search(text) is not None
+
+
+@pytest.mark.parametrize("source", [pages, helps, messages], ids=lambda f: f.__name__)
+def test_the_micrometre_has_its_sign(source):
+    assert [f"{place}: {text[:99]!r}" for place, text in source() if plain_um(text)] == []
+
+
+def test_a_micrometre_without_its_sign_is_found():
+    assert plain_um("moved by 3 um") and plain_um("(um)") and plain_um("in um, `um`")
+    assert not plain_um("`um`") and not plain_um("um") and not plain_um("spacing_um") and not plain_um("3 µm")
+    assert not plain_um("Units: um, mm or voxel.")
+
+
 @pytest.mark.parametrize("source", [pages, helps, messages, docstrings], ids=lambda f: f.__name__)
 def test_no_phrase_that_readers_stumble_over(source):
     texts = list(source())

@@ -58,7 +58,7 @@ class Atlas:
             slack = np.maximum(image.grid().spacing, self.template.grid().spacing)
             if (np.abs(low - first) > slack).any() or (np.abs(high - last) > slack).any():
                 raise InputError(
-                    f"{name} of atlas '{self.name}' spans {low} to {high} um and the template {first} to {last}; they "
+                    f"{name} of atlas '{self.name}' spans {low} to {high} µm and the template {first} to {last}; they "
                     f"must lie in one world: check the files' spacing, or pass {spacing}"
                 )
 

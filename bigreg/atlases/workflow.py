@@ -162,7 +162,7 @@ def _sampled(volume: Volume, spacing: Sequence[float] | float | None) -> Grid:
         return volume.grid()
     wanted = np.broadcast_to(np.asarray(spacing, float), 3)
     if not (np.isfinite(wanted) & (wanted > 0)).all():
-        raise ConfigError(f"spacing {spacing} must be positive numbers in um (z, y, x)")
+        raise ConfigError(f"spacing {spacing} must be positive numbers in µm (z, y, x)")
     return volume.grid().resampled(wanted)
 
 

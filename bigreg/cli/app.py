@@ -30,6 +30,10 @@ class _Verbs(TyperGroup):
                 if parameter.metavar is None and parameter.param_type_name == "option":
                     parameter.metavar = "" if getattr(parameter, "is_flag", False) else str(parameter.name).upper()
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`bigreg help VERB` is `bigreg VERB --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, command, rest if command is None else as_triples(command, rest)

@@ -50,12 +50,12 @@ def atlas(
             metavar="CODE",
         )
     ] = None,
-    atlas_spacing: Annotated[Triple | None, _of_atlas("Voxel size of the atlas files in um.", metavar="Z Y X")] = None,
+    atlas_spacing: Annotated[Triple | None, _of_atlas("Voxel size of the atlas files in µm.", metavar="Z Y X")] = None,
     onto: Annotated[
         Triple | None,
         typer.Option(
             "--annotation-spacing", metavar="Z Y X",
-            help="Voxel size of the annotation in the brain, um. Default: that of the brain.",
+            help="Voxel size of the annotation in the brain, µm. Default: that of the brain.",
         ),
     ] = None,
     cells: Annotated[

@@ -40,7 +40,7 @@ def report(
 def evaluate(
     run: RunStore,
     landmarks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Pairs: BigWarp CSV, or columns fixed_z ... moving_x in um.")
+        Path | None, typer.Option(metavar="FILE", help="Pairs: BigWarp CSV, or columns fixed_z ... moving_x in µm.")
     ] = None,
     labels: Annotated[
         tuple[str, str] | None, typer.Option(metavar="FIXED MOVING", help="Label images of the two frames.")

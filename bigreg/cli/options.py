@@ -84,9 +84,9 @@ def image_option(which: str, what: str, text: str) -> Any:
 
 
 DATASET = "Path inside a container (N5, Zarr, HDF5)."
-SPACING = "Voxel size z y x in um, if the file states none or a wrong one."
+SPACING = "Voxel size z y x in µm, if the file states none or a wrong one."
 ORIENTATION = "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left."
-ORIGIN = "Position of the first voxel's centre (z y x, um)."
+ORIGIN = "Position of the first voxel's centre (z y x, µm)."
 OUTPUT = "New image: path or URL. Its suffix is the format: .ome.zarr .ome.tif .tif (ImageJ) .nii.gz .nii .nrrd."
 DType = Annotated[
     str | None, typer.Option(help="Type of OUT's voxels, such as uint16; integers are rounded and clipped.")

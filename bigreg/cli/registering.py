@@ -85,7 +85,7 @@ def plan(
     fixed: PlanFixed = None, moving: PlanMoving = None,
     preset: Preset = None, config: ConfigFile = None, set_: Set = None, quick: Quick = False,
     shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
-    spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in um.", "Z Y X")] = None,
+    spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in µm.", "Z Y X")] = None,
     dtype: Annotated[str | None, unmade("--dtype", "Voxel type; default uint16.")] = None,
     moving_shape: Annotated[Shape | None, unmade("--moving-shape", "As --shape if not given.", "Z Y X")] = None,
     pyramid: Annotated[bool, unmade("--pyramid", "They have a pyramid, as `bigreg convert` writes it.")] = False,
@@ -195,7 +195,7 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE|RUN",
-            help="Replaces the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x um), "
+            help="Replaces the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x µm), "
             "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
             "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
         ),
@@ -204,7 +204,7 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, um); auto: found by itself.",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, µm); auto: found by itself.",
         ),
     ] = None,
     affine_only: AffineOnly = False, quick: Quick = False,

@@ -93,11 +93,11 @@ def warp(
         typer.Option(metavar="IMAGE", help="Image whose voxel grid OUT gets. Default: the run's image there."),
     ] = None,
     out_spacing: Annotated[
-        Triple | None, typer.Option(metavar="Z Y X", help="Voxel size of OUT in um; the extent stays.")
+        Triple | None, typer.Option(metavar="Z Y X", help="Voxel size of OUT in µm; the extent stays.")
     ] = None,
     level: Annotated[int | None, typer.Option(min=0, help="Pyramid level of that image whose grid OUT gets.")] = None,
     box: Annotated[
-        str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this part, um; an end may be left out.")
+        str | None, typer.Option(metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this part, µm; an end may be left out.")
     ] = None,
     channel: Annotated[
         list[int] | None, typer.Option(help="Channel of IMAGE, from 0; repeatable. Default all.")
@@ -169,7 +169,7 @@ def box_of(text: str) -> list[tuple[float | None, float | None]]:
         pairs = []
     if len(pairs) != 3 or any(len(pair) != 2 for pair in pairs):
         raise typer.BadParameter(
-            f"--box {text!r} is not Z0:Z1,Y0:Y1,X0:X1 in um, such as 0:500,,1200: (an end or a whole "
+            f"--box {text!r} is not Z0:Z1,Y0:Y1,X0:X1 in µm, such as 0:500,,1200: (an end or a whole "
             "axis may be left out)"
         )
     return pairs
@@ -266,7 +266,7 @@ def export(
 ) -> None:
     """Write a map for ANTs, SimpleITK, elastix or BigWarp.
 
-    composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, um) the affine alone.
+    composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, µm) the affine alone.
     """
     from ..errors import ConfigError
     from ..pipeline.chains import chain

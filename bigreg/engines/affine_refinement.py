@@ -102,7 +102,7 @@ class Refinement:
             stretch = np.linalg.svd(refined[0][:3, :3], compute_uv=False)
             if stretch.max() > STRETCH or stretch.min() < 1 / STRETCH:
                 warnings.append(
-                    f"the {stage} step at {self.unit:.3g} um scaled axes by {stretch.min():.2f} to {stretch.max():.2f} "
+                    f"the {stage} step at {self.unit:.3g} µm scaled axes by {stretch.min():.2f} to {stretch.max():.2f} "
                     "and was dropped; check the spacings"
                 )
                 continue

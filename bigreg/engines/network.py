@@ -78,7 +78,7 @@ class NetworkEngine:
         name = self.architecture
         raise ConfigError(
             f"weights {self.options['weights']!r} of engine {name!r} were trained on voxels of {shown[1]} to "
-            f"{shown[2]} um (z, y, x), and a level has {shown[0]}; choose the levels by ladder.finest and "
+            f"{shown[2]} µm (z, y, x), and a level has {shown[0]}; choose the levels by ladder.finest and "
             "ladder.coarsest, give the coarse ones another engine (coarse.engine, coarse.passes), or set the option "
             f"any_spacing of {name} to true"
         )

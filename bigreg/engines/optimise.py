@@ -25,7 +25,7 @@ from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .agreement import agreement
 from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
-from .lattice import membrane, solve
+from .membrane import membrane, solve
 
 CARD_BYTES = {"mi": 165, "nmi": 165, "ngf": 195, "mind": 291}
 """Bytes a voxel of a patch on a GPU at the worst moment, by similarity; counted on a simulated device."""

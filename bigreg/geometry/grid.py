@@ -57,7 +57,7 @@ class Grid:
         """Axis-aligned grid: `spacing` (um, z y x) between voxel centres, `origin` the world place of index 0."""
         step = np.asarray(spacing, dtype=float)
         if step.shape != (3,) or not (np.isfinite(step) & (step > 0)).all():
-            raise ValueError(f"spacing must be three positive numbers in um (z, y, x), got {tuple(step)}")
+            raise ValueError(f"spacing must be three positive numbers in µm (z, y, x), got {tuple(step)}")
         return cls._of(shape, np.column_stack([np.diag(step), np.asarray(origin, dtype=float)]))
 
     @classmethod

@@ -65,7 +65,7 @@ class Card(_Part):
         spacing = "any"
         if self.spacing is not None:
             low, high = (" x ".join(f"{v:.3g}" for v in end) for end in (self.spacing.low, self.spacing.high))
-            spacing = f"{low} um" if low == high else f"{low} to {high} um"
+            spacing = f"{low} µm" if low == high else f"{low} to {high} µm"
         return [
             ("architecture", self.architecture),
             ("settings", settings),

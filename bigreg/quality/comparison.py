@@ -15,7 +15,7 @@ from scipy import stats
 
 from .. import storage
 from ..errors import InputError, named
-from .evaluation import Evaluation, as_csv, plain
+from .evaluation import Evaluation, as_csv, plain, sign
 from .report import Picture, number
 
 RESAMPLES = 2000
@@ -54,7 +54,7 @@ class Paired:
     @property
     def conclusion(self) -> str:
         """Whether the run is better than the first or worse, and by what; else what they differ by at most."""
-        unit = f" {self.unit}" if self.unit else ""
+        unit = f" {sign(self.unit)}" if self.unit else ""
         if not math.isfinite(self.low):
             return f"{self.quantity}: too few places to decide ({self.pairs})"
         if self.low <= 0 <= self.high or self.holm >= SURE:
@@ -119,7 +119,7 @@ class Comparison:
     def page(self) -> str:
         """One page of HTML that needs nothing but itself."""
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        environment.filters["number"] = number
+        environment.filters |= {"number": number, "sign": sign}
         template = files(__package__).joinpath("comparison.html.j2").read_text(encoding="utf-8")
         return environment.from_string(template).render(c=self)
 

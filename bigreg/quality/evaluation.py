@@ -19,6 +19,11 @@ TABLES = ("figures", "landmarks", "labels", "regions")
 FIGURE = ("group", "name", "value", "unit", "note")
 
 
+def sign(unit: str) -> str:
+    """The unit of a figure as people read it; tables and JSON keep `um`, which needs no encoding."""
+    return "µm" if unit == "um" else unit
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One run. Lengths are um. A figure that is not known is NaN (null in JSON, empty in CSV).

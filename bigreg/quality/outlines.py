@@ -8,28 +8,39 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from .figures import _LONGEST, _VIEWS, _axes, _figure, _image, _label, _plane, _png, _scale_bar, _three_planes
+from .planes import (
+    LONGEST,
+    VIEWS,
+    draw_image,
+    draw_label,
+    draw_scale_bar,
+    new_axes,
+    new_figure,
+    plane_of,
+    png,
+    three_planes,
+)
 
 _LINE = "#ffd23f"
 
 
 def outlines(image: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> bytes:
     """An image (from `stretched`) and, over it, where labels (z, y, x) change; three planes through the centre."""
-    return _three_planes(image.shape, spacing, lambda ax, axis: _paint(ax, image, labels, spacing, axis, None))
+    return three_planes(image.shape, spacing, lambda ax, axis: _paint(ax, image, labels, spacing, axis, None))
 
 
 def outlines_slice(image: np.ndarray, labels: np.ndarray, spacing: Sequence[float], axis: int, index: int) -> bytes:
     """The same for the one plane at an index of an axis."""
-    _, down, right = _VIEWS[axis]
+    _, down, right = VIEWS[axis]
     extent = [n * s for n, s in zip(image.shape, spacing, strict=True)]
-    scale = _LONGEST / max(extent[down], extent[right])
+    scale = LONGEST / max(extent[down], extent[right])
     size = (extent[right] * scale, extent[down] * scale)
-    figure = _figure(size)
-    ax = _axes(figure, size, (0, 0, *size))
+    figure = new_figure(size)
+    ax = new_axes(figure, size, (0, 0, *size))
     _paint(ax, image, labels, spacing, axis, index)
-    _label(ax, axis, spacing, index)
-    _scale_bar(ax, extent[right])
-    return _png(figure)
+    draw_label(ax, axis, spacing, index)
+    draw_scale_bar(ax, extent[right])
+    return png(figure)
 
 
 def outline_segments(labels: np.ndarray) -> np.ndarray:
@@ -44,7 +55,7 @@ def outline_segments(labels: np.ndarray) -> np.ndarray:
 def _paint(
     ax: Axes, image: np.ndarray, labels: np.ndarray, spacing: Sequence[float], axis: int, index: int | None
 ) -> None:
-    _, down, right = _VIEWS[axis]
-    _image(ax, np.repeat(_plane(image, axis, index)[..., None], 3, axis=2), axis, spacing)
-    lines = outline_segments(_plane(labels, axis, index)) * (spacing[right], spacing[down])
+    _, down, right = VIEWS[axis]
+    draw_image(ax, np.repeat(plane_of(image, axis, index)[..., None], 3, axis=2), axis, spacing)
+    lines = outline_segments(plane_of(labels, axis, index)) * (spacing[right], spacing[down])
     ax.add_collection(LineCollection(list(lines), colors=_LINE, linewidths=0.6, alpha=0.85, capstyle="projecting"))

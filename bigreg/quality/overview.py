@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from ..errors import ConfigError
 from ..storage import new_file
 from . import figures as draw
+from . import planes
 from .report import ReportData
 from .verdict import judge
 
@@ -57,7 +58,7 @@ def overview(data: ReportData) -> Figure:
     spacing = tuple(float(s) for s in data.spacing_um)
     extent = np.array(data.fixed.shape) * spacing
     axis = int(np.argmin(extent))
-    _, down, right = draw._VIEWS[axis]
+    _, down, right = planes.VIEWS[axis]
     scale = min(_WIDEST / extent[right], _HIGHEST / extent[down])  # inches per um
     size = extent[right] * scale, extent[down] * scale
     above, below = _overlays(data, axis, spacing), _maps(data, axis, spacing)
@@ -75,7 +76,7 @@ def overview(data: ReportData) -> Figure:
             paint(ax)
             ax.set_title(caption, fontsize=_SIZES["text"], loc="left", pad=5)
             if row == 0 and number == 0:
-                draw._scale_bar(ax, extent[right])
+                planes.draw_scale_bar(ax, extent[right])
             if bar is not None:
                 wide = max(0.85 * size[0], 0.7 * column)
                 place = left + (size[0] - wide) / 2, top + size[1] + 0.12
@@ -91,8 +92,8 @@ def _overlays(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Pan
     power = _likened(fixed, warped, np.asarray(data.inside, dtype=bool))
 
     def panel(caption: str, moving: np.ndarray) -> Panel:
-        mixed = draw._mix(fixed, draw.stretched(moving) ** power, axis)
-        return caption, lambda ax: draw._image(ax, mixed, axis, spacing), None
+        mixed = planes.mix(fixed, draw.stretched(moving) ** power, axis)
+        return caption, lambda ax: planes.draw_image(ax, mixed, axis, spacing), None
 
     return [
         panel("Before", data.moving_before),
@@ -112,32 +113,32 @@ def _likened(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray) -> float
 
 def _maps(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Panel]:
     fixed, inside = draw.stretched(data.fixed), np.asarray(data.inside, dtype=bool)
-    _, down, right = draw._VIEWS[axis]
+    _, down, right = planes.VIEWS[axis]
     step = max(data.fixed.shape[k] * spacing[k] for k in (down, right)) / LINES
-    shown = draw._plane(inside, axis)
-    length, norm = draw._lengths(np.stack([draw._plane(d, axis) for d in data.displacement]), shown)
+    shown = planes.plane_of(inside, axis)
+    length, norm = draw.lengths(np.stack([planes.plane_of(d, axis) for d in data.displacement]), shown)
     colours = colormaps["magma"](norm(length))
-    colours[~shown] = (*draw._UNKNOWN, 1)
+    colours[~shown] = (*planes.UNKNOWN, 1)
     panels: list[Panel] = [
         (
             "Deformation",
-            lambda ax: draw._paint_grid(ax, axis, fixed, data.displacement, spacing, inside, step),
+            lambda ax: draw.paint_grid(ax, axis, fixed, data.displacement, spacing, inside, step),
             None,
         ),
         (
             "Motion after linear alignment",
-            lambda ax: draw._image(ax, colours, axis, spacing, interpolation="nearest"),
+            lambda ax: planes.draw_image(ax, colours, axis, spacing, interpolation="nearest"),
             (ScalarMappable(norm, colormaps["magma"]), "distance / µm\n(grey: not in the moving image)"),
         ),
     ]
     if data.risk is not None and np.isfinite(data.risk).any():
         label = f"risk of an error above\n{data.large}\n(flat grey: unknown)"
-        risk = draw._risk_colours(draw._plane(fixed, axis), draw._plane(data.risk, axis))
+        risk = draw.risk_colours(planes.plane_of(fixed, axis), planes.plane_of(data.risk, axis))
         panels.append(
             (
                 "Where not to trust it",
-                lambda ax: draw._image(ax, risk, axis, spacing),
-                (ScalarMappable(Normalize(0, 1), draw._RISK), label),
+                lambda ax: planes.draw_image(ax, risk, axis, spacing),
+                (ScalarMappable(Normalize(0, 1), draw.RISK), label),
             )
         )
     return panels
@@ -146,8 +147,8 @@ def _maps(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Panel]:
 def _head(figure: Figure, data: ReportData, axis: int, spacing: Sequence[float]) -> None:
     """What is shown, and in which colours."""
     fixed, moving = data.names
-    _, down, right = draw._VIEWS[axis]
-    names = draw._AXES
+    _, down, right = planes.VIEWS[axis]
+    names = planes.AXES
     place = data.fixed.shape[axis] // 2 * spacing[axis]
     width, height = figure.get_size_inches()
     title = [(data.title, "black")]

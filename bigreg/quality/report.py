@@ -16,6 +16,7 @@ from ..geometry import Vector
 from ..storage import write_file
 from . import figures as draw
 from .confidence import RISKY
+from .evaluation import sign
 from .verdict import Outcome, judge
 
 # What the maps of blocks mean, in their order on the page: title, unit, what to look for.
@@ -265,7 +266,7 @@ def _block_section(data: ReportData, stage: str, metrics: Mapping[str, np.ndarra
 
 def _page(data: ReportData, sections: Sequence[Section], blocks: Sequence[Section]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "sign": sign}
     groups: dict[str, list[Figure]] = {}
     for row in data.figures:
         groups.setdefault(row[0], []).append(Figure(*row))

@@ -198,7 +198,7 @@ def judge(outcome: Outcome) -> Verdict:
         bad.append(f"The map folds at {o.folds:,} of {o.samples:,} samples; it has no inverse there.")
     _agreement(o.agreement, bad, look)
     if o.error_before and o.error_after and o.error_after.mean > o.error_before.mean:
-        bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} um.")
+        bad.append(f"The error grew from {o.error_before.mean:.2f} to {o.error_after.mean:.2f} µm.")
     for pairs in o.landmarks:
         _landmarks(pairs, bad, look)
     _risk(o, bad, look)
@@ -261,23 +261,23 @@ def _landmarks(p: PairsOutcome, bad: list[str], look: list[str]) -> None:
     whose = f"{p.pairs} landmark pairs" + (" that steer the run" if p.own else "")
     if p.reading is not None:
         look.append(
-            f"The {whose} contradict the images: as given they are {p.after:.3g} um from the map (median), "
-            f"{p.reading} {p.reading_um:.3g} um. Check their columns and units."
+            f"The {whose} contradict the images: as given they are {p.after:.3g} µm from the map (median), "
+            f"{p.reading} {p.reading_um:.3g} µm. Check their columns and units."
         )
         return
     if len(p.doubted) > FEW_PAIRS * p.pairs:
         names = ", ".join(map(str, p.doubted[:5])) + (" ..." if len(p.doubted) > 5 else "")
         look.append(
             f"{len(p.doubted)} of the {whose} contradict the images or one another and were given little weight "
-            f"(number {names}): they are {p.doubted_um:.3g} um from the map (median)."
+            f"(number {names}): they are {p.doubted_um:.3g} µm from the map (median)."
         )
     if p.own:
         return
     if p.grew > max(2 * p.sure, p.voxel):
-        bad.append(f"The error at {whose} grew from {p.before:.3g} to {p.after:.3g} um (median).")
+        bad.append(f"The error at {whose} grew from {p.before:.3g} to {p.after:.3g} µm (median).")
     elif p.after > LARGE_TRE * p.voxel:
         look.append(
-            f"The {whose} are {p.after:.3g} um from the map (median): {p.after / p.voxel:.1f} voxels of the finest "
+            f"The {whose} are {p.after:.3g} µm from the map (median): {p.after / p.voxel:.1f} voxels of the finest "
             "level."
         )
 

@@ -298,7 +298,7 @@ def load_training(source: Training | dict | str | Path, *, overrides: list[str] 
         data = dict(source)
     else:
         try:
-            data = parse_yaml(Path(source).read_text(), f"training configuration '{source}'")
+            data = parse_yaml(Path(source).read_text(encoding="utf-8"), f"training configuration '{source}'")
         except OSError as error:
             raise ConfigError(f"training configuration '{source}' cannot be read: {error}") from error
         if not isinstance(data, dict):

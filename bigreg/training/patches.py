@@ -75,8 +75,8 @@ class Sampler:
         if self.part != "all" and free[axis] < 0:
             name = "data.held_out" if self.part == "held_out" else "1 - data.held_out"
             raise ConfigError(
-                f"a patch with its margin is {extent[axis]:.0f} um along axis {axis} and the part of source {number} "
-                f"for it ({name}) {high[axis] - low[axis]:.0f} um; make data.patch smaller or that part larger"
+                f"a patch with its margin is {extent[axis]:.0f} µm along axis {axis} and the part of source {number} "
+                f"for it ({name}) {high[axis] - low[axis]:.0f} µm; make data.patch smaller or that part larger"
             )
         # A thin volume is seen whole, in the middle of the patch.
         first = np.where(free < 0, low + free / 2, low)

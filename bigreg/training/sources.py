@@ -137,8 +137,8 @@ class Opened:
             own = self.volumes[which].grid()
             if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, rtol=1e-6):
                 raise InputError(
-                    f"{which} of run '{self.source.run}' has {grid.shape} voxels of {grid.spacing} um, that of the "
-                    f"training {own.shape} of {own.spacing} um; give the same image, spacing and orientation"
+                    f"{which} of run '{self.source.run}' has {grid.shape} voxels of {grid.spacing} µm, that of the "
+                    f"training {own.shape} of {own.spacing} µm; give the same image, spacing and orientation"
                 )
 
     def _landmarks(self) -> np.ndarray:
@@ -150,7 +150,7 @@ class Opened:
             table = [[[float(r[f"{w}_{a}"]) for a in "zyx"] for r in rows] for w in ("fixed", "moving")]
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise InputError(
-                f"landmarks '{path}' need columns fixed_z, fixed_y, fixed_x, moving_z, moving_y, moving_x (um): {error}"
+                f"landmarks '{path}' need columns fixed_z, fixed_y, fixed_x, moving_z, moving_y, moving_x (µm): {error}"
             ) from error
         places = zip(("fixed", "moving"), table, strict=True)
         return np.stack([apply_affine(self.frames.to_mid(w), np.reshape(p, (-1, 3))) for w, p in places])

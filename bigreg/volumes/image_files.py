@@ -80,7 +80,7 @@ def dtype_in(out: str | os.PathLike[str], dtype: np.dtype | str) -> np.dtype:
 def _write_tiff(path: Path, name: str, image: Planes) -> None:
     grid = image.volume.grid()
     if not grid.is_axis_aligned or np.abs(grid.origin).max() > 1e-6:
-        logger.warning("'%s': a TIFF stores no position, so the image's origin %s um is left out", name, grid.origin)
+        logger.warning("'%s': a TIFF stores no position, so the image's origin %s µm is left out", name, grid.origin)
     sizes = len(image.times), len(image.channels)
     imagej = image.dtype.name in _IMAGEJ and image.bytes < _IMAGEJ_BYTES
     if imagej and not name.lower().endswith((".ome.tif", ".ome.tiff")):
@@ -150,7 +150,7 @@ def _write_nifti(path: Path, name: str, image: Planes) -> None:
         header.set_sform(affine, code=1)
     elif np.abs(volume.grid().origin).max() > 1e-6:
         logger.warning(
-            "'%s': its orientation is not known, so its origin %s um is left out; see %s",
+            "'%s': its orientation is not known, so its origin %s µm is left out; see %s",
             name, volume.grid().origin, named("--orientation", "open_volume's orientation"),
         )  # fmt: skip
     head = io.BytesIO()

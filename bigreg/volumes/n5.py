@@ -76,7 +76,7 @@ def open_n5(spec: ImageSpec, name: str) -> StoredImage:
         spacing_from=placed.by,
         unstated=placed.unstated,
         likely=placed.likely,
-        likely_in="nm" if placed.by == "resolution" else "um",
+        likely_in="nm" if placed.by == "resolution" else "µm",
         compression=packed(first),
     )
 

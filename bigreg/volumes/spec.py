@@ -80,14 +80,14 @@ class ImageSpec(BaseModel):
     @classmethod
     def _positive(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if value is not None and not all(math.isfinite(v) and v > 0 for v in value):
-            raise ValueError(f"spacing {value} must be three positive numbers in um (z, y, x)")
+            raise ValueError(f"spacing {value} must be three positive numbers in µm (z, y, x)")
         return value
 
     @field_validator("origin")
     @classmethod
     def _finite(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if value is not None and not all(math.isfinite(v) for v in value):
-            raise ValueError(f"origin {value} must be three finite numbers in um (z, y, x)")
+            raise ValueError(f"origin {value} must be three finite numbers in µm (z, y, x)")
         return value
 
     @field_validator("orientation")

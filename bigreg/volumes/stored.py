@@ -58,7 +58,7 @@ class StoredImage:
     spacing_from: str = ""
     unstated: str = ""
     likely: tuple[float, ...] | None = None
-    likely_in: str = "um"
+    likely_in: str = "µm"
     confirmed: bool = False
     compression: str = ""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .volume import Volume
 
-_UNITS = ((1e6, "m"), (1e3, "mm"), (1.0, "um"), (0.0, "nm"))  # from so many um on
+_UNITS = ((1e6, "m"), (1e3, "mm"), (1.0, "µm"), (0.0, "nm"))  # from so many um on
 
 
 def understood(volume: Volume, *, every: bool = False) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _line(known: dict[str, Any], every: list[bool]) -> str:
     came = _source(known["spacing_from"])
     lies = f"orientation {known['orientation']}{_source(known['orientation_from'])}"
     parts = [
-        f"{_times(known['shape'])} voxels of {_times(known['spacing_um'])} um{came}",
+        f"{_times(known['shape'])} voxels of {_times(known['spacing_um'])} µm{came}",
         _length(known["extent_um"]),
         lies if known["orientation"] else "orientation not stated",
         known["dtype"],

@@ -85,7 +85,7 @@ class Volume:
         return _reopen, (self.spec, self.name, self._array, self._settings)
 
     def __repr__(self) -> str:
-        return f"Volume({label(self.name, self._settings)}, shape={self.shape}, spacing={self.grid().spacing} um)"
+        return f"Volume({label(self.name, self._settings)}, shape={self.shape}, spacing={self.grid().spacing} µm)"
 
     def grid(self, level: int = 0) -> Grid:
         return self.levels[level].grid
@@ -297,9 +297,9 @@ def _missing(stored: StoredImage, name: str) -> str:
     asked = option(name, "spacing")
     if stored.likely is not None:
         numbers = " ".join(f"{value:.6g}" for value in stored.likely)
-        return f"{stored.unstated}; if it is in {stored.likely_in}, pass {asked} {numbers} (um)"
+        return f"{stored.unstated}; if it is in {stored.likely_in}, pass {asked} {numbers} (µm)"
     found = f": {stored.unstated}" if stored.unstated else ""
-    return f"spacing is missing{found}; pass {asked} Z Y X (um)"
+    return f"spacing is missing{found}; pass {asked} Z Y X (µm)"
 
 
 def _check_plausible(spacing: np.ndarray, spec: ImageSpec, name: str) -> None:
@@ -307,8 +307,8 @@ def _check_plausible(spacing: np.ndarray, spec: ImageSpec, name: str) -> None:
     if why:
         numbers = " ".join(f"{value:.6g}" for value in spacing)
         raise InputError(
-            f"{label(name, spec)}: the file's voxel size {figures(spacing)} um (z, y, x) {why}; is its unit right? "
-            f"Pass {option(name, 'spacing')} Z Y X (um), {option(name, 'spacing')} {numbers} to confirm it"
+            f"{label(name, spec)}: the file's voxel size {figures(spacing)} µm (z, y, x) {why}; is its unit right? "
+            f"Pass {option(name, 'spacing')} Z Y X (µm), {option(name, 'spacing')} {numbers} to confirm it"
         )
 
 

@@ -15,7 +15,14 @@ class Docstrings(Extension):
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = as_markdown(obj.docstring.value)
+            obj.docstring.value = with_sign(as_markdown(obj.docstring.value))
+
+
+def with_sign(text: str) -> str:
+    """The sign of the micrometre for the `um` of the code, but where it is code here too."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<![\w./=-])um(?![\w=])", "µm", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def as_markdown(text: str) -> str:

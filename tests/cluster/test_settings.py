@@ -8,7 +8,7 @@ import yaml
 from bigreg import load_config
 from bigreg.cluster import KINDS, Cluster, require_memory, worker_memory
 from bigreg.cluster.settings import MEANT_FOR
-from bigreg.config import _preset_folder, cluster_names, load_cluster, preset_names
+from bigreg.config import cluster_names, load_cluster, preset_folder, preset_names
 from bigreg.errors import ConfigError, ResourceError
 
 SLURM = {"kind": "slurm", "workers": 4, "memory_limit": "4GB"}
@@ -113,7 +113,7 @@ def test_every_kind_has_a_preset_that_names_exactly_the_keys_it_reads():
     assert set(cluster_names()) == set(KINDS)
     assert not set(cluster_names()) & set(preset_names())
     for kind in KINDS:
-        named = yaml.safe_load((_preset_folder() / "clusters" / f"{kind}.yaml").read_text())
+        named = yaml.safe_load((preset_folder() / "clusters" / f"{kind}.yaml").read_text())
         assert named["kind"] == kind
         assert set(named) == {key for key, kinds in MEANT_FOR.items() if kind in kinds}
         image = {"image": "registry/bigreg:1"} if kind == "kubernetes" else {}

@@ -111,7 +111,7 @@ def test_voxels_that_the_network_was_not_trained_on_are_refused(tmp_path):
     trained = load_engine("sitreg", {"weights": str(path)})
     for spacing in ((4, 2, 2), (8, 4, 4), (10, 5, 5), (3, 1.5, 1.5)):
         trained.check_spacing(spacing)
-    with pytest.raises(ConfigError, match=r"voxels of \(4, 2, 2\) to \(8, 4, 4\) um .* a level has \(16, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"voxels of \(4, 2, 2\) to \(8, 4, 4\) µm .* a level has \(16, 8, 8\)"):
         trained.check_spacing((16, 8, 8))
     load_engine("sitreg", {"weights": str(path), "any_spacing": True}).check_spacing((16, 8, 8))
     load_engine("sitreg", {"weights": "random"}).check_spacing((16, 8, 8))

@@ -10,7 +10,7 @@ import torch
 from bigreg.device import smaller_pieces
 from bigreg.engines import PatchPair, load_engine
 from bigreg.engines.gauss_newton import PAIRS, MidSpacePair
-from bigreg.engines.lattice import solve
+from bigreg.engines.membrane import solve
 from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information

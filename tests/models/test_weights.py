@@ -145,7 +145,7 @@ def test_the_verb_lists_and_describes(kept, monkeypatch):
 
     verb = lambda *a: CliRunner().invoke(app, ["models", *map(str, a)], env={"COLUMNS": "150"})  # noqa: E731
     described = verb(kept[1]).output
-    for text in ("sitreg", "two mouse brains", "4 x 2 x 2 to 8 x 4 x 4 um", "tre_um", "BSD-3-Clause", kept[2].digest):
+    for text in ("sitreg", "two mouse brains", "4 x 2 x 2 to 8 x 4 x 4 µm", "tre_um", "BSD-3-Clause", kept[2].digest):
         assert text in described
     assert verb("nothing").exit_code == ConfigError.exit_status
     monkeypatch.setattr(weights, "PACKAGED", kept[1].parent)

@@ -98,8 +98,8 @@ def test_where_there_is_nothing_to_compare_it_says_so(pair):
         snap(*pair, np.full(3, 90.0), np.full(3, -50.0))
     with pytest.raises(InputError, match="border of the fixed image"):
         snap(*pair, np.full(3, -90.0), np.full(3, 90.0))
-    with pytest.raises(InputError, match="search within 72 um at most"):
+    with pytest.raises(InputError, match="search within 72 µm at most"):
         snap(*pair, np.full(3, 90.0), np.full(3, 90.0), within=500)
     point = np.full(3, 90.0)
-    with pytest.raises(InputError, match="no local optimum within 3 um"):
+    with pytest.raises(InputError, match="no local optimum within 3 µm"):
         snap(*pair, point, point + SHIFT + (0, 11, 0), within=3)

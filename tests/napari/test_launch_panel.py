@@ -72,7 +72,7 @@ def test_the_plan_is_shown_and_mistakes_stand_at_their_field(panel, qtbot, until
     until(panel.plan.isEnabled)
     plan = panel.rows.text().replace("&nbsp;", " ")
     assert "memory per worker" in plan and "ready to start" in panel.message.text()
-    assert "4 x 2.6 x 2.6 um" in panel.level.itemText(0)
+    assert "4 x 2.6 x 2.6 µm" in panel.level.itemText(0)
     form = panel.form
     value = form.overrides.rows[4][2]
     value.clear()

@@ -126,12 +126,12 @@ def test_a_configuration_that_makes_no_sense_is_refused(overrides, message, tmp_
 def test_every_preset_is_valid_and_the_reference_preset_names_every_key():
     import yaml
 
-    from bigreg.config import Config, _preset_folder, preset_names
+    from bigreg.config import Config, preset_folder, preset_names
 
     assert set(preset_names()) >= {"rounds", "brain-to-atlas", "demo"}
     for name in preset_names():
         load_config(preset=name)
-    named = yaml.safe_load((_preset_folder() / "rounds.yaml").read_text())
+    named = yaml.safe_load((preset_folder() / "rounds.yaml").read_text())
     for key, value in Config().model_dump().items():
         assert key in named
         if key == "cluster":

@@ -13,6 +13,7 @@ from bigreg.cli import app
 from bigreg.cli.app import out
 from bigreg.display import comparison_tables
 from bigreg.pipeline.compare import compare_runs
+from bigreg.quality.evaluation import sign
 
 
 def said(*words):
@@ -97,7 +98,7 @@ def test_a_comparison_is_not_cut_at_80_columns(run, changed):
     assert done.exit_code == 0 and "…" not in done.stdout.replace(" … ", "")
     table = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     assert max(map(len, table)) <= 80
-    titles = [f"{n}, {u}" if u else n for _, n, u, _ in found.figures]
+    titles = [f"{n}, {sign(u)}" if u else n for _, n, u, _ in found.figures]
     assert all(any(line.strip().startswith(t) for line in table) for t in titles)
     two = compare_runs(changed, aggregate=True)
     assert list(two.names) == ["a_name_that_is_rather_long", "another_one"]
@@ -123,6 +124,6 @@ def test_a_comparison_says_by_how_much_a_run_is_better(run):
     kinds |= {"quantity": "local correlation", "unit": "", "more_is_better": True}
     better = type(row)(**{**vars(row), **kinds})
     assert "better by 0.2 (0.9 against 0.7" in better.conclusion
-    assert "worse by 0.2 um" in type(row)(**{**vars(better), "more_is_better": False, "unit": "um"}).conclusion
+    assert "worse by 0.2 µm" in type(row)(**{**vars(better), "more_is_better": False, "unit": "um"}).conclusion
     assert "no difference beyond 0.3" in type(row)(**{**vars(better), "holm": 0.2}).conclusion
     assert "too few places" in type(row)(**{**vars(better), "low": np.nan, "high": np.nan}).conclusion

@@ -17,6 +17,7 @@ from scipy import ndimage
 from bigreg.errors import OutputError
 from bigreg.quality import figures as draw
 from bigreg.quality.metrics import RegistrationError
+from bigreg.quality.planes import draw_colour_bar, new_figure
 from bigreg.quality.report import Figure, ReportData, Table, number, render, write_report
 from bigreg.quality.verdict import Agreement, Outcome, duration
 
@@ -265,8 +266,8 @@ def test_tables_of_what_was_measured_are_shown(data):
 
 @pytest.mark.parametrize("most", [1.1, 1.14, 1.2, 1.27, 1.6, 2.3, 5.5, 12.0])
 def test_ticks_of_a_bar_of_ratios_do_not_collide(most):
-    figure = draw._figure((760, 100))
-    draw._colour_bar(figure, (760, 100), ScalarMappable(LogNorm(1 / most, most)), "ratio")
+    figure = new_figure((760, 100))
+    draw_colour_bar(figure, (760, 100), ScalarMappable(LogNorm(1 / most, most)), "ratio")
     figure.canvas.draw()
     labels = sorted(t.get_window_extent().intervalx.tolist() for t in figure.axes[0].get_xticklabels() if t.get_text())
     assert len(labels) >= 3

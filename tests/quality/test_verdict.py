@@ -51,13 +51,13 @@ def paired(**change) -> Outcome:
             "Warning of the start: left and right",
         ),
         (replace(GOOD, off=0.3), "look", "30% of the textured tiles"),
-        (paired(after=700.0), "look", "45 landmark pairs are 700 um from the map (median): 7.0 voxels"),
-        (paired(before=300.0, after=900.0, grew=600.0, sure=50.0), "bad", "grew from 300 to 900 um"),
+        (paired(after=700.0), "look", "45 landmark pairs are 700 µm from the map (median): 7.0 voxels"),
+        (paired(before=300.0, after=900.0, grew=600.0, sure=50.0), "bad", "grew from 300 to 900 µm"),
         (
             paired(after=5000.0, grew=2000.0, reading="read with fixed and moving exchanged", reading_um=90.0),
             "look",
-            "contradict the images: as given they are 5e+03 um from the map (median), read with fixed and moving "
-            "exchanged 90 um",
+            "contradict the images: as given they are 5e+03 µm from the map (median), read with fixed and moving "
+            "exchanged 90 µm",
         ),
         (
             paired(own=True, doubted=(2, 3, 5, 7, 11), doubted_um=80.0),

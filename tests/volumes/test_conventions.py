@@ -16,7 +16,7 @@ import zarr
 from bigreg.errors import CorruptDataError, InputError
 from bigreg.volumes import open_volume
 
-from .test_formats import ORIGIN, SPACING, _write_n5, check_ramp, ramp, sampled
+from .ramps import ORIGIN, SPACING, check_ramp, ramp, sampled, write_n5
 
 SHAPE = (16, 24, 32)
 NM = SPACING * 1000
@@ -43,7 +43,7 @@ def test_n5_of_cosem(tmp_path, place):
         shift = ORIGIN * 1000 + (f - 1) / 2 * NM
         axes = {"axes": ["z", "y", "x"], "units": ["nm"] * 3}
         transform = {"transform": {**axes, "scale": list(NM * f), "translate": list(shift)}}
-        _write_n5(tmp_path / f"a.n5/em/s{number}", data, transform if place == "dataset" else {})
+        write_n5(tmp_path / f"a.n5/em/s{number}", data, transform if place == "dataset" else {})
         datasets.append({"path": f"s{number}", **transform})
     if place == "group":
         (tmp_path / "a.n5/em/attributes.json").write_text(json.dumps({"multiscales": [{"datasets": datasets}]}))
@@ -57,7 +57,7 @@ def test_n5_of_cosem(tmp_path, place):
 def test_n5_of_paintera(tmp_path, unit):
     for number, f, data in levels(origin=ORIGIN):
         factors = {} if number == 0 else {"downsamplingFactors": list(f[::-1])}
-        _write_n5(tmp_path / f"a.n5/raw/data/s{number}", data, factors)
+        write_n5(tmp_path / f"a.n5/raw/data/s{number}", data, factors)
     stated = {"multiScale": True, "resolution": list(NM[::-1]), "offset": list(ORIGIN[::-1] * 1000)}
     stated |= {"unit": unit} if unit else {}
     (tmp_path / "a.n5/raw/data/attributes.json").write_text(json.dumps(stated))
@@ -89,7 +89,7 @@ def test_n5_of_imagej_names_its_axes(tmp_path):
 @pytest.mark.parametrize("xml", ["a.xml", "dataset.xml", "other.xml"])
 def test_n5_of_bigdataviewer_takes_the_xml_beside(tmp_path, xml):
     for number, _, data in levels():
-        _write_n5(tmp_path / f"a.n5/setup1/timepoint0/s{number}", data, {})
+        write_n5(tmp_path / f"a.n5/setup1/timepoint0/s{number}", data, {})
     factors = {"downsamplingFactors": [[1, 1, 1], [2, 2, 1]], "dataType": "float32"}
     (tmp_path / "a.n5/setup1/attributes.json").write_text(json.dumps(factors))
     own = {"multiScale": True, "resolution": [1.0, 1.0, 1.0]}
@@ -104,7 +104,7 @@ def test_n5_of_bigdataviewer_takes_the_xml_beside(tmp_path, xml):
 
 
 def test_an_n5_folder_needs_no_suffix(tmp_path):
-    _write_n5(tmp_path / "export/c0/s0", sampled(SHAPE), {"pixelResolution": list(SPACING[::-1])})
+    write_n5(tmp_path / "export/c0/s0", sampled(SHAPE), {"pixelResolution": list(SPACING[::-1])})
     check_ramp(open_volume(tmp_path / "export"))
 
 
@@ -158,7 +158,7 @@ def test_hdf5_of_ilastik_names_its_axes(tmp_path):
     data[..., 1] = sampled(SHAPE)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("exported_data", data=data).attrs["axistags"] = json.dumps(tags)
-    with pytest.raises(InputError, match=r"axistags.*in um, pass open_volume's spacing 3 1.5 0.7"):
+    with pytest.raises(InputError, match=r"axistags.*in µm, pass open_volume's spacing 3 1.5 0.7"):
         open_volume(tmp_path / "a.h5", channel=1)
     volume = open_volume(tmp_path / "a.h5", channel=1, spacing=SPACING)
     assert volume.channels == 2

@@ -20,7 +20,7 @@ from bigreg.errors import CorruptDataError, InputError, OutputError
 from bigreg.volumes import convert, open_volume
 from bigreg.volumes.pyramid import downsample, pyramid_factors
 
-from .test_formats import ORIGIN, SPACING, check_ramp, n5_levels, ome_zarr_04, ramp, sampled
+from .ramps import ORIGIN, SPACING, check_ramp, n5_levels, ome_zarr_04, ramp, sampled
 
 SMALL = {"chunks": (8, 8, 8), "shards": (16, 16, 16)}
 

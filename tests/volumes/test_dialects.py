@@ -17,8 +17,8 @@ import zarr
 from bigreg.errors import CorruptDataError, InputError
 from bigreg.volumes import open_volume
 
+from .ramps import SPACING, check_ramp, sampled, write_n5
 from .test_conventions import NM, SHAPE, XML, levels
-from .test_formats import SPACING, _write_n5, check_ramp, sampled
 
 DATA = sampled(SHAPE)
 
@@ -89,10 +89,10 @@ def test_n5_values_are_those_of_the_axes_that_they_are_named_with(tmp_path, axes
     stated["offset"] = [{"z": 30.0, "y": 20.0, "x": 10.0}[axis] for axis in axes]
     if axes == "yxz":  # an array whose axes are in another order has them named so
         data = DATA.transpose(0, 2, 1)
-        _write_n5(tmp_path / "a.n5/v", data, stated)
+        write_n5(tmp_path / "a.n5/v", data, stated)
         assert np.array_equal(open_volume(tmp_path / "a.n5"), DATA)
     else:
-        _write_n5(tmp_path / "a.n5/v", DATA, stated)
+        write_n5(tmp_path / "a.n5/v", DATA, stated)
     volume = open_volume(tmp_path / "a.n5")
     assert np.allclose(volume.spacing, SPACING) and volume.grid().origin == (30, 20, 10)
 
@@ -100,7 +100,7 @@ def test_n5_values_are_those_of_the_axes_that_they_are_named_with(tmp_path, axes
 def test_an_n5_group_may_state_ome_zarrs_transformations(tmp_path):
     datasets = []
     for number, f, data in levels():
-        _write_n5(tmp_path / f"a.n5/v/s{number}", data, {})
+        write_n5(tmp_path / f"a.n5/v/s{number}", data, {})
         steps = [
             {"type": "scale", "scale": list(NM * f)},
             {"type": "translation", "translation": list((f - 1) / 2 * NM)},
@@ -122,7 +122,7 @@ def test_an_n5_group_may_state_ome_zarrs_transformations(tmp_path):
     ],
 )
 def test_an_n5_size_that_cannot_be_read_is_named(tmp_path, stated, words):
-    _write_n5(tmp_path / "a.n5/v", DATA, stated)
+    write_n5(tmp_path / "a.n5/v", DATA, stated)
     with pytest.raises(InputError, match=words):
         open_volume(tmp_path / "a.n5")
 
@@ -130,7 +130,7 @@ def test_an_n5_size_that_cannot_be_read_is_named(tmp_path, stated, words):
 def test_time_points_of_bigdataviewers_n5_are_time_points(tmp_path):
     for setup in (1, 2):
         for time in (0, 3):
-            _write_n5(tmp_path / f"a.n5/setup{setup}/timepoint{time}/s0", DATA + 100 * time, {})
+            write_n5(tmp_path / f"a.n5/setup{setup}/timepoint{time}/s0", DATA + 100 * time, {})
     (tmp_path / "a.xml").write_text(XML.format(kind="n5", file="a.n5", unit="um"))
     with pytest.raises(InputError, match="one of setup1, setup2$"):
         open_volume(tmp_path / "a.n5")

@@ -17,7 +17,7 @@ from bigreg.errors import CorruptDataError, InputError
 from bigreg.volumes import convert, open_volume
 from bigreg.volumes.units import implausible, micrometres, numbers
 
-from .test_formats import SPACING, _write_n5, check_ramp, sampled
+from .ramps import SPACING, check_ramp, sampled, write_n5
 
 DATA = (np.arange(9 * 12 * 15).reshape(9, 12, 15) % 251).astype("u2")
 
@@ -127,7 +127,7 @@ def hdf5(path, element):
 
 
 def n5(path, attributes):
-    _write_n5(path / "a", DATA.astype("f4"), attributes)
+    write_n5(path / "a", DATA.astype("f4"), attributes)
     return path
 
 

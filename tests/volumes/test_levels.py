@@ -13,7 +13,7 @@ from bigreg.errors import CorruptDataError, InputError
 from bigreg.volumes import open_volume
 from bigreg.volumes.levels import factors_by_shape
 
-from .test_formats import SPACING, _write_n5, check_ramp, sampled
+from .ramps import SPACING, check_ramp, sampled, write_n5
 
 SHAPE = (16, 24, 32)
 UNITS = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
@@ -92,7 +92,7 @@ def test_without_units_a_given_spacing_places_all_levels(tmp_path):
 def test_n5_levels_without_factors_follow_from_their_shapes(tmp_path):
     for number, f in enumerate(np.array([[1.0, 1, 1], [1, 2, 2], [2, 4, 4]])):
         size = tuple(int(n // k) for n, k in zip(SHAPE, f, strict=True))
-        _write_n5(tmp_path / f"a.n5/s{number}", sampled(size, SPACING * f, (f - 1) / 2 * SPACING), {})
+        write_n5(tmp_path / f"a.n5/s{number}", sampled(size, SPACING * f, (f - 1) / 2 * SPACING), {})
     (tmp_path / "a.n5/attributes.json").write_text(json.dumps({"pixelResolution": list(SPACING[::-1])}))
     volume = open_volume(tmp_path / "a.n5")
     assert [level.factors for level in volume.levels] == [(1, 1, 1), (1, 2, 2), (2, 4, 4)]

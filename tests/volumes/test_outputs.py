@@ -11,7 +11,7 @@ from bigreg.errors import OutputError
 from bigreg.storage import check_replaceable, new_file
 from bigreg.volumes import convert, open_volume
 
-from .test_formats import SPACING, sampled
+from .ramps import SPACING, sampled
 
 DATA = sampled((6, 8, 10))
 

@@ -22,7 +22,7 @@ def test_ome_zarr(tmp_path):
     known = open_volume(tmp_path / "a.ome.zarr").understood
     assert known["extent_um"] == [40.0, 20.0, 30.0] and known["levels"] == 1
     assert line(known) == (
-        "8 x 10 x 12 voxels of 5 x 2 x 2.5 um (from coordinateTransformations), 40 x 20 x 30 um, orientation psl "
+        "8 x 10 x 12 voxels of 5 x 2 x 2.5 µm (from coordinateTransformations), 40 x 20 x 30 µm, orientation psl "
         "(from the file), uint16, 1 level, sharded blosc"
     )
 
@@ -32,7 +32,7 @@ def test_channels_of_an_imagej_stack(tmp_path):
     known = {"axes": "ZCYX", "spacing": 3.0, "unit": "um"}
     tifffile.imwrite(tmp_path / "a.tif", data, imagej=True, resolution=(0.5, 0.5), metadata=known)
     text = line(open_volume(tmp_path / "a.tif", channel=1).understood)
-    assert text.startswith("8 x 10 x 12 voxels of 3 x 2 x 2 um (from ")
+    assert text.startswith("8 x 10 x 12 voxels of 3 x 2 x 2 µm (from ")
     assert "2 channels" in understood(open_volume(tmp_path / "a.tif"), every=True)["line"]
     assert "channel 1 (of 2, counted from 0)" in text and "not compressed" in text and "orientation not stated" in text
 
@@ -44,7 +44,7 @@ def test_what_is_given_is_told_as_given(tmp_path):
     volume = open_volume(tmp_path / "a.nii.gz")
     assert "(from its affine)" in line(volume.understood) and line(volume.understood).endswith("1 level, gzip")
     given = open_volume(tmp_path / "a.nii.gz", spacing=(4.0, 4.0, 4.0), orientation="asr")
-    assert "4 x 4 x 4 um (given)" in line(given.understood) and "orientation asr (given)" in line(given.understood)
+    assert "4 x 4 x 4 µm (given)" in line(given.understood) and "orientation asr (given)" in line(given.understood)
 
 
 @pytest.mark.parametrize(("spacing", "said"), [(0.01, "80 x 100 x 120 nm"), (300.0, "2.4 x 3 x 3.6 mm")])

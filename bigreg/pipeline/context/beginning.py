@@ -61,7 +61,7 @@ def beginning(config: Config, volumes: Mapping[str, Any]) -> tuple[Config, Given
         asked = "finest" if found < config.ladder.finest else "coarsest"
         raise ConfigError(
             f"ladder.{asked} {getattr(config.ladder, asked)} would lose what the start '{path}' holds: its maps are "
-            f"sampled every {np.asarray(given.run.lattice.grid.spacing).round(3).tolist()} um; set a smaller one, more "
+            f"sampled every {np.asarray(given.run.lattice.grid.spacing).round(3).tolist()} µm; set a smaller one, more "
             "ladder.samples, or start from its affine alone"
         )
     return trimmed(found), given
@@ -122,7 +122,7 @@ def _of_run(path: str, fixed: Grid, moving: Grid) -> GivenStart:
     last = first + np.multiply(lattice.cells, lattice.spacing)
     if (low < first - 1e-3).any() or (high > last + 1e-3).any():
         raise InputError(
-            f"start '{path}': its maps span {first} to {last} um half-way, the images {low} to {high}: it was made of "
+            f"start '{path}': its maps span {first} to {last} µm half-way, the images {low} to {high}: it was made of "
             f"smaller images; start from its affine alone (bigreg export {path} start.txt)"
         )
     return start
@@ -133,7 +133,7 @@ def _require_overlap(start: GivenStart, fixed: Grid, moving: Grid) -> None:
     boxes = [frames.grid(w).bounds(frames.to_mid(w), faces=True) for w in IMAGES]
     if (np.minimum(boxes[0][1], boxes[1][1]) <= np.maximum(boxes[0][0], boxes[1][0])).any():
         raise InputError(
-            f"start '{start.path}' leaves fixed and moving apart: half-way they span {boxes[0]} and {boxes[1]} um; "
-            f"it must lead from fixed to moving, in um (ITK: {named('--set ', '')}affine.start_unit=...), ':inverse' "
+            f"start '{start.path}' leaves fixed and moving apart: half-way they span {boxes[0]} and {boxes[1]} µm; "
+            f"it must lead from fixed to moving, in µm (ITK: {named('--set ', '')}affine.start_unit=...), ':inverse' "
             "turns it round"
         )

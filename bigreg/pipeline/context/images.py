@@ -126,7 +126,7 @@ class LevelImage:
 
 def not_finite(name: str, voxel: Shape, grid: Grid, kept: str = "") -> InputError:
     return InputError(
-        f"{name}: voxel {voxel} of the image with spacing {grid.spacing} um is not a finite number{kept}; leave such "
+        f"{name}: voxel {voxel} of the image with spacing {grid.spacing} µm is not a finite number{kept}; leave such "
         f"voxels out with masks.{name}=finite or a mask, or replace NaN and Inf by the background value"
     )
 

@@ -171,8 +171,8 @@ def _require_fit(choice: str, which: str, mask: Grid, image: Grid) -> None:
     low, high = mask.bounds(faces=True)
     first, last = image.bounds(faces=True)
     text = (
-        f"{which} mask '{choice}' spans {_um(low)} to {_um(high)} um (shape {mask.shape}, spacing {_um(mask.spacing)}) "
-        f"and {which} {_um(first)} to {_um(last)} um (shape {image.shape}, spacing {_um(image.spacing)}): "
+        f"{which} mask '{choice}' spans {_um(low)} to {_um(high)} µm (shape {mask.shape}, spacing {_um(mask.spacing)}) "
+        f"and {which} {_um(first)} to {_um(last)} µm (shape {image.shape}, spacing {_um(image.spacing)}): "
     )
     remedy = f"write the mask with the spacing and origin of {which}, or on the same voxels without a spacing"
     if (np.minimum(high, last) <= np.maximum(low, first)).any():
@@ -180,7 +180,7 @@ def _require_fit(choice: str, which: str, mask: Grid, image: Grid) -> None:
     voxel = np.abs(mask.affine[:3, :3]).sum(1)
     off = np.maximum(np.abs(low - first), np.abs(high - last))
     if (off > np.maximum(voxel, APART * (last - first)) * (1 + 1e-6)).any():
-        raise InputError(f"{text}they differ by up to {_um(off)} um; {remedy}")
+        raise InputError(f"{text}they differ by up to {_um(off)} µm; {remedy}")
 
 
 def _um(values: Numbers) -> str:

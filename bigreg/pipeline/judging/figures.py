@@ -45,7 +45,7 @@ def similarity(context: Context) -> list[Row]:
     """Before registration, after the affine, after the deformation: over the whole, and in windows."""
     found = likeness.read(context)
     spacing = " x ".join(f"{s:.4g}" for s in likeness.display_grid(context).spacing)
-    note = f"same voxels before and after, of {spacing} um, smoothed"
+    note = f"same voxels before and after, of {spacing} µm, smoothed"
     sign = "" if found.signed else ", of its size"
     rows: list[Row] = []
     for name, values, more in (

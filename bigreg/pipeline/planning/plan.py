@@ -141,7 +141,7 @@ class Plan:
         rows = [
             (
                 f"level {p.index}",
-                f"voxels of {' x '.join(f'{s:.3g}' for s in p.spacing)} um, "
+                f"voxels of {' x '.join(f'{s:.3g}' for s in p.spacing)} µm, "
                 f"{' x '.join(map(str, p.blocks.counts))} blocks, at most {p.iterations} steps",
             )
             for p in self.levels

@@ -49,12 +49,12 @@ def warn_of_extent(volume: Volume, frame: Grid | None, which: str) -> None:
     if (np.abs(own - its) > slack).any():
         same = ", though both have the same shape" if grid.shape == frame.shape else ""
         logger.warning(
-            "%s: it spans %s um (z, y, x) and the %s image %s%s; is its voxel size right? See %s (um)",
+            "%s: it spans %s µm (z, y, x) and the %s image %s%s; is its voxel size right? See %s (µm)",
             volume, _lengths(own), which, _lengths(its), same, named("--spacing Z Y X", "open_volume's spacing"),
         )  # fmt: skip
     elif (low >= last).any() or (high <= first).any():
         logger.warning(
-            "%s: it spans %s to %s um (z, y, x), outside the %s image, which spans %s to %s; see %s",
+            "%s: it spans %s to %s µm (z, y, x), outside the %s image, which spans %s to %s; see %s",
             volume, _lengths(low), _lengths(high), which, _lengths(first), _lengths(last),
             named("--origin", "open_volume's origin"),
         )  # fmt: skip

@@ -34,7 +34,7 @@ def target_grid(
         grid = grids[level]
     if spacing is not None:
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise ConfigError(f"spacing {spacing} must be three positive numbers in um (z, y, x)")
+            raise ConfigError(f"spacing {spacing} must be three positive numbers in µm (z, y, x)")
         grid = grid.resampled(spacing)
     return grid if box is None else cut(grid, box)
 
@@ -49,16 +49,16 @@ def _levels(base: Volume | Grid) -> list[Grid]:
 def cut(grid: Grid, box: Box) -> Grid:
     """The part of a grid in a box of the world; of an oblique one the smallest part that holds the box."""
     if len(box) != 3 or any(len(ends) != 2 for ends in box):
-        raise ConfigError(f"box {box} must be three pairs of um (z, y, x), low and high")
+        raise ConfigError(f"box {box} must be three pairs of µm (z, y, x), low and high")
     lowest, highest = grid.bounds(faces=True)
     low = np.array([b if a is None else a for (a, _), b in zip(box, lowest, strict=True)], dtype=float)
     high = np.array([b if a is None else a for (_, a), b in zip(box, highest, strict=True)], dtype=float)
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
-        raise ConfigError(f"box from {low} to {high} um is empty; give low and high of z, y and x")
+        raise ConfigError(f"box from {low} to {high} µm is empty; give low and high of z, y and x")
     corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1).T
     index = grid.world_to_index(corners)
     first = np.maximum(np.ceil(index.min(0) - 1e-6), 0).astype(int)
     stop = np.minimum(np.floor(index.max(0) + 1e-6) + 1, grid.shape).astype(int)
     if (stop <= first).any():
-        raise InputError(f"box from {low} to {high} um holds no voxel of the grid, from {lowest} to {highest} um")
+        raise InputError(f"box from {low} to {high} µm holds no voxel of the grid, from {lowest} to {highest} µm")
     return grid.cropped(first, stop)

@@ -68,7 +68,7 @@ class Transform(ABC):
         """
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != 3:
-            raise InputError(f"points must be (N, 3) in um (z, y, x), got shape {points.shape}")
+            raise InputError(f"points must be (N, 3) in µm (z, y, x), got shape {points.shape}")
         return self.map(direction).points(points)
 
     def map_file(

@@ -260,7 +260,7 @@ def told(store: RunStore, config: Config) -> dict[str, object]:
     facts |= {"median_um": array["distance"], "largest_um": array["largest"]}
     role = "a spline begins with them, and they steer" if config.landmarks.spline else "they steer"
     line = (
-        f"pairs of points: {found} found, {used} agree; the affine leaves {array['distance']:.3g} um between them "
-        f"(median; at most {array['largest']:.3g} um); {role}"
+        f"pairs of points: {found} found, {used} agree; the affine leaves {array['distance']:.3g} µm between them "
+        f"(median; at most {array['largest']:.3g} µm); {role}"
     )
     return {**facts, "line": line}

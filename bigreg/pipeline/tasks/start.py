@@ -209,6 +209,6 @@ def _require_overlap(frames: Frames) -> None:
     other = frames.moving.bounds(np.linalg.inv(frames.canonical), faces=True)
     if (np.minimum(high, other[1]) <= np.maximum(low, other[0])).any():
         raise InputError(
-            f"fixed spans {low} to {high} um and moving {other[0]} to {other[1]}: they do not overlap before "
+            f"fixed spans {low} to {high} µm and moving {other[0]} to {other[1]}: they do not overlap before "
             "registration; check spacing and origin, or let affine.kind find the shift"
         )

@@ -76,7 +76,7 @@ def given_pairs(config: Config, volumes: dict[str, Any]) -> tuple[Config, np.nda
             low, high = grid.bounds(faces=True)
             raise InputError(
                 f"landmarks '{local}': {len(points) - inside.sum()} of {len(points)} {which} points lie outside the "
-                f"{which} image, from {low} to {high} um; give them in um of its world"
+                f"{which} image, from {low} to {high} µm; give them in µm of its world"
             )
         if config.landmarks.spline and not spans_volume(points):
             raise InputError(

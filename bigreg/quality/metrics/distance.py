@@ -86,7 +86,7 @@ def target_registration_error(mapped: Array, truth: Array) -> RegistrationError:
     """
     mapped, truth = as_pair(mapped, truth)
     if mapped.ndim != 2 or mapped.shape[1] != 3:
-        raise ValueError(f"points have shape {tuple(mapped.shape)}; need (N, 3), z y x in um")
+        raise ValueError(f"points have shape {tuple(mapped.shape)}; need (N, 3), z y x in µm")
     if not bool(torch.isfinite(truth).all()):
         raise ValueError("true points are not finite; leave out the points whose place is not known")
     lengths = (mapped - truth).square().sum(1).sqrt().cpu().numpy()

@@ -42,7 +42,7 @@ class InspectControls(Panel):
         self.before = QCheckBox("before the deformation (affine only)")
         self.tile = QDoubleSpinBox()
         self.tile.setRange(1, 100_000)
-        self.tile.setSuffix(" um")
+        self.tile.setSuffix(" µm")
         self.curtain = QSlider(Qt.Orientation.Horizontal)
         self.curtain.setRange(0, 100)
         self.curtain.setValue(50)

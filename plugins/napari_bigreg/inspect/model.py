@@ -32,7 +32,7 @@ MAPS = {
     "confidence": ("levels/0", "confidence", "viridis", True),
     "similarity after": ("levels/0", "similarity_after", "viridis", True),
     "neighbours disagree (cells)": ("levels/0/stitch", "disagreement", "magma", False),
-    "largest displacement (um)": ("levels/0/compose/0", "max_displacement", "magma", False),
+    "largest displacement (µm)": ("levels/0/compose/0", "max_displacement", "magma", False),
     "smallest Jacobian": ("levels/0/compose/0", "min_jacobian", "viridis", True),
     "inverse error (voxels)": ("stages/check", "inverse_error", "magma", False),
     "seconds": ("levels/0", "seconds", "magma", False),

@@ -71,7 +71,7 @@ class Errors:
             return "TRE: no complete pair yet"
         rows = [("affine", self.before), ("deformation", self.after)]
         return "\n".join(
-            f"TRE {name}: mean {e.mean:.2f}, median {e.median:.2f}, 95 % {e.p95:.2f} um ({e.points} pairs)"
+            f"TRE {name}: mean {e.mean:.2f}, median {e.median:.2f}, 95 % {e.p95:.2f} µm ({e.points} pairs)"
             if e is not None and e.points
             else f"TRE {name}: the run has none yet"
             for name, e in rows

@@ -86,7 +86,7 @@ class LandmarksPanel(Panel):
         self.within = QDoubleSpinBox()
         self.within.setRange(0.1, 10000)
         self.within.setValue(15)
-        self.within.setSuffix(" um")
+        self.within.setSuffix(" µm")
         self.within.setToolTip("How far around the moving point is searched")
         self.snap = make_button(
             "Snap", "Move the moving points of the chosen rows to where the images agree", self._snap
@@ -266,7 +266,7 @@ class LandmarksPanel(Panel):
             else:
                 self.opened.place(pair, "moving", result.point)
                 better = f"correlation {result.before:.2f} to {result.correlation:.2f}"
-                told.append(f"{pair.name}: moved {result.shift:.1f} um, {better}")
+                told.append(f"{pair.name}: moved {result.shift:.1f} µm, {better}")
         self.say("\n".join(told), wrong)
 
     def _accept(self) -> None:

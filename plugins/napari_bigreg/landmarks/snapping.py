@@ -66,7 +66,7 @@ def snap(
         best = np.unravel_index(int(np.argmax(scores)), scores.shape)
         if any(b in (0, n - 1) for b, n in zip(best, scores.shape, strict=True)):
             raise InputError(
-                f"no local optimum within {within:g} um of {_say(start)} um: the best match is at the border of the "
+                f"no local optimum within {within:g} µm of {_say(start)} µm: the best match is at the border of the "
                 "search; widen it, or place the point nearer"
             )
         grid = moving[index].grid
@@ -94,7 +94,7 @@ def _first_level(moving: Levels, within: float) -> int:
     last = len(moving) - 1
     most = MOST * min(moving[last].grid.spacing)
     if within > most:
-        raise InputError(f"a search of {within:g} um is too wide for this image; search within {most:g} um at most")
+        raise InputError(f"a search of {within:g} µm is too wide for this image; search within {most:g} µm at most")
     return last
 
 
@@ -119,13 +119,13 @@ def _scores(
     template = template - template.mean()
     size = np.sqrt((template**2).sum())
     if not size > FLAT * max(1.0, np.abs(template).max()):
-        raise InputError(f"cannot snap: the fixed image is uniform around {_say(point)} um")
+        raise InputError(f"cannot snap: the fixed image is uniform around {_say(point)} µm")
     middle = np.round(grid.world_to_index(place[None])[0]).astype(int)
     window = 2 * radius + 1
     first, last = middle - search - radius, middle + search + radius + 1
     begin, end = np.clip(first, 0, grid.shape), np.clip(last, 0, grid.shape)
     if (end - begin < window).any():
-        raise InputError(f"{_say(place)} um is too near to the border of the moving image, or outside of it")
+        raise InputError(f"{_say(place)} µm is too near to the border of the moving image, or outside of it")
     box = moving[level].read(_box(begin), _box(end)).astype(np.float64)
     box -= box.mean()
     product = signal.correlate(box, template, mode="valid", method="fft")
@@ -151,7 +151,7 @@ def _bent(
     index = grid.world_to_index(world)
     inside = np.mean(((index >= -0.5) & (index <= np.asarray(grid.shape) - 0.5)).all(1))
     if inside < 0.5:
-        raise InputError(f"{_say(point)} um is too near to the border of the fixed image, or outside of it")
+        raise InputError(f"{_say(point)} µm is too near to the border of the fixed image, or outside of it")
     begin = np.clip(np.floor(index.min(0)).astype(int) - 2, 0, np.asarray(grid.shape) - 1)
     end = np.clip(np.ceil(index.max(0)).astype(int) + 3, begin + 1, grid.shape)
     box = fixed[level].read(_box(begin), _box(end)).astype(np.float64)

@@ -13,7 +13,7 @@ from .layers import UNUSED
 from .model import Errors, Pair
 
 USE, NAME, BEFORE, AFTER = range(4)
-HEADER = ("use", "name", "affine, um", "deformation, um")
+HEADER = ("use", "name", "affine, µm", "deformation, µm")
 
 
 class PairTable(QTableWidget):

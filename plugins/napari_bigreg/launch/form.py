@@ -66,8 +66,8 @@ class ImageField(Field):
             "orientation": make_line(
                 "orientation", "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left"
             ),
-            "spacing": make_line("spacing z y x", "Voxel size, um, if the file states none or a wrong one"),
-            "origin": make_line("origin z y x", "Position of the first voxel's centre (z y x, um)"),
+            "spacing": make_line("spacing z y x", "Voxel size, µm, if the file states none or a wrong one"),
+            "origin": make_line("origin z y x", "Position of the first voxel's centre (z y x, µm)"),
         }
         more = QGridLayout()
         more.setContentsMargins(0, 0, 0, 0)

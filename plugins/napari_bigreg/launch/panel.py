@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from bigreg.errors import BigregError
+from bigreg.quality.evaluation import sign
 
 from ..shared.controls import WRONG, make_button, make_row, make_text, reveal, scrolled
 from ..shared.linked_views import centre_of
@@ -162,7 +163,7 @@ class LaunchPanel(Panel):
         self.level.blockSignals(True)
         self.level.clear()
         for number, spacing in enumerate(levels):
-            self.level.addItem(f"level {number}: {' x '.join(f'{s:.3g}' for s in spacing)} um")
+            self.level.addItem(f"level {number}: {' x '.join(f'{s:.3g}' for s in spacing)} µm")
         self.level.setCurrentIndex(min(max(chosen, 0), self.level.count() - 1))
         self.level.blockSignals(False)
 
@@ -288,7 +289,7 @@ class LaunchPanel(Panel):
     def _previewed(self, preview: Preview) -> None:
         self._list_levels(preview.levels)
         rows = "".join(
-            f"<tr><td style='padding-right:10px'>{name}</td><td>{value:.3f} {unit}</td></tr>"
+            f"<tr><td style='padding-right:10px'>{name}</td><td>{value:.3f} {sign(unit)}</td></tr>"
             for name, value, unit in preview.figures
         )
         shape = " x ".join(map(str, preview.fixed.shape))

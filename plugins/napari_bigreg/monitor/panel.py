@@ -35,7 +35,7 @@ FIGURES = (
     ("confidence", "confidence", ""),
     ("overlap", "overlap", ""),
     ("disagreement", "neighbours disagree", "cells"),
-    ("max_displacement", "largest displacement", "um"),
+    ("max_displacement", "largest displacement", "µm"),
     ("min_jacobian", "smallest Jacobian", ""),
     ("damped", "damped", ""),
     ("inverse_error", "largest inverse error", "voxels"),

@@ -60,7 +60,7 @@ class Choice:
                 try:
                     value = tuple(float(v) for v in value.replace(",", " ").split())
                 except ValueError as error:
-                    raise InputError(f"{side} {f.name} '{value}' is not three numbers Z Y X in um") from error
+                    raise InputError(f"{side} {f.name} '{value}' is not three numbers Z Y X in µm") from error
             out[f.name] = value
         return out
 

@@ -21,7 +21,7 @@ from bigreg.pipeline.tasks.start import counted, percentiles
 from bigreg.quality.metrics import target_registration_error
 from bigreg.volumes import convert
 
-from ...volumes.test_formats import _write_n5
+from ...volumes.ramps import write_n5
 
 
 def brain(noise=0.01, seed=0):
@@ -144,8 +144,8 @@ def written_nifti(folder, mask):
 
 
 def written_n5(folder, mask):
-    _write_n5(folder / "m.n5/tissue/s0", mask, {"pixelResolution": [2.0, 2.0, 4.0]})
-    _write_n5(folder / "m.n5/other/s0", mask[:10], {"pixelResolution": [2.0, 2.0, 4.0]})
+    write_n5(folder / "m.n5/tissue/s0", mask, {"pixelResolution": [2.0, 2.0, 4.0]})
+    write_n5(folder / "m.n5/other/s0", mask[:10], {"pixelResolution": [2.0, 2.0, 4.0]})
     return folder / "m.n5/tissue"
 
 
@@ -178,8 +178,8 @@ def test_any_readable_image_is_a_mask_with_or_without_a_spacing(written, tmp_pat
 @pytest.mark.parametrize(
     ("spacing", "origin", "message"),
     [
-        ((4.0, 2.5, 2.0), (0, 0, 0), r"they differ by up to \(0, 11.\d+, 0\) um"),
-        ((4.0, 2.0, 2.0), (0, 0, 9.0), r"they differ by up to \(0, 0, 9\) um"),
+        ((4.0, 2.5, 2.0), (0, 0, 0), r"they differ by up to \(0, 11.\d+, 0\) µm"),
+        ((4.0, 2.0, 2.0), (0, 0, 9.0), r"they differ by up to \(0, 0, 9\) µm"),
         ((0.004, 0.002, 0.002), (0, 0, 0), r"spans .* \(shape \(20, 24, 28\), spacing \(0.004, 0.002, 0.002\)\)"),
         ((4.0, 2.0, 2.0), (1e5, 0, 0), "do not overlap"),
     ],

@@ -186,5 +186,5 @@ def test_pairs_that_contradict_the_images_are_named_with_how_far(registered, pai
     if named is None:
         assert not told and "verdict: No problem found" in done.output
     else:
-        assert len(told) == 1 and named in told[0] and " um from the map (median)" in told[0]
+        assert len(told) == 1 and named in told[0] and " µm from the map (median)" in told[0]
         assert "verdict: Check before use" in done.output

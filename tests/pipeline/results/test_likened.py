@@ -32,7 +32,7 @@ def test_an_image_without_a_voxel_size_lies_as_the_one_of_its_shape(registered, 
 def test_an_image_of_another_extent_is_warned_of(registered, tmp_path, caplog, spacing, message):
     registered.run.warp((registered.moving[0], spacing), out=str(tmp_path / "a"))
     told = [record.getMessage() for record in caplog.records]
-    assert (told == []) if message is None else ("104 x 145.6 x 256 um" in told[0] and message in told[0])
+    assert (told == []) if message is None else ("104 x 145.6 x 256 µm" in told[0] and message in told[0])
 
 
 def test_an_image_that_lies_elsewhere_is_warned_of(registered, tmp_path, caplog):

@@ -24,6 +24,7 @@ KEPT = sorted((Path(__file__).parent / "runs").glob("*.json"))
 
 @dataclass(frozen=True)
 class Earlier:
+    name: str
     folder: Path
     known: dict[str, Any]
 
@@ -40,7 +41,7 @@ class Earlier:
 def earlier(request, tmp_path_factory):
     """A run as it was kept, elsewhere than where it was made."""
     folder = tmp_path_factory.mktemp("earlier")
-    found = Earlier(folder, json.loads(request.param.read_text(encoding="utf-8")))
+    found = Earlier(request.param.stem, folder, json.loads(request.param.read_text(encoding="utf-8")))
     with zipfile.ZipFile(request.param.with_suffix(".zip")) as packed:
         packed.extractall(found.path)  # which leaves out drive letters, leading slashes and ".."
     return found
@@ -66,11 +67,20 @@ def test_its_map_carries_points_to_where_it_did(earlier, direction):
     np.testing.assert_allclose(earlier.run.affine, earlier.known["affine"])
 
 
-def test_its_state_and_verdict_are_those_it_had(earlier):
+def test_its_state_is_the_one_it_had(earlier):
     state = json.loads(cli("status", earlier.path, "--json"))
     assert state["state"] == "finished" and state["run"] == earlier.path
-    assert earlier.run.verdict.level == (earlier.known["verdict"] or "good")
     assert ("blocks", "failed") in {row[:2] for row in earlier.run.summary()}
+
+
+JUDGED = {"format-2-first": "good"}
+"""By name, runs whose version knew no verdict, and what this one says of the figures that they kept."""
+
+
+def test_its_verdict_is_the_one_it_had_or_follows_from_its_figures(earlier):
+    kept = earlier.known["verdict"]
+    assert (kept is None) == (earlier.name in JUDGED)
+    assert earlier.run.verdict.level == (JUDGED[earlier.name] if kept is None else kept)
 
 
 def test_its_images_are_found_and_its_warped_one_is_made_again(earlier):

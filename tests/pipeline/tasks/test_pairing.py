@@ -203,7 +203,7 @@ def test_a_texture_that_repeats_itself_is_not_taken_for_another_place(thread_cli
         config = load_config(preset="demo", overrides=[*SLID, *more])
         run = register(*pair, out=str(tmp_path / name), client=thread_client, config=config)
         errors.append(np.linalg.norm(run.map_points(places) - slid(places), axis=1))
-    print(f"slid phantom: {errors[0].mean():.2f} um without, {errors[1].mean():.2f} um with")
+    print(f"slid phantom: {errors[0].mean():.2f} µm without, {errors[1].mean():.2f} µm with")
     assert errors[1].mean() <= 1.02 * errors[0].mean()
     still = places[:, 2] < 180
     assert errors[1][still].mean() <= errors[0][still].mean() + 0.05 * SLID_SPACING[1]

@@ -30,7 +30,7 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
     the device.
     """
     if right.device.type == "cpu" and right.dtype == torch.float32:
-        from .lattice_cpu import solve as sweeps
+        from .membrane_cpu import solve as sweeps
 
         out = torch.empty_like(right, memory_format=torch.contiguous_format)
         arrays = (t.contiguous().numpy() for t in (matrix, weights, right))

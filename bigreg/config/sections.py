@@ -1,32 +1,23 @@
-"""What configs/*.yaml says: every key, its type and its default. Unknown keys are errors."""
+"""Every key of a configuration, its type and its default. Unknown keys are errors."""
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from .cluster.gpus import default_kind
-from .cluster.settings import PRIVATE, Cluster
-from .errors import ConfigError
-from .keys import keys_of, meant
+from ..cluster.settings import Cluster
 
 Positive = Field(gt=0)
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -83,7 +74,7 @@ class Stripes(Section):
 
 
 class Preprocess(Section):
-    """What the engines see of one image in place of what is stored; null is not done. Lengths in um.
+    """What the engines see of one image in place of what is stored; null is not done. Lengths in µm.
 
     background_um    what is dim in every window of this size is taken away
     bias_um          tissue is made equally bright on average over this length
@@ -149,7 +140,7 @@ class Affine(Section):
 class Landmarks(Section):
     """Pairs that steer the registration on every level; one that nothing speaks for loses its weight.
 
-    path         BigWarp's CSV, or one with columns fixed_z ... moving_x, um; auto: the run finds pairs by itself
+    path         BigWarp's CSV, or one with columns fixed_z ... moving_x, µm; auto: the run finds pairs by itself
     weight       against the 1 that the images have where they are sure
     accuracy_um  how exactly the points were set; a level's voxel where that is larger
     spline       begin with a thin-plate spline through the pairs, where they say more than an affine can
@@ -192,7 +183,8 @@ class Ladder(Section):
         return value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """One name as a list of it; anything else as it is."""
     return [value] if isinstance(value, str) else value
 
 
@@ -207,7 +199,7 @@ def _only_of_used(engines: list[str], options: dict[str, dict[str, Any]]) -> Non
 
 _NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 Engines = Annotated[
-    list[str], BeforeValidator(_listed), Field(min_length=1), WithJsonSchema({"anyOf": [_NAMES, {"type": "string"}]})
+    list[str], BeforeValidator(listed), Field(min_length=1), WithJsonSchema({"anyOf": [_NAMES, {"type": "string"}]})
 ]
 """Names of engines, each going on from what the one before it found; one may be given without a list."""
 Options = dict[str, dict[str, Any]]
@@ -327,152 +319,3 @@ class Config(Section):
     def result_part(self) -> dict[str, Any]:
         """The part that decides the result, so without cluster, storage and when to ask: a resumed run must agree."""
         return self.model_dump(mode="json", exclude={"cluster": True, "io": True, "affine": {"least_confidence"}})
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that come with bigreg."""
-    return sorted(Path(p.name).stem for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
-
-
-def cluster_names() -> list[str]:
-    """Names of the clusters that come with bigreg, one a kind."""
-    return sorted(Path(p.name).stem for p in (_preset_folder() / "clusters").iterdir() if p.name.endswith(".yaml"))
-
-
-def _preset_folder() -> Any:
-    packaged = resources.files("bigreg") / "presets"
-    if packaged.is_dir():
-        return packaged
-    return Path(__file__).resolve().parent.parent / "configs"
-
-
-def load_config(
-    source: Config | dict[str, Any] | str | Path | None = None,
-    *,
-    preset: str | None = None,
-    cluster: str | Path | None = None,
-    overrides: list[str] | None = None,
-) -> Config:
-    """Make a Config from a preset name, a YAML file, a dict or nothing, then dotted `KEY=VALUE` overrides.
-
-    A string that names a preset is that preset, otherwise it is a file. `cluster`, a name or a file likewise, takes the
-    place of the whole section of that name. An override of an engine leaves the options of those that are no longer
-    used behind. Raises ConfigError that names key and value.
-    """
-    if isinstance(source, Config) and not overrides and cluster is None:
-        return source
-    if isinstance(source, Config):
-        data = source.model_dump()
-    elif isinstance(source, dict):
-        data = source
-    else:
-        if preset is not None and source is not None:
-            raise ConfigError(f"both preset {preset!r} and config file '{source}' are given; choose one")
-        chosen = source if source is not None else (preset or "rounds")
-        data = _read_yaml(chosen, "", preset_names(), "configuration")
-    data = {**data}
-    if cluster is not None:
-        data["cluster"] = _read_yaml(cluster, "clusters", cluster_names(), "cluster")
-    changes = []
-    for item in overrides or []:
-        key, sep, value = item.partition("=")
-        if not sep or not key:
-            raise ConfigError(f"override {item!r} is not KEY=VALUE (for instance blocks.core=96)")
-        changes.append((key.strip().split("."), parse_yaml(value, f"override {item!r}"), item))
-    # Engines first: of the options that are there, those of other engines go; what is given for them is an error.
-    for keys, value, item in sorted(changes, key=lambda change: change[0][-1:] != ["engine"]):
-        set_key(data, keys, value, item)
-        if keys == ["engine"]:
-            _keep_options(data, "engine_options", value)
-        elif keys == ["coarse", "engine"]:
-            _keep_options(data["coarse"], "options", value)
-    section = data.get("cluster") or {}
-    if isinstance(section, dict) and section.get("kind") is None:
-        data["cluster"] = {**section, "kind": default_kind()}
-    return _validated(Config, data, "the configuration", ())
-
-
-def load_cluster(
-    source: Cluster | dict[str, Any] | str | Path | None = None, *, overrides: dict[str, Any] | None = None
-) -> Cluster:
-    """Make the section `cluster` alone, from a name, a YAML file, a dict or nothing, then values that replace its own.
-
-    A string that names a kind is the cluster of that kind that comes with bigreg. Raises ConfigError.
-    """
-    if isinstance(source, Cluster):
-        data = source.model_dump()
-    elif isinstance(source, str | Path):
-        data = _read_yaml(source, "clusters", cluster_names(), "cluster")
-    else:
-        data = source or {}
-    if data.get("kind") is None:
-        data = {**data, "kind": default_kind()}
-    return _validated(Cluster, {**data, **(overrides or {})}, "the cluster", ("cluster",))
-
-
-def _validated(model: type[Model], data: dict[str, Any], what: str, place: tuple[str, ...]) -> Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            where = (*place, *map(str, problem["loc"]))
-            if not where:  # of the whole: its value is everything
-                lines.append(problem["msg"].removeprefix("Value error, "))
-                continue
-            private = where[0] == "cluster" and (len(where) == 1 or where[1] in PRIVATE)
-            value = "" if private else f" = {problem['input']!r}"
-            message = problem["msg"].removeprefix("Value error, ")
-            if problem["type"] == "extra_forbidden":
-                message = f"unknown key{meant(where[len(place) :], list(keys_of(model)), place)}"
-            lines.append(f"{'.'.join(where)}{value}: {message}")
-        # Not from the error, which holds every value: what is private would come out in a traceback.
-        raise ConfigError(f"{what} is not valid: " + "; ".join(lines)) from None
-
-
-def preset_text(name: str) -> str:
-    """The commented file of a preset or, as "clusters/NAME", of a cluster. Raises ConfigError where there is none."""
-    folder, _, last = name.rpartition("/")
-    if last not in {"": preset_names(), "clusters": cluster_names()}.get(folder, []):
-        known = ", ".join([*preset_names(), *(f"clusters/{n}" for n in cluster_names())])
-        raise ConfigError(f"preset '{name}' does not come with bigreg; there are {known}")
-    text: str = (_preset_folder() / f"{name}.yaml").read_text()
-    return text
-
-
-def _read_yaml(source: str | Path, folder: str, names: list[str], what: str) -> dict[str, Any]:
-    path = _preset_folder() / folder / f"{source}.yaml" if str(source) in names else Path(source)
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(
-            f"{what} '{source}' is neither one that comes with bigreg ({', '.join(names)}) nor a readable file: {error}"
-        ) from error
-    data = parse_yaml(text, f"{what} '{source}'")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{what} '{source}' must hold keys and values, found {type(data).__name__}")
-    return data
-
-
-def parse_yaml(text: str, what: str) -> Any:
-    """What a text of safe YAML says. Raises ConfigError that names `what` it is."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{what} is not valid YAML: {error}") from error
-
-
-def _keep_options(section: dict[str, Any], key: str, engines: Any) -> None:
-    if isinstance(section.get(key), dict):
-        section[key] = {name: options for name, options in section[key].items() if name in (_listed(engines) or [])}
-
-
-def set_key(data: dict[str, Any], keys: list[str], value: Any, item: str) -> None:
-    """Set data[keys[0]][keys[1]].. in place. Raises ConfigError that names the override `item`."""
-    for key in keys[:-1]:
-        child = data.get(key)
-        data[key] = dict(child) if isinstance(child, dict) else {}
-        if child is not None and not isinstance(child, dict):
-            raise ConfigError(f"override {item!r}: {key} is not a section")
-        data = data[key]
-    data[keys[-1]] = value

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bigreg.engines.gauss_newton import PAIRS
-from bigreg.engines.lattice import membrane, solve
+from bigreg.engines.membrane import membrane, solve
 
 POINTS = (4, 5, 3)
 

@@ -1,0 +1,57 @@
+"""What configs/*.yaml says: its keys (`sections`), and how it is read (`loading`)."""
+
+from ..cluster.settings import Cluster
+from .loading import (
+    cluster_names,
+    load_cluster,
+    load_config,
+    parse_yaml,
+    preset_folder,
+    preset_names,
+    preset_text,
+    set_key,
+)
+from .sections import (
+    IO,
+    Affine,
+    Blocks,
+    Coarse,
+    Config,
+    Guarantee,
+    Intensity,
+    Ladder,
+    Landmarks,
+    Masks,
+    Output,
+    Preprocess,
+    Preprocessing,
+    Section,
+    Stripes,
+)
+
+__all__ = [
+    "IO",
+    "Affine",
+    "Blocks",
+    "Cluster",
+    "Coarse",
+    "Config",
+    "Guarantee",
+    "Intensity",
+    "Ladder",
+    "Landmarks",
+    "Masks",
+    "Output",
+    "Preprocess",
+    "Preprocessing",
+    "Section",
+    "Stripes",
+    "cluster_names",
+    "load_cluster",
+    "load_config",
+    "parse_yaml",
+    "preset_folder",
+    "preset_names",
+    "preset_text",
+    "set_key",
+]
