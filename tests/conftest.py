@@ -128,14 +128,14 @@ class S3:
 def s3_server():
     pytest.importorskip("moto", reason="needs the extra 'test'")
     import boto3
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.server import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
         def log(self, *args):
             pass
 
-    app, state = DomainDispatcherApplication(create_backend_app), S3()
+    app, state = create_backend_app("s3"), S3()
     server = make_server("127.0.0.1", 0, lambda *request: state.answer(app, *request), True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_port}"
