@@ -32,6 +32,40 @@ def _qt() -> bool:
     return True
 
 
+# What takes longest, most first: begun last, one of them would keep one worker busy when the others have nothing left.
+LONGEST = (
+    "pipeline/test_found_or_refused.py",
+    "pipeline/test_faults.py",
+    "pipeline/schedule/test_cluster_faults.py",
+    "training/test_learning.py",
+    "training/test_adversarial_learning.py",
+    "pipeline/context/test_masks.py",
+    "pipeline/choosing/test_doctor.py",
+    "pipeline/tasks/test_preprocess.py",
+    "pipeline/tasks/test_pairing.py",
+    "pipeline/test_register.py",
+    "pipeline/test_remote.py",
+    "test_cli.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where files are distributed over workers, each worker has one core, and the files keep the order given below."""
+    if getattr(config.option, "numprocesses", None):
+        config.option.loadscopereorder = False  # which would begin last what has few tests, as long as they may be
+        # The workers inherit it. Threads of one that wait for those of another take its core while they do.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    place = {here / name: -len(LONGEST) + number for number, name in enumerate(LONGEST)}
+    if absent := [str(path) for path in place if not path.is_file()]:
+        raise pytest.UsageError(f"LONGEST in {__file__} names files that are not there: {', '.join(absent)}")
+    items.sort(key=lambda item: place.get(item.path, 0))
+
+
 pytest_plugins = ["pytestqt.plugin"] if _qt() else []
 
 
@@ -94,14 +128,14 @@ class S3:
 def s3_server():
     pytest.importorskip("moto", reason="needs the extra 'test'")
     import boto3
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.server import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
         def log(self, *args):
             pass
 
-    app, state = DomainDispatcherApplication(create_backend_app), S3()
+    app, state = create_backend_app("s3"), S3()
     server = make_server("127.0.0.1", 0, lambda *request: state.answer(app, *request), True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_port}"

@@ -30,23 +30,22 @@ class ShiftSearch:
         Element k stands for the shift t = lowest + k, which lays fixed voxel i on moving voxel i + t. The cosine
         is -1 where fewer than `least` voxels overlap; shifts that cannot leave so many are not among them.
         """
-        smaller = np.minimum(self.mask.shape, mask.shape)
-        # Along each axis so many voxels overlap at least where `least` do in all: shifts that leave fewer need not
-        # be told from those that they fold onto, and the transforms are as much shorter.
-        need = np.clip(np.ceil(self.least * smaller / smaller.prod()), 1, smaller).astype(int)
-        lowest, shape = need - self.mask.shape, np.add(self.mask.shape, mask.shape) - 2 * need + 1
-        size = tuple(_fast(int(n)) for n in shape + need - 1)
+        lowest, highest = _possible(self.mask, mask, self.least)
+        # A shift that is looked at may fold only onto one that leaves nothing in common.
+        size = tuple(_fast(int(n)) for n in np.maximum(mask.shape - lowest, highest + self.mask.shape))
         if size not in self._spectra:
             self._spectra[size] = [s.conj() for s in _spectra(self.channels, self.mask, size)]
         one_f, square_f, *fixed = self._spectra[size]
         one_m, square_m, *moving = _spectra(channels, mask, size)
-        places = [torch.as_tensor((low + np.arange(n)) % m) for low, n, m in zip(lowest, shape, size, strict=True)]
+        places = [
+            torch.as_tensor(np.arange(low, high + 1) % n) for low, high, n in zip(lowest, highest, size, strict=True)
+        ]
 
         def back(spectrum: torch.Tensor) -> torch.Tensor:
-            found = torch.fft.irfftn(spectrum, s=size)
-            for axis, place in enumerate(places):
-                found = found.index_select(axis, place)
-            return found
+            # One axis after another, so that what no shift needs is not transformed along the next.
+            for axis in (0, 1):
+                spectrum = torch.fft.ifft(spectrum, dim=axis).index_select(axis, places[axis])
+            return torch.fft.irfft(spectrum, n=size[2], dim=2).index_select(2, places[2])
 
         count = back(one_f * one_m).round()  # masks are 0 and 1
         product = back(cast(torch.Tensor, sum(f * m for f, m in zip(fixed, moving, strict=True))))
@@ -56,11 +55,36 @@ class ShiftSearch:
         return lowest, correlation, count
 
 
+def _possible(fixed: torch.Tensor, moving: torch.Tensor, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest shift (3,) along each axis that may leave `least` voxels of two masks in common.
+
+    Of two planes no more voxels overlap than the emptier one has, and than a rectangle of the shorter edges holds.
+    """
+    low, high = [], []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        most = float(np.prod([min(fixed.shape[a], moving.shape[a]) for a in others]))
+        f, m = (mask.float().sum(others).clamp_max(most).numpy() for mask in (fixed, moving))
+        # Row s holds moving's planes as they lie on those of fixed under the shift s - (len(f) - 1).
+        laid = np.lib.stride_tricks.sliding_window_view(np.pad(m, len(f) - 1), len(f))
+        common = np.minimum(laid, f).sum(1)
+        kept = np.flatnonzero(common >= min(least, common.max())) - (len(f) - 1)
+        low.append(kept[0])
+        high.append(kept[-1])
+    return np.array(low), np.array(high)
+
+
 def _spectra(channels: list[torch.Tensor], mask: torch.Tensor, size: tuple[int, ...]) -> list[torch.Tensor]:
     """Transforms of the mask, of the sum of squares under it, and of each masked channel."""
     w = mask.float()
     seen = [c.float() * w for c in channels]
-    return [torch.fft.rfftn(p, s=size) for p in (w, sum(c * c for c in seen), *seen)]
+    return [_transform(p, size) for p in (w, cast(torch.Tensor, sum(c * c for c in seen)), *seen)]
+
+
+def _transform(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """What `rfftn` gives, without transforming the rows that are only padding."""
+    spectrum = torch.fft.rfft(image, n=size[2], dim=2)
+    return torch.fft.fft(torch.fft.fft(spectrum, n=size[1], dim=1), n=size[0], dim=0)
 
 
 def _fast(n: int) -> int:

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.stats import rankdata
 
 from ..similarity import gradient_directions
 from .placed import Placed
@@ -65,6 +64,15 @@ def noise_level(image: np.ndarray, weights: np.ndarray) -> float:
     return float(np.median(off)) / 0.6745 / np.sqrt(7.0 / 6.0)
 
 
+def ranks(image: np.ndarray) -> np.ndarray:
+    """The rank of each value of an image (z, y, x), from 1; equal values have the mean of theirs.
+
+    As of `scipy.stats.rankdata`, whose import takes every process half a second.
+    """
+    _, place, count = np.unique(image, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - 0.5 * (count - 1))[place.reshape(image.shape)]
+
+
 def turned_channels(channels: torch.Tensor, turn: np.ndarray) -> torch.Tensor:
     """Channels (C, z, y, x) of `structure`, of an image that lies at `turn` (3 x 3) times the places x, as seen at x.
 
@@ -90,7 +98,7 @@ def structure(placed: Placed, kind: Kind) -> list[torch.Tensor]:
     """
     if kind == "rank":
         image = placed.image.numpy()
-        x = (rankdata(image).reshape(image.shape) / image.size).astype(np.float32)
+        x = (ranks(image) / image.size).astype(np.float32)
     else:
         x = evened(placed)
     if kind == "directions":

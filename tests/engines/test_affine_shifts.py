@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import signal
 
 from bigreg.engines.judge import evidence
 from bigreg.engines.shifts import LEAST_STRUCTURE, ShiftSearch
@@ -30,8 +31,12 @@ def test_every_shift_scores_what_its_overlap_scores(seed, masked, channels):
     least = 5 if masked else 25
     search = ShiftSearch(list(torch.as_tensor(fixed)), torch.as_tensor(mask_f), least)
     lowest, correlation, voxels = search(list(torch.as_tensor(moving)), torch.as_tensor(mask_m))
-    # No shift that leaves `least` voxels in common is beyond the ends.
-    assert tuple(correlation.shape) == ((6, 7, 8) if masked else (2, 3, 4))
+    # No shift that leaves `least` voxels in common is beyond the ends, and of two boxes none that does not is within.
+    beyond = signal.correlate(mask_m.astype(float), mask_f.astype(float), method="direct")
+    first = lowest + np.subtract(mask_f.shape, 1)
+    beyond[tuple(slice(a, a + n) for a, n in zip(first, correlation.shape, strict=True))] = 0
+    assert beyond.max() < least - 0.5
+    assert masked or tuple(correlation.shape) == (2, 3, 4)
     for k in [tuple(rng.integers(0, correlation.shape)) for _ in range(12)]:
         right, count = by_definition(fixed, mask_f, moving, mask_m, lowest + k)
         assert abs(float(voxels[k]) - count) < 1e-6

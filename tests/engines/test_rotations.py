@@ -1,13 +1,14 @@
-"""Rotations that cover all of them, and channels that turn with an image."""
+"""Rotations that cover all of them, channels that turn with an image, and ranks."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from scipy.stats import rankdata
 
 from bigreg.engines.placed import Placed
 from bigreg.engines.rotations import apart_deg, around, spread
-from bigreg.engines.structure import structure, tissue_level, turned_channels
+from bigreg.engines.structure import ranks, structure, tissue_level, turned_channels
 from bigreg.geometry import Grid
 
 
@@ -44,3 +45,8 @@ def test_the_level_of_the_tissue_does_not_follow_what_is_far_brighter():
     before = tissue_level(image, np.ones_like(image))
     image[:6, :6, :6] = 1.0
     assert tissue_level(image, np.ones_like(image)) == pytest.approx(before, rel=0.1)
+
+
+def test_ranks_are_those_of_scipy_and_equal_values_share_theirs():
+    image = np.random.default_rng(0).integers(-4, 4, (5, 6, 7)).astype(np.float32)
+    np.testing.assert_array_equal(ranks(image), rankdata(image).reshape(image.shape))

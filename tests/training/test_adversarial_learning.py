@@ -15,4 +15,4 @@ FLOW = {"name": "adversarial", "kind": "flow", "weight": 0.02, "rate": 1e-4, "se
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("judge", [PAIR, FLOW], ids=["pairs", "flows"])
 def test_a_short_training_halves_the_error_on_what_was_held_out(data_folder, tmp_path, judge):
-    check_that_it_learns(data_folder, tmp_path, "invgan", [judge], 320)
+    check_that_it_learns(data_folder, tmp_path, "invgan", [judge], 240)

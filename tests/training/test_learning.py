@@ -10,6 +10,6 @@ pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "steps"), [("sitreg", 80), ("voxelmorph", 280), ("invgan", 320)])
+@pytest.mark.parametrize(("name", "steps"), [("sitreg", 50), ("voxelmorph", 280), ("invgan", 240)])
 def test_a_short_training_halves_the_error_on_what_was_held_out(data_folder, tmp_path, name, steps):
     check_that_it_learns(data_folder, tmp_path, name, [], steps)
