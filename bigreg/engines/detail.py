@@ -22,12 +22,12 @@ VOXELS = 96, 48  # along the longest axis: of two sizes of detail the finer may 
 FINE = 1.0  # voxels: the SD of the surroundings that are taken off
 AROUND = 4.0  # voxels: the SD of the surroundings whose contrast counts
 FLAT = 0.5  # of the mean contrast: where there is less, it is hardly amplified
-DARK = 0.1  # of the level of the tissue: differences in darker places count less
+DARK = 0.4  # of the level of the tissue: differences in darker places count less
 SHIFT = 5  # voxels: far beyond what is fine
 LEAST_EDGE = 3 * SHIFT  # voxels that both images show along an axis, or nothing is shifted along it
 LEAST_SHIFTS = 8  # of two axes
-NOISE, CLEAR = 0.4, 0.6  # correlation of neighbours: of noise that was interpolated, and of what is hardly noisy
-LEAST, SLOPE = 6.0, 3.0  # the lead at which a start is as likely right as wrong (RESULTS.md), and how sharply
+NOISE, CLEAR = 0.35, 0.6  # correlation of neighbours: of noise that was interpolated, and of what is hardly noisy
+LEAST, SLOPE = 5.0, 3.0  # the lead at which a start is as likely right as wrong (RESULTS.md), and how sharply
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Detail:
     @property
     def warning(self) -> str:
         return (
-            f"fine detail does not agree in place: it agrees better than shifted by some voxels by {self.lead:.1f} SD, "
-            f"right starts by {LEAST:g} and more; a glow or outlines may have misled the search"
+            f"fine detail does not agree in place: it correlates {self.lead:.1f} SD better than shifted by {SHIFT} voxels "
+            f"(right starts: {LEAST:g} or more); a glow or outlines may have misled the search"
         )
 
 
@@ -94,7 +94,8 @@ def _compared(fixed: Placed, moving: Placed, half: np.ndarray, grid: Grid, shift
 def _fine(placed: Placed, spacing: float) -> tuple[Placed, float]:
     """What differs from its near surroundings, by the contrast around; and the share of it that is no noise, 0 .. 1.
 
-    Noise is told on the image's own voxels, by how alike neighbours are: seen from another grid it is smooth.
+    Noise is told on the image's own voxels, by how alike neighbours in the tissue are: seen from another grid it is
+    smooth.
     """
     copy = placed.at(np.full(3, spacing))
     size = spacing / np.asarray(copy.grid.spacing)
@@ -106,11 +107,13 @@ def _fine(placed: Placed, spacing: float) -> tuple[Placed, float]:
 
     near, around = (np.maximum(mean(seen, sigma), 1e-6) for sigma in (FINE, AROUND))
     image = np.clip(copy.image.numpy(), 0.0, None)
-    x = np.log(image + np.float32(DARK * max(tissue_level(image, seen), 1e-6))) * seen
+    dark = np.float32(DARK * max(tissue_level(image, seen), 1e-6))
+    x = np.log(image + dark) * seen
     differs = (x - mean(x, FINE) / near) * seen
     floor = FLAT * float(np.sqrt((differs * differs).sum() / max(seen.sum(), 1.0))) + 1e-12
     fine = differs / (np.sqrt(np.maximum(mean(differs * differs, AROUND), 0.0) / around) + floor)
-    alike = max(_correlation(fine, fine, seen, step) for step in np.eye(3, dtype=int))
+    tissue = seen * (mean(image * seen, AROUND) / around > dark)
+    alike = max(_correlation(fine * tissue, fine * tissue, tissue, step) for step in np.eye(3, dtype=int))
     detail = Placed(torch.as_tensor(fine), copy.grid, None if copy.mask is None else torch.as_tensor(seen))
     return detail, float(np.clip((alike - NOISE) / (CLEAR - NOISE), 0.0, 1.0))
 
