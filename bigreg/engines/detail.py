@@ -48,8 +48,8 @@ class Detail:
     @property
     def warning(self) -> str:
         return (
-            f"fine detail does not agree in place: it correlates {self.lead:.1f} SD better than shifted by {SHIFT} voxels "
-            f"(right starts: {LEAST:g} or more); a glow or outlines may have misled the search"
+            f"fine detail does not agree in place: it correlates {self.lead:.1f} SD better than shifted by {SHIFT} "
+            f"voxels (right starts: {LEAST:g} or more); a glow or outlines may have misled the search"
         )
 
 
