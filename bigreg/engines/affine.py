@@ -215,6 +215,7 @@ class _Affine:
         self.extent = _extent(self.judge.fixed)
         self.rungs = _rungs(fixed, moving)
         self._refinements: dict[tuple, Refinement] = {}
+        self._finished: dict[_Followed, _Followed] = {}
 
     def found(
         self, methods: Collection[str], rotations_deg: float, allow_mirror: bool, given: np.ndarray | None
@@ -296,7 +297,14 @@ class _Affine:
 
     def _confidence(self, followed: list[_Followed]) -> float:
         """How sure it is that the first of the followed starts is right, 0 .. 1."""
-        return self.belief(followed[0].start, [f.start for f in followed[1:]]) if followed else 0.0
+        if not followed:
+            return 0.0
+        first = followed[0]
+        belief = self.belief(first.start, [f.start for f in followed[1:]])
+        if belief < DOUBTFUL or first.start.name == GIVEN:  # a doubtful one is not made surer by its detail
+            return belief
+        detail = self.belief.detail(self._finely(first).matrix)
+        return belief if detail is None else min(belief, detail.trust)
 
     def _result(self, followed: list[_Followed], allow_mirror: bool) -> AffineResult:
         eligible = [f for f in followed if allow_mirror or not f.start.mirrored]
@@ -328,6 +336,9 @@ class _Affine:
                 f"the mirror image of moving fits better (score {better[0].score:.3f} against {chosen.score:.3f}); "
                 "check the order of its axes and slices, or set affine.allow_mirror=true"
             )
+        detail = None if chosen.start.name == GIVEN else self.belief.detail(self._finely(chosen).matrix)
+        if detail is not None and detail.trust < DOUBTFUL:
+            warnings.append(detail.warning)
         return AffineResult(
             chosen.matrix, chosen.start.name, float(chosen.similarity), float(chosen.overlap),
             [f.candidate() for f in (chosen, *others)], self._confidence([chosen, *others]), ambiguous,
@@ -336,6 +347,8 @@ class _Affine:
 
     def _finely(self, followed: _Followed) -> _Followed:
         """The same after the finer rungs."""
+        if followed in self._finished:
+            return self._finished[followed]
         found, name, warnings = followed, followed.start.name, list(followed.warnings)
         for spacing in self.rungs[1:]:
             for stage in reversed(STAGES[self.kind]):
@@ -343,6 +356,7 @@ class _Affine:
                 if refined is not None:
                     found = refined
                     break
+        self._finished[followed] = self._finished[found] = found
         return found
 
 

@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..geometry import Grid
 from ..similarity import Similarity
 from ..transforms.affine import exp_affine, principal_sqrt
 from .affine_cpu import pull
-from .placed import Placed
+from .placed import Placed, lattice_within, shared_box
 
 Kind = Literal["translation", "rigid", "similarity", "affine"]
 STRETCH = 2.0  # an affine that scales an axis by more is not believed
@@ -155,14 +154,10 @@ class Refinement:
         except ValueError:
             return None  # a half turn away: no mid-space
         back = np.linalg.inv(half)
-        boxes = [self.fixed.grid.bounds(half, faces=True), self.moving.grid.bounds(back, faces=True)]
-        low, high = np.maximum(boxes[0][0], boxes[1][0]), np.minimum(boxes[0][1], boxes[1][1])
-        # The samples are a part of one endless lattice: a map's loss must not depend on where the overlap begins.
-        first, last = np.ceil(low / self.spacing), np.floor(high / self.spacing)
-        shape = (last - first + 1).astype(int)
-        if (shape < 1).any():
+        low, high = shared_box(self.fixed.grid, self.moving.grid, half)
+        grid = lattice_within(low, high, self.spacing)
+        if grid is None:
             return None
-        grid = Grid.from_spacing(tuple(shape), self.spacing, first * self.spacing)
         f, mask_f = self.fixed.on(grid, back)
         m, mask_m = self.moving.on(grid, half)
         forces = self.similarity(f, m, mask_f * mask_m)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from ..transforms.affine import about, polar_rotation, translation
+from .detail import Detail, detail_in_place
 from .judge import Judge, Start
 from .placed import Placed
 from .rotations import apart_deg, spread
@@ -30,6 +31,8 @@ class Belief:
         self.judge, self.within_deg = judge, within_deg
         self._search = lambda: wide_search(fixed, moving, kind, min_overlap)
         self._wrong: list[tuple[np.ndarray, float]] | None = None
+        self._images = fixed, moving
+        self._details: dict[bytes, Detail | None] = {}
 
     def __call__(self, best: Start, others: Collection[Start]) -> float:
         """0 .. 1 by how much less well its best rival fits, per root of how far the start stands above chance.
@@ -48,6 +51,16 @@ class Belief:
         rivals += [s.score for s in self._spoilt(best.matrix)] + chance
         above = best.score - float(np.mean(chance) if chance else 0.0) + OVERFIT
         return float(special.expit(SLOPE * ((best.score - max(rivals)) / above**0.5 - HALF))) if above > 0 else 0.0
+
+    def detail(self, matrix: np.ndarray) -> Detail | None:
+        """Whether fine detail agrees under a map that is refined to the end; None where it cannot tell.
+
+        Bright may go with dark in another contrast, and so may detail with nothing.
+        """
+        key = matrix.tobytes()
+        if key not in self._details:
+            self._details[key] = None if self.judge.signless else detail_in_place(*self._images, matrix)
+        return self._details[key]
 
     def _chance(self, best: Start) -> list[float]:
         if self._wrong is None:

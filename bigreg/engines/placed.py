@@ -63,6 +63,25 @@ class Placed:
         return _resampled(coarse.image, coarse.mask, coarse.grid, grid)
 
 
+def shared_box(fixed: Grid, moving: Grid, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) (3,) um: half way, the box of what both grids cover; low above high where that is nothing.
+
+    half: fixed world to half way, and on to moving world (4 x 4, um).
+    """
+    boxes = [fixed.bounds(half, faces=True), moving.bounds(np.linalg.inv(half), faces=True)]
+    return np.maximum(boxes[0][0], boxes[1][0]), np.minimum(boxes[0][1], boxes[1][1])
+
+
+def lattice_within(low: np.ndarray, high: np.ndarray, spacing: np.ndarray) -> Grid | None:
+    """The samples of one endless lattice within a box (3,) um; None where there are none.
+
+    So what is measured of a map does not depend on where the overlap begins.
+    """
+    first, last = np.ceil(low / spacing), np.floor(high / spacing)
+    shape = (last - first + 1).astype(int)
+    return None if (shape < 1).any() else Grid.from_spacing(tuple(shape), spacing, first * spacing)
+
+
 def _resampled(image: torch.Tensor, mask: torch.Tensor | None, grid: Grid, target: Grid) -> Placed:
     values, seen = sampled(image[None], mask, grid, target, np.eye(4))
     return Placed(values[0], target, None if mask is None else seen)
