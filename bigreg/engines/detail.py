@@ -28,6 +28,7 @@ LEAST_EDGE = 3 * SHIFT  # voxels that both images show along an axis, or nothing
 LEAST_SHIFTS = 8  # of two axes
 NOISE, CLEAR = 0.35, 0.6  # correlation of neighbours: of noise that was interpolated, and of what is hardly noisy
 LEAST, SLOPE = 5.0, 3.0  # the lead at which a start is as likely right as wrong (RESULTS.md), and how sharply
+SHARE = 0.4  # of what is possible, where that is little: right starts have .49 and more of it (RESULTS.md)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Detail:
     @property
     def trust(self) -> float:
         """0 .. 1: the most that a start may be believed; 1 where the images hold too little detail to tell."""
-        return float(special.expit(SLOPE * (self.lead - LEAST))) if self.possible >= LEAST else 1.0
+        least = min(LEAST, SHARE * self.possible)
+        return float(special.expit(SLOPE * (self.lead - least))) if self.possible >= LEAST else 1.0
 
     @property
     def warning(self) -> str:

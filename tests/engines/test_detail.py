@@ -121,6 +121,7 @@ def test_a_thin_stack_is_shifted_in_its_plane():
 def test_trust_falls_below_the_least_and_only_where_more_was_possible():
     assert Detail(LEAST, 20.0).trust == pytest.approx(0.5)
     assert Detail(LEAST + 2, 20.0).trust > 0.99 and Detail(LEAST - 2, 20.0).trust < 0.01
+    assert Detail(0.8 * LEAST, 1.2 * LEAST).trust > 0.95 and Detail(0.1 * LEAST, 1.2 * LEAST).trust < 0.01
     assert Detail(1.0, LEAST - 0.1).trust == 1.0
 
 
