@@ -70,7 +70,7 @@ def test_options_that_make_no_sense_are_refused():
 def test_ants_keeps_the_laws_and_finds_a_shift():
     pytest.importorskip("ants")
     pair = patch_pair(holes=True)
-    found = check_engine(Ants(iterations=20), pair)
+    found = check_engine(Ants(metric="mattes"), pair)
     inner = found.coefficients[(slice(None), *INNER)]
     torch.testing.assert_close(inner.mean((1, 2, 3)), SHIFT, atol=0.15, rtol=0)
     assert float(found.confidence[INNER].min()) > 0.5
@@ -83,7 +83,7 @@ from bigreg.phantom import make_pair
 
 pair = make_pair((32, 40, 48), (4.0, 2.6, 2.6), seed=3, max_displacement_um=5.0)
 images = [(image, pair.spacing) for image in (pair.fixed, pair.moving)]
-config = bigreg.load_config("rounds", overrides=["engine=ants", "cluster.workers=1", "ladder.finest=2"])
+config = bigreg.load_config("rounds", overrides=["engine=ants", "engine_options.ants.iterations=10"])
 run = bigreg.register(*images, out="run.zarr", config=config)
 errors = evaluate(run, pair)
 folds = sum(metrics["folds"].sum() for metrics in run.metrics().values() if "folds" in metrics)
@@ -108,4 +108,4 @@ def test_ants_registers_the_phantom_without_a_fold(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     affine, after, folds = map(float, done.stdout.split())
-    assert after < 0.6 * affine and folds == 0
+    assert after < 0.75 * affine and folds == 0
