@@ -70,10 +70,27 @@ def right_or_refused(start, fixed, moving, part=None):
 # ----------------------------------------------------------------------------------------------------- any side
 
 
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+@pytest.fixture
+def turned(began, kept):
+    """A turned brain and another image of it, and the start of the two: searched once for each seed."""
+
+    def start(seed):
+        if seed not in kept:
+            fixed, moving = see(through(any_rotation(seed)), gamma=0.8, seed=1), see(seed=2)
+            kept[seed] = fixed, moving, began(fixed, moving)
+        return kept[seed]
+
+    return start
+
+
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_brain_turned_by_any_angle_is_found(began, seed):
-    fixed, moving = see(through(any_rotation(seed)), gamma=0.8, seed=1), see(seed=2)
-    start = began(fixed, moving)
+def test_a_brain_turned_by_any_angle_is_found(turned, seed):
+    fixed, moving, start = turned(seed)
     assert not start.refused and start.off(fixed, moving) < FOUND
 
 
@@ -89,9 +106,9 @@ def test_a_half_turn_has_a_start(began):
     right_or_refused(began(fixed, moving, "brain-to-atlas"), fixed, moving)
 
 
-def test_swapping_turned_images_inverts_the_start(began):
-    fixed, moving = see(through(any_rotation(1)), seed=1), see(seed=2)
-    there, back = began(fixed, moving), began(moving, fixed)
+def test_swapping_turned_images_inverts_the_start(turned, began):
+    fixed, moving, there = turned(1)
+    back = began(moving, fixed)
     assert there.refused == back.refused
     np.testing.assert_allclose(there.matrix @ back.matrix, np.eye(4), atol=1e-6)
 

@@ -112,6 +112,11 @@ class Progress:
         self.chunk = tuple(min(n, self.CHUNK) for n in counts)
         store.groups(f"{place}/metrics")
         kinds = {"status": "uint8", "worker": "uint32", **{f"metrics/{name}": "float32" for name in metrics}}
+        known = store.path(place, "status")
+        if storage.exists(known) and storage.open_array(known).shape != tuple(counts):
+            # An earlier version cut this stage into other blocks: it begins anew.
+            for name in kinds:
+                storage.remove(store.path(place, name))
         self.arrays = {
             name: storage.create_array(
                 store.path(place, name),
