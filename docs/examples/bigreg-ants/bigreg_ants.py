@@ -76,7 +76,7 @@ class FromDisplacements:
 class Ants(FromDisplacements):
     """Engine `ants`: SyN of ANTs on one level, without a linear part.
 
-    metric       "CC" (local correlation), "mattes" (three times faster, less exact), "meansquares" or "demons"
+    metric       "CC" (local correlation), "mattes" (faster, less exact), "meansquares" or "demons"
     iterations   of SyN; from bigreg, those of the level
     smoothing    voxels by which each update is smoothed
     noise        see FromDisplacements
