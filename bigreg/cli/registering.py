@@ -83,7 +83,8 @@ def unmade(flag: str, text: str, metavar: str | None = None) -> Any:
 @app.command(rich_help_panel="Register")
 def plan(
     fixed: PlanFixed = None, moving: PlanMoving = None,
-    preset: Preset = None, config: ConfigFile = None, set_: Set = None, quick: Quick = False,
+    preset: Preset = None, config: ConfigFile = None, set_: Set = None,
+    affine_only: AffineOnly = False, quick: Quick = False,
     shape: Annotated[Shape | None, unmade("--shape", "Voxels, in place of FIXED and MOVING.", "Z Y X")] = None,
     spacing: Annotated[Triple | None, unmade("--spacing", "Voxel size in µm.", "Z Y X")] = None,
     dtype: Annotated[str | None, unmade("--dtype", "Voxel type; default uint16.")] = None,
@@ -117,6 +118,8 @@ def plan(
     from ..pipeline.planning import plan as planning
 
     numbers = planning.numbers_of_workers(simulate or [])
+    if affine_only:
+        set_ = [*(set_ or []), "deformation=false"]
     overrides = overrides_of(set_, workers, memory_limit)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
     settings = _quick(settings, images) if quick else settings

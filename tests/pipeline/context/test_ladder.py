@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -78,3 +79,12 @@ def test_the_plan_of_a_quick_run_is_small():
     done = CliRunner().invoke(app, ["plan", *shape, "--quick"])
     assert done.exit_code == 0, done.output
     assert "quick: ladder.finest=32, no warped image" in done.output
+
+
+def test_the_plan_of_an_affine_is_that_of_a_run_without_deformation():
+    shape = ["plan", "--shape", "400,300,200", "--spacing", "1,1,1", "--preset", "rounds", "--json"]
+    affine, wanted, whole = (
+        json.loads(CliRunner().invoke(app, [*shape, *more]).stdout)
+        for more in (["--affine-only"], ["--set", "deformation=false"], [])
+    )
+    assert affine == wanted and affine["disk_bytes"] < 0.6 * whole["disk_bytes"]
