@@ -23,7 +23,8 @@ import torch
 from confidence_pairs import Pair, make, sampled
 from scipy import ndimage, special
 
-from bigreg.quality.confidence import LARGE, RISKY, STRUCTURED, TILE, features, pooled, terms
+from bigreg.quality.confidence import LARGE, RISKY, STRUCTURED, TILE, terms
+from bigreg.quality.tile_features import features, pooled
 
 OF_A_COPY, OF_FAR_OFF = 0.3, 0.3
 """Weight of a case that no registration made, of one that was registered 1."""

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, features, pooled, risk, said
+from bigreg.quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, risk, said
 from bigreg.quality.confidence_cpu import step_sums
 from bigreg.quality.confidence_model import MODEL
+from bigreg.quality.tile_features import features, pooled
 from bigreg.testing import simulated_cuda
 
 SHAPE = (88, 96, 104)

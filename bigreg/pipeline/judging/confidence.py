@@ -7,7 +7,8 @@ import torch
 
 from ... import storage
 from ...geometry import BlockGrid, Grid, Shape, Vector, triple
-from ...quality.confidence import HALO, LARGE, RISKY, STEP, STRUCTURED, TILE, Cells, features, pooled, risk, said
+from ...quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, risk, said
+from ...quality.tile_features import STEP, Cells, features, pooled
 from ...transforms.positions import Positions
 from ...volumes import create_image
 from ..context.context import Context
