@@ -27,7 +27,7 @@ SHIFT = 5  # voxels: far beyond what is fine
 LEAST_EDGE = 3 * SHIFT  # voxels that both images show along an axis, or nothing is shifted along it
 LEAST_SHIFTS = 8  # of two axes
 NOISE, CLEAR = 0.35, 0.6  # correlation of neighbours: of noise that was interpolated, and of what is hardly noisy
-LEAST, SLOPE = 5.0, 3.0  # the lead at which a start is as likely right as wrong (RESULTS.md), and how sharply
+LEAST, SLOPE = 5.0, 3.0  # see `least` (RESULTS.md), and how sharply
 SHARE = 0.4  # of what is possible, where that is little: right starts have .49 and more of it (RESULTS.md)
 
 
@@ -42,16 +42,20 @@ class Detail:
     possible: float
 
     @property
+    def least(self) -> float:
+        """The lead at which a start is as likely right as wrong."""
+        return min(LEAST, SHARE * self.possible)
+
+    @property
     def trust(self) -> float:
         """0 .. 1: the most that a start may be believed; 1 where the images hold too little detail to tell."""
-        least = min(LEAST, SHARE * self.possible)
-        return float(special.expit(SLOPE * (self.lead - least))) if self.possible >= LEAST else 1.0
+        return float(special.expit(SLOPE * (self.lead - self.least))) if self.possible >= LEAST else 1.0
 
     @property
     def warning(self) -> str:
         return (
             f"fine detail does not agree in place: it correlates {self.lead:.1f} SD better than shifted by {SHIFT} "
-            f"voxels (right starts: {LEAST:g} or more); a glow or outlines may have misled the search"
+            f"voxels (right starts: {self.least:.1f} or more); a glow or outlines may have misled the search"
         )
 
 

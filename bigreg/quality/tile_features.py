@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..similarity.lncc import box_sum
 from .confidence import TILE
 from .confidence_cpu import step_sums
 
@@ -121,17 +122,9 @@ def _cells(image: torch.Tensor, width: int) -> torch.Tensor:
     return image
 
 
-def _box_mean(images: torch.Tensor, reach: int) -> torch.Tensor:
-    """(N, z, y, x) means over (2 reach + 1)^3 voxels, zeros beyond the border."""
-    images = F.pad(images, (reach,) * 6)
-    for axis in range(3):  # axis by axis: as many operations as the window is long, not wide
-        images = F.avg_pool3d(images, [2 * reach + 1 if a == axis else 1 for a in range(3)], 1)
-    return images
-
-
 def _around(values: torch.Tensor, weight: torch.Tensor, reach: int = 2) -> torch.Tensor:
     """Weighted mean over the tiles up to `reach` away; 0 where there is no weight."""
-    total = _box_mean(torch.stack([values * weight, weight]), reach)
+    total = box_sum(torch.stack([values * weight, weight]), reach)
     return total[0] / total[1].clamp(min=1e-6)
 
 
@@ -284,7 +277,7 @@ def _noise_error(image: torch.Tensor, known: torch.Tensor, sums: dict[str, torch
 
 def _smoothed(image: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Means over 3^3 voxels of a step, of the known ones."""
-    total, weight = _box_mean(torch.stack([torch.where(known, image, 0), known.to(image.dtype)]), 1)
+    total, weight = box_sum(torch.stack([torch.where(known, image, 0), known.to(image.dtype)]), 1)
     return total / weight.clamp(min=1e-6)
 
 
@@ -306,7 +299,7 @@ def _tensor(a: list[torch.Tensor], b: list[torch.Tensor], known: torch.Tensor) -
     """(3, 3, tiles) mean outer product of two gradients over a tile and its neighbours, its symmetric part."""
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
     sums = [_cells((a[i] * b[j] + a[j] * b[i]) * (0.5 * known), TILE // STEP) for i, j in pairs]
-    *sums, count = _box_mean(torch.stack([*sums, _cells(known.to(a[0].dtype), TILE // STEP)]), 1)
+    *sums, count = box_sum(torch.stack([*sums, _cells(known.to(a[0].dtype), TILE // STEP)]), 1)
     zz, yy, xx, zy, zx, yx = (s / count.clamp(min=1e-6) for s in sums)
     return torch.stack([zz, zy, zx, zy, yy, yx, zx, yx, xx]).reshape(3, 3, *count.shape)
 

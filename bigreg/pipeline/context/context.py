@@ -89,7 +89,8 @@ class Context:
         """What stored displacements are multiples of (um): a power of two, about 1/4096 of a voxel of the finest level.
 
         So they take half the space. A determinant that is verified at the edge of a block changes by less than 0.01 if
-        its neighbour rounds a sample the other way.
+        its neighbour rounds its samples the other way, where samples are a voxel apart and the map stretches at most
+        threefold.
         """
         return float(2.0 ** np.floor(np.log2(min(self.levels[0].spacing) / 4096)))
 
