@@ -29,6 +29,17 @@ def gradient(image: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def without_rim(mask: torch.Tensor) -> torch.Tensor:
+    """A mask (z, y, x) without the voxels that have one outside of it, or the border, among the 26 around them."""
+    for axis, n in enumerate(mask.shape):
+        if n < 3:
+            continue
+        inner = torch.minimum(mask.narrow(axis, 0, n - 2), mask.narrow(axis, 2, n - 2))
+        inner = torch.minimum(inner, mask.narrow(axis, 1, n - 2))
+        mask = torch.nn.functional.pad(inner, [1 if a == axis else 0 for a in (2, 1, 0) for _ in range(2)])
+    return mask
+
+
 def texture_confidence(matrix: torch.Tensor, samples: Sequence[int], regularisation: float) -> torch.Tensor:
     """(z, y, x) 0 .. 1: how much the curvature (6, z, y, x) of a Pull says, against a membrane of that stiffness."""
     cell = float(np.prod(samples))
@@ -104,9 +115,13 @@ class MidSpacePair:
         return slope
 
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(fixed at x + v, moving at x - v, mask of both)."""
+        """(fixed at x + v, moving at x - v, mask of both).
+
+        The mask of images that have not moved lacks the outermost voxels, which the smallest motion takes from one of
+        the two: losses before and after it would not be over the same voxels.
+        """
         if coefficients is None:
-            return *self.images, self.masks[0] * self.masks[1]
+            return *self.images, without_rim(self.masks[0] * self.masks[1])
         return self._warped_by_sweep(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
 
     def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -198,10 +213,12 @@ PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 def solve3(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """x of M x = r for symmetric positive definite 3 x 3 systems given as (6, ...) and (3, ...), in closed form."""
-    a, b, c, d, e, f = matrix  # [[a, d, e], [d, b, f], [e, f, c]]
+    size = matrix[:3].amax(0)  # a determinant is its cube: without it 10^13 would be beyond float32
+    a, b, c, d, e, f = matrix / size  # [[a, d, e], [d, b, f], [e, f, c]]
     c00, c01, c02 = b * c - f * f, e * f - d * c, d * f - e * b
     c11, c12, c22 = a * c - e * e, d * e - a * f, a * b - d * d
     determinant = a * c00 + d * c01 + e * c02
+    determinant = determinant * size
     x, y, z = right
     return (
         torch.stack([c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z])

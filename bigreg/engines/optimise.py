@@ -32,6 +32,7 @@ CARD_BYTES = {"mi": 165, "nmi": 165, "ngf": 195, "mind": 291}
 OTHER_CARD_BYTES = 131
 UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
 SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
+SHORTEST = SHORTER**10  # the factor from which a step no longer moves anything: the images match already
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -133,6 +134,8 @@ class Optimise:
             if lowest is not None and energy > (1 + UPHILL) * lowest[0]:
                 _, after, ahead, slope = lowest
                 c, momentum, shorter = ahead, 0, SHORTER * shorter
+                if shorter > SHORTEST:
+                    break
             else:
                 shorter = max(1.0, shorter / LONGER)
                 if lowest is None or energy < lowest[0]:

@@ -155,7 +155,10 @@ def maps(edge: int, repeats: int) -> dict[str, float]:
 def write_pair(shape: tuple[int, ...], folder: str) -> None:
     import bigreg
 
-    fixed = texture(shape, 2)
+    # Texture of a few voxels alone says nothing at the coarse levels, where a start is looked for.
+    coarse = torch.rand(1, 1, *(n // 40 + 2 for n in shape), generator=torch.Generator().manual_seed(3))
+    large = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0, 0]
+    fixed = texture(shape, 2) // 2 + (2000 * large.numpy()).astype(np.uint16)
     for name, image in (("fixed", fixed), ("moving", moved(fixed))):
         bigreg.convert(image, f"{folder}/{name}.ome.zarr", spacing=(1.0, 1.0, 1.0))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigreg.engines.gauss_newton import PAIRS, MidSpacePair, gradient
+from bigreg.engines.gauss_newton import PAIRS, MidSpacePair, gradient, solve3, without_rim
 from bigreg.similarity import by_name
 from bigreg.transforms import evaluate
 from bigreg.transforms.bspline import taps
@@ -66,7 +66,7 @@ def test_the_slope_is_the_derivative_of_the_loss():
     v = evaluate(c, samples)
     f, m = images[0][0], images[1][0]
     moved = [f + (gradient(f) * v).sum(0), m - (gradient(m) * v).sum(0)]
-    (0.5 * (moved[0] - moved[1]) ** 2).sum().backward()
+    (0.5 * (moved[0] - moved[1]) ** 2 * without_rim(one)).sum().backward()
     torch.testing.assert_close(slope, c.grad)
 
 
@@ -75,8 +75,32 @@ def test_the_curvature_is_the_sum_of_outer_products():
     matrix = exact(None, curvature=True).matrix
     arm = gradient(exact.images[0][0]) + gradient(exact.images[1][0])
     weights = evaluate(torch.ones(1, 7, 7, 7, dtype=torch.float64), (2, 2, 2))
+    weights = weights * without_rim(exact.masks[0])
     for k, (i, j) in enumerate(PAIRS):  # the splines sum to 1
         assert float(matrix[k].sum()) == pytest.approx(float((arm[i] * arm[j] * weights).sum()))
+
+
+def test_a_motion_of_nothing_changes_no_loss():
+    """Or a step that is taken back for its loss would be taken back however short it is."""
+    images, masks, c = case((4, 4, 4), (4, 4, 4), holes=True)
+    pair = MidSpacePair(*images, *masks, by_name("mse"), (4, 4, 4))
+    still, moved = pair(None, curvature=False), pair(1e-6 * c, curvature=False)
+    assert 0 < still.weight <= moved.weight
+    assert torch.all(pair.warped(None)[2] <= pair.warped(1e-6 * c)[2])
+    smooth = MidSpacePair(*images, *(torch.ones_like(m) for m in masks), by_name("mse"), (4, 4, 4))
+    assert smooth(1e-6 * c, curvature=False).mean == pytest.approx(smooth(None, curvature=False).mean, rel=0.03)
+
+
+def test_a_system_is_solved_whatever_its_size():
+    g = torch.Generator().manual_seed(0)
+    root = torch.randn(3, 3, 50, dtype=torch.float64, generator=g)
+    whole = torch.einsum("ikn,jkn->ijn", root, root) + 0.1 * torch.eye(3, dtype=torch.float64)[..., None]
+    right = torch.randn(3, 50, dtype=torch.float64, generator=g)
+    expected = torch.linalg.solve(whole.permute(2, 0, 1), right.T).T
+    for size in (1e-13, 1.0, 1e13):  # the cube of the last is beyond float32
+        matrix = size * torch.stack([whole[i, j] for i, j in PAIRS])
+        found = solve3(matrix.float(), (size * right).float())
+        torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 4, 7, 16])

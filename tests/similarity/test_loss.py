@@ -52,7 +52,7 @@ def test_a_gpu_loses_what_the_cpu_loses(name):
     similarity = by_name(name, noise=0.05)
     results = []
     for device in ("cpu", "cuda"):
-        f, m = fixed.to(device), moving.to(device).requires_grad_()
+        f, m = fixed.to(device), moving.detach().to(device).requires_grad_()
         value = loss(similarity, f, m, mask.to(device))
         value.backward()
         results.append((float(value), m.grad.cpu()))
