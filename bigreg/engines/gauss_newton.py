@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ..kernels import usable
 from ..similarity import Forces, Similarity, mse
 from ..transforms.bspline import adjoint, evaluate, taps
 from ..transforms.field import identity, sample
+
+if TYPE_CHECKING:
+    from .midspace_cuda import Pulls
 
 
 def gradient(image: torch.Tensor) -> torch.Tensor:
@@ -85,7 +89,7 @@ class MidSpacePair:
         self.samples = tuple(int(s) for s in samples)
         self.points = tuple(n // s + 4 for n, s in zip(fixed.shape[1:], self.samples, strict=True))
         self.sweeps = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (fixed, moving))
-        if self.sweeps:
+        if self.sweeps or usable(*self.images):
             self.images = fixed.contiguous(), moving.contiguous()
             self.masks = fixed_mask.to(torch.float32).contiguous(), moving_mask.to(torch.float32).contiguous()
 
@@ -98,11 +102,16 @@ class MidSpacePair:
         if self.sweeps and self.similarity.forces is mse:
             loss, weight = self._pull_mse(fixed, moving, mask, slope, matrix), float(mask.sum(dtype=torch.float64))
         else:
-            loss = 0.0
+            loss, pulls = 0.0, self._kernels(curvature)
             for f, m in zip(fixed, moving, strict=True):
                 forces = self.similarity(f, m, mask)
                 loss, weight = loss + forces.loss, forces.weight
+                if pulls is not None:
+                    pulls.add(f, m, forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+                    continue
                 (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(f, m, forces, slope, matrix)
+            if pulls is not None:
+                slope, matrix = pulls.pulled()
         slope /= channels
         if matrix is not None:
             matrix /= channels
@@ -113,6 +122,14 @@ class MidSpacePair:
         slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
         (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(fixed, moving, forces, slope, None)
         return slope
+
+    def _kernels(self, curvature: bool) -> Pulls | None:
+        """What gathers the channels' forces on a GPU that has Triton."""
+        if not usable(*self.images, *self.masks):
+            return None
+        from .midspace_cuda import Pulls
+
+        return Pulls(self.masks[0], self.samples, curvature=curvature)
 
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(fixed at x + v, moving at x - v, mask of both).
@@ -125,6 +142,10 @@ class MidSpacePair:
         return self._warped_by_sweep(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
 
     def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if usable(coefficients, *self.images, *self.masks):
+            from .midspace_cuda import warp
+
+            return warp(coefficients, self.samples, self.images, self.masks, self.whole)
         velocity = evaluate(coefficients, self.samples)
         shape = self.images[0].shape[1:]
         like: dict[str, Any] = {"dtype": velocity.dtype, "device": velocity.device}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..kernels import usable
 from .gauss_newton import solve3
 
 TURNS = 16  # of conjugate gradients; each carries a step one cell further into what has no texture
@@ -36,6 +37,10 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         arrays = (t.contiguous().numpy() for t in (matrix, weights, right))
         sweeps(*arrays, turns, out.numpy())
         return out
+    if usable(matrix, weights, right):
+        from .membrane_cuda import solve as kernels
+
+        return kernels(matrix, weights, right, turns)
     whole = _whole(matrix)
     diagonal = _diagonal(right.shape[1:], weights)
     own = torch.cat([matrix[:3] + diagonal, matrix[3:]])

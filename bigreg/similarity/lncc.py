@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..kernels import usable
 from .forces import Forces
 
 
@@ -101,6 +102,11 @@ def lncc(
     """
     if fixed.device.type == "cpu" and fixed.dtype == moving.dtype == torch.float32:
         return _lncc_by_sweep(fixed, moving, mask, radius, noise, squared)
+    if usable(fixed, moving, mask):
+        from .lncc_cuda import sweep
+
+        total, weight, out = sweep(fixed, moving, mask, radius, noise, squared)
+        return Forces(weight - total, weight, *out)
     n, mu_f, mu_m, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
     a = torch.rsqrt(var_f * var_m)
     cc = cov * a

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .. import kernels
 from ..pipeline.schedule import answers, streaming
 from .counts import INDEXING, SYNCHRONISING, Counts, touched
 
@@ -384,6 +385,7 @@ def simulated_cuda(memory: int | None = None) -> Iterator[SimulatedCuda]:
     with ExitStack() as stack:
         for module in (answers, streaming):
             stack.enter_context(mock.patch.object(module, "execute", execute_simulated))
+        stack.enter_context(mock.patch.object(kernels, "present", lambda: False))  # Triton wants a real card
         for name, answer in functions.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         future.set_overwrite_module_params_on_conversion(True)

@@ -49,11 +49,16 @@ def taps(samples: int) -> tuple[np.ndarray, np.ndarray]:
 def evaluate(coefficients: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
     """Sample a spline: (C, n + 4 per axis) coefficients to (C, n * samples per axis) values of the same unit."""
     out = coefficients
-    # One axis at a time, the cheapest first: a product with a narrow band matrix is one GEMM on every device.
-    for axis in range(3):
-        matrix = _matrix(out.shape[axis + 1] - 4, int(samples[axis]), out.dtype, out.device)
-        out = _along(matrix, out, axis + 1)
+    for axis in range(3):  # the cheapest first
+        out = evaluate_axis(out, samples, axis)
     return out
+
+
+def evaluate_axis(coefficients: torch.Tensor, samples: Sequence[int], axis: int) -> torch.Tensor:
+    """`evaluate` along one axis alone: a product with a narrow band matrix, which is one GEMM on every device."""
+    n = coefficients.shape[axis + 1] - 4
+    matrix = _matrix(n, int(samples[axis]), coefficients.dtype, coefficients.device)
+    return _along(matrix, coefficients, axis + 1)
 
 
 def adjoint(values: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:

@@ -1,0 +1,111 @@
+"""The kernels of a GPU, run by Triton's interpreter, against the sweeps of the CPU and tensor operations."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from bigreg.engines.gauss_newton import PAIRS, MidSpacePair
+from bigreg.engines.membrane import solve
+from bigreg.similarity import by_name
+
+pytest.importorskip("triton")
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("Triton's interpreter is off: it was imported before TRITON_INTERPRET was set", allow_module_level=True)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def close(found, expected, tolerance=1e-4):
+    torch.testing.assert_close(
+        found.cpu(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()), check_dtype=False
+    )
+
+
+def images(shape, seed=0, holes=True, channels=1):
+    g = torch.Generator().manual_seed(seed)
+    pair = [torch.rand(channels, *shape, generator=g) for _ in range(2)]
+    pair[1] = 0.6 * pair[0] + 0.4 * pair[1]
+    masks = [(torch.rand(shape, generator=g) > (0.03 if holes else -1)).float() for _ in range(2)]
+    return pair, masks
+
+
+@pytest.mark.parametrize(("shape", "radius"), [((5, 19, 70), 3), ((17, 9, 6), 2), ((1, 20, 30), 1), ((2, 2, 3), 4)])
+@pytest.mark.parametrize("squared", [False, True])
+def test_local_correlation(shape, radius, squared):
+    from bigreg.similarity.lncc_cuda import sweep
+
+    (fixed, moving), (mask, _) = images(shape)
+    name = "lncc_squared" if squared else "lncc"
+    expected = by_name(name, radius=radius, noise=0.05)(*(t.double() for t in (fixed[0], moving[0], mask)))
+    total, weight, out = sweep(*(t.to(DEVICE) for t in (fixed[0], moving[0], mask)), radius, 0.05, squared)
+    assert weight == expected.weight and weight - total == pytest.approx(expected.loss, rel=1e-5)
+    for found, right in zip(
+        out, (expected.fixed, expected.moving, expected.fixed_scale, expected.moving_scale), strict=True
+    ):
+        close(found, right, 1e-3 if squared else 3e-4)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize(
+    ("cells", "samples", "channels"), [((3, 4, 9), (4, 4, 4), 1), ((5, 9, 3), (2, 1, 5), 3), ((3, 2, 1), (8, 5, 16), 2)]
+)
+def test_a_warp(cells, samples, channels, holes):
+    from bigreg.engines.midspace_cuda import warp
+
+    shape = tuple(c * s for c, s in zip(cells, samples, strict=True))
+    pair, masks = images(shape, 1, holes, channels)
+    c = torch.randn(3, *(n + 4 for n in cells), generator=torch.Generator().manual_seed(2))
+    exact = MidSpacePair(*(t.double() for t in (*pair, *masks)), by_name("mse"), samples).warped(c.double())
+    found = warp(
+        c.to(DEVICE), samples, tuple(t.to(DEVICE) for t in pair), tuple(t.to(DEVICE) for t in masks), not holes
+    )
+    for a, b in zip(found, exact, strict=True):
+        # At the edge of the image or the mask, rounding may decide otherwise for a voxel in many.
+        assert float(((a.cpu() - b).abs() > 1e-4).double().mean()) < 0.003
+    assert 0 < float(exact[2].mean()) < 1
+
+
+@pytest.mark.parametrize("curvature", [False, True])
+@pytest.mark.parametrize("name", ["lncc", "mse", "ncc"])
+@pytest.mark.parametrize(("cells", "samples"), [((3, 4, 5), (4, 4, 4)), ((1, 6, 5), (1, 3, 2))])
+def test_forces_pulled_to_the_lattice(cells, samples, name, curvature):
+    from bigreg.engines.midspace_cuda import Pulls
+
+    shape = tuple(c * s for c, s in zip(cells, samples, strict=True))
+    pair, masks = images(shape, 3, True, 2)
+    similarity = by_name(name, noise=0.05)
+    exact = MidSpacePair(*(t.double() for t in (*pair, *masks)), similarity, samples)
+    expected = exact(None, curvature=curvature)
+    fixed, moving, mask = exact.warped(None)
+    pulls = Pulls(masks[0].to(DEVICE), samples, curvature=curvature)
+    for f, m in zip(fixed, moving, strict=True):
+        forces = similarity(f, m, mask)
+        pulls.add(
+            *(
+                t.float().to(DEVICE)
+                for t in (f, m, forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+            )
+        )
+    slope, matrix = pulls.pulled()
+    close(slope / 2, expected.slope)
+    if curvature:
+        close(matrix / 2, expected.matrix)
+    else:
+        assert matrix is None
+
+
+@pytest.mark.parametrize("shape", [(9, 10, 14), (1, 5, 6), (3, 1, 1)])
+@pytest.mark.parametrize("size", [1.0, 1e12])
+def test_a_step(shape, size):
+    from bigreg.engines.membrane_cuda import solve as kernels
+
+    g = torch.Generator().manual_seed(0)
+    j = torch.randn(3, *shape, generator=g) * (torch.rand(shape, generator=g) > 0.5)
+    matrix = torch.stack([j[a] * j[b] for a, b in PAIRS])
+    matrix[:3] += 1e-2
+    matrix *= size
+    weights, right = torch.rand(3, 3, generator=g) * 4, size * torch.randn(3, *shape, generator=g)
+    expected = solve(matrix.double(), weights.double(), right.double(), 8)
+    close(kernels(*(t.to(DEVICE) for t in (matrix, weights, right)), 8), expected, 2e-3)
