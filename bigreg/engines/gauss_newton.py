@@ -94,8 +94,14 @@ class MidSpacePair:
             self.masks = fixed_mask.to(torch.float32).contiguous(), moving_mask.to(torch.float32).contiguous()
 
     def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
-        """The pull on control points (3, z, y, x) in voxels; None is all zero."""
+        """The pull on control points (3, z, y, x) in voxels; None is all zero.
+
+        Of images that have not moved the outermost voxels do not count, which the smallest motion takes from one of
+        the two: else losses before and after it would not be over the same voxels.
+        """
         fixed, moving, mask = self.warped(coefficients)
+        if coefficients is None:
+            mask = without_rim(mask)
         channels = len(fixed)
         slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
         matrix = torch.zeros(6, *self.points, dtype=fixed.dtype, device=fixed.device) if curvature else None
@@ -132,13 +138,9 @@ class MidSpacePair:
         return Pulls(self.masks[0], self.samples, curvature=curvature)
 
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(fixed at x + v, moving at x - v, mask of both).
-
-        The mask of images that have not moved lacks the outermost voxels, which the smallest motion takes from one of
-        the two: losses before and after it would not be over the same voxels.
-        """
+        """(fixed at x + v, moving at x - v, mask of both)."""
         if coefficients is None:
-            return *self.images, without_rim(self.masks[0] * self.masks[1])
+            return *self.images, self.masks[0] * self.masks[1]
         return self._warped_by_sweep(coefficients) if self.sweeps else self._warped_by_tensors(coefficients)
 
     def _warped_by_tensors(self, coefficients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

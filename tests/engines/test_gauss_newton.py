@@ -86,7 +86,7 @@ def test_a_motion_of_nothing_changes_no_loss():
     pair = MidSpacePair(*images, *masks, by_name("mse"), (4, 4, 4))
     still, moved = pair(None, curvature=False), pair(1e-6 * c, curvature=False)
     assert 0 < still.weight <= moved.weight
-    assert torch.all(pair.warped(None)[2] <= pair.warped(1e-6 * c)[2])
+    assert torch.all(without_rim(pair.warped(None)[2]) <= pair.warped(1e-6 * c)[2])
     smooth = MidSpacePair(*images, *(torch.ones_like(m) for m in masks), by_name("mse"), (4, 4, 4))
     assert smooth(1e-6 * c, curvature=False).mean == pytest.approx(smooth(None, curvature=False).mean, rel=0.03)
 
