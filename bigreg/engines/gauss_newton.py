@@ -33,17 +33,6 @@ def gradient(image: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def without_rim(mask: torch.Tensor) -> torch.Tensor:
-    """A mask (z, y, x) without the voxels that have one outside of it, or the border, among the 26 around them."""
-    for axis, n in enumerate(mask.shape):
-        if n < 3:
-            continue
-        inner = torch.minimum(mask.narrow(axis, 0, n - 2), mask.narrow(axis, 2, n - 2))
-        inner = torch.minimum(inner, mask.narrow(axis, 1, n - 2))
-        mask = torch.nn.functional.pad(inner, [1 if a == axis else 0 for a in (2, 1, 0) for _ in range(2)])
-    return mask
-
-
 def texture_confidence(matrix: torch.Tensor, samples: Sequence[int], regularisation: float) -> torch.Tensor:
     """(z, y, x) 0 .. 1: how much the curvature (6, z, y, x) of a Pull says, against a membrane of that stiffness."""
     cell = float(np.prod(samples))
@@ -94,14 +83,8 @@ class MidSpacePair:
             self.masks = fixed_mask.to(torch.float32).contiguous(), moving_mask.to(torch.float32).contiguous()
 
     def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
-        """The pull on control points (3, z, y, x) in voxels; None is all zero.
-
-        Of images that have not moved the outermost voxels do not count, which the smallest motion takes from one of
-        the two: else losses before and after it would not be over the same voxels.
-        """
+        """The pull on control points (3, z, y, x) in voxels; None is all zero."""
         fixed, moving, mask = self.warped(coefficients)
-        if coefficients is None:
-            mask = without_rim(mask)
         channels = len(fixed)
         slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
         matrix = torch.zeros(6, *self.points, dtype=fixed.dtype, device=fixed.device) if curvature else None

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from ..kernels import ceil_div
 
-BLOCK, WARPS = 1024, 4
+BLOCK, WARPS = 512, 4
 
 
 @triton.jit

@@ -17,7 +17,7 @@ import triton.language as tl
 from ..kernels import ceil_div
 from ..transforms.bspline import adjoint, evaluate_axis, taps
 
-BLOCK, WARPS = 1024, 8
+BLOCK, WARPS = 512, 8  # two voxels a thread: more would not fit in its registers
 
 
 @triton.jit
@@ -100,7 +100,7 @@ def _pull(
     fixed, moving, by_fixed, by_moving, scale_f, scale_m, slope, arms, D, H, W, n,
     BLOCK: tl.constexpr, CURVATURE: tl.constexpr, ADD: tl.constexpr, SCALARS: tl.constexpr,
 ):  # fmt: skip
-    """A channel's slope (3, z, y, x) and products of its arm (6, z, y, x), in the order of PAIRS; ADD to what is there."""
+    """A channel's slope (3, z, y, x) and products of its arm (6, z, y, x; see PAIRS); ADD to what is there."""
     n = tl.cast(n, tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < n

@@ -138,7 +138,9 @@ class Optimise:
                     break
             else:
                 shorter = max(1.0, shorter / LONGER)
-                if lowest is None or energy < lowest[0]:
+                # Nothing is compared with images that have not moved: these are not interpolated, and the smallest
+                # motion takes the outermost voxels from one of the two.
+                if not still and (lowest is None or energy < lowest[0]):
                     lowest = energy, after, ahead, slope
             if steps == self.iterations or asked.get("left"):
                 break

@@ -20,7 +20,10 @@ import triton.language as tl
 from ..kernels import ceil_div
 
 PLANE, PLANES = 1024, 16  # of a pass along z: voxels of a plane, and planes, of a program
-TILE_Y, TILE_X = 16, 64  # of the other passes
+TILE_Y, TILE_X = (
+    (16, 64),
+    (4, 64),
+)  # (y, x) of a program of a pass along y; of one along x, which keeps more in registers
 WARPS = 4
 
 
@@ -106,7 +109,7 @@ def _coefficients(
     sums, mask, out, losses, H, W, n, floor, tiles,
     TY: tl.constexpr, TX: tl.constexpr, R: tl.constexpr, SQUARED: tl.constexpr,
 ):  # fmt: skip
-    """The last sum of the six; A, B_f, B_m, C_m, C_f and (var_m / var_f)^(1/4); a program's sum of cc and of the mask."""
+    """The last sum of the six; A, B_f, B_m, C_m, C_f, (var_m / var_f)^(1/4); a program's sum of cc and of the mask."""
     n = tl.cast(n, tl.int64)  # six arrays of n may be more than an int32 counts
     y, x, inside = _tile(H, W, tiles, TY, TX)
     place = tl.program_id(1) * H * W + y * W + x
@@ -180,17 +183,18 @@ def sweep(
     n = fixed.numel()
     a, b = (torch.empty(6, *fixed.shape, dtype=torch.float32, device=fixed.device) for _ in range(2))
     planes = ceil_div(height * width, PLANE), ceil_div(depth, PLANES)
-    across = ceil_div(width, TILE_X)
-    tiles = ceil_div(height, TILE_Y) * across, depth
+    (across_y, tiles_y), (across, tiles) = (
+        (ceil_div(width, x), (ceil_div(height, y) * ceil_div(width, x), depth)) for y, x in (TILE_Y, TILE_X)
+    )
     z: dict[str, Any] = {"PLANES": PLANES, "R": radius, "BLOCK": PLANE, "num_warps": WARPS}
-    yx: dict[str, Any] = {"TY": TILE_Y, "TX": TILE_X, "R": radius, "num_warps": WARPS}
+    y, x = ({"TY": t[0], "TX": t[1], "R": radius, "num_warps": WARPS} for t in (TILE_Y, TILE_X))
     losses = torch.empty(tiles[0] * tiles[1], 2, dtype=torch.float32, device=fixed.device)
     _products_along_z[planes](fixed, moving, mask, a, depth, height * width, n, **z)
-    _along_y[(*tiles, 6)](a, b, height, width, n, across, **yx)
-    _coefficients[tiles](b, mask, a, losses, height, width, n, noise * noise, across, SQUARED=squared, **yx)
+    _along_y[(*tiles_y, 6)](a, b, height, width, n, across_y, **y)
+    _coefficients[tiles](b, mask, a, losses, height, width, n, noise * noise, across, SQUARED=squared, **x)
     _along_z[(*planes, 5)](a, b, depth, height * width, n, **z)
     ratio = a[5]
-    _along_y[(*tiles, 5)](b, a, height, width, n, across, **yx)
-    _forces[tiles](fixed, moving, mask, a, ratio, b, height, width, n, across, SQUARED=squared, **yx)
+    _along_y[(*tiles_y, 5)](b, a, height, width, n, across_y, **y)
+    _forces[tiles](fixed, moving, mask, a, ratio, b, height, width, n, across, SQUARED=squared, **x)
     total, weight = losses.sum(0, dtype=torch.float64).tolist()
     return total, weight, b[:4]
