@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
+from . import kernels
 from .errors import ResourceError
 
 CPU = torch.device("cpu")
@@ -71,10 +72,12 @@ def empty_cache() -> None:
 
 
 def device_name(gpu: bool) -> str | None:
-    """What computes: "CPU", or the model of the GPU; None where there is none to be seen."""
+    """What computes: "CPU", or the model of the GPU and whether it has kernels; None where there is none to be seen."""
     if not gpu:
         return "CPU"
-    return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name() + ("" if kernels.present() else " (without Triton)")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False  # which would begin last what has few tests, as long as they may be
         # The workers inherit it. Threads of one that wait for those of another take its core while they do.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not torch.cuda.is_available():  # before anything imports Triton
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.hookimpl(trylast=True)

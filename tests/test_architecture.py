@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Imports inside of functions and for type checkers count as all others do. `bigreg` and `napari_bigreg` themselves are
 # the front doors: bigreg's imports on first use.
 BIGREG = (
-    "errors jit keys",
+    "errors jit kernels keys",
     "cluster device geometry similarity storage",
     "config intensity quality transforms volumes",
     "display networks phantom points",

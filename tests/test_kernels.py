@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +113,15 @@ def test_a_step(shape, size):
     weights, right = torch.rand(3, 3, generator=g) * 4, size * torch.randn(3, *shape, generator=g)
     expected = solve(matrix.double(), weights.double(), right.double(), 8)
     close(kernels(*(t.to(DEVICE) for t in (matrix, weights, right)), 8), expected, 2e-3)
+
+
+def test_kernels_compile_and_fit_in_registers(tmp_path):
+    """For a card that is not there, by the compiler that Triton brings."""
+    script = Path(__file__).parent / "benchmarks" / "kernels.py"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    made = subprocess.run(
+        [sys.executable, str(script), "--cards", "90"], env=environment, capture_output=True, text=True, check=True
+    )
+    found = [json.loads(line) for line in made.stdout.splitlines()]
+    assert len({k["kernel"] for k in found}) == 10
+    assert all(k["spilled"] == 0 for k in found), [k for k in found if k["spilled"]]

@@ -24,6 +24,7 @@ from bigreg.pipeline.schedule.flow import Stage
 from bigreg.pipeline.store.store import RunStore, Status
 from bigreg.testing import simulated_cuda
 
+GPU = "simulated CUDA device (without Triton)"
 SCHEDULER = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}}
 
 
@@ -68,7 +69,10 @@ def test_a_gpu_is_used_only_by_a_worker_that_was_given_one(store, tmp_path):
         other.create({"config": {}, "state": "running", "updated": 0.0})
         with workers({"resources": {"GPU": 1}}) as client:
             assert (run(client, other, on_which).metric("a") == 1).all()
-    assert (store.attributes["devices"], other.attributes["devices"]) == (["CPU"], ["simulated CUDA device"])
+    assert (store.attributes["devices"], other.attributes["devices"]) == (
+        ["CPU"],
+        [GPU],
+    )
 
 
 def test_a_worker_that_was_given_a_gpu_and_sees_none_says_so(store):
@@ -87,8 +91,8 @@ def test_another_kind_of_device_goes_on_only_where_that_is_said(store):
         with pytest.raises(OutputError, match="computed on CPU, and the workers compute on simulated CUDA"):
             run(client, store, **again)
         run(client, store, **again, device_change=True)
-    assert store.attributes["devices"] == ["CPU", "simulated CUDA device"]
-    assert "computed on CPU and simulated CUDA device" in status_of(store).notes[0]
+    assert store.attributes["devices"] == ["CPU", GPU]
+    assert f"computed on CPU and {GPU}" in status_of(store).notes[0]
 
 
 # --------------------------------------------------------------------------------------------------- no memory left
