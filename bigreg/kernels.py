@@ -1,4 +1,4 @@
-"""When the fused kernels of a GPU are used: Triton comes with PyTorch's build for CUDA, and else tensor operations do.
+"""When the fused kernels of a GPU are used: where Triton works, which PyTorch's build for CUDA brings; else tensors do.
 
 A module `*_cuda` holds kernels, as `*_cpu` holds the CPU's sweeps: the same formulas, sums in a fixed order (no
 atomics), so the same bits from the same card. They run on a CPU too, slowly, where TRITON_INTERPRET=1 was set before
@@ -7,20 +7,35 @@ Triton was imported.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.util import find_spec
 
 import torch
 
+log = logging.getLogger(__name__)
+
 
 @cache
 def present() -> bool:
-    """Whether Triton is installed."""
-    return find_spec("triton") is not None
+    """Whether Triton is installed and works on the GPU of this process; the reason is logged where it does not."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from .trial_cuda import trial
+
+        trial()
+    except Exception as error:
+        log.warning(
+            "Triton does not work here, so tensor operations take the place of fused kernels, which is slower: %s: %s",
+            type(error).__name__, error,
+        )  # fmt: skip
+        return False
+    return True
 
 
 def usable(*tensors: torch.Tensor) -> bool:
-    """Whether kernels compute what is made of these: float32 on a GPU, and Triton is there."""
+    """Whether kernels compute what is made of these: float32 on a GPU, and Triton works there."""
     return all(t.device.type == "cuda" and t.dtype == torch.float32 for t in tensors) and present()
 
 

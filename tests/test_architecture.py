@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Imports inside of functions and for type checkers count as all others do. `bigreg` and `napari_bigreg` themselves are
 # the front doors: bigreg's imports on first use.
 BIGREG = (
-    "errors jit kernels keys",
+    "errors jit keys trial_cuda",
+    "kernels",
     "cluster device geometry similarity storage",
     "config intensity quality transforms volumes",
     "display networks phantom points",

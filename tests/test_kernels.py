@@ -125,3 +125,18 @@ def test_kernels_compile_and_fit_in_registers(tmp_path):
     found = [json.loads(line) for line in made.stdout.splitlines()]
     assert len({k["kernel"] for k in found}) == 10
     assert all(k["spilled"] == 0 for k in found), [k for k in found if k["spilled"]]
+
+
+def test_where_triton_does_not_work_tensors_do(monkeypatch, caplog):
+    from bigreg import kernels, trial_cuda
+
+    trial_cuda.trial(DEVICE)
+
+    def broken() -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(trial_cuda, "trial", broken)
+    kernels.present.cache_clear()
+    assert not kernels.present()
+    assert "Failed to find C compiler" in caplog.text
+    kernels.present.cache_clear()
