@@ -8,8 +8,11 @@ Triton was imported.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from inspect import Parameter, signature
+from typing import Any
 
 import torch
 
@@ -37,6 +40,22 @@ def present() -> bool:
 def usable(*tensors: torch.Tensor) -> bool:
     """Whether kernels compute what is made of these: float32 on a GPU, and Triton works there."""
     return all(t.device.type == "cuda" and t.dtype == torch.float32 for t in tensors) and present()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A kernel, compiled once for a card whatever the sizes that it is given.
+
+    Triton would compile it anew for sizes that are 1 or multiples of 16: seconds for each patch of another shape.
+    """
+    import triton
+
+    arguments = signature(function, eval_str=True).parameters
+    sizes = [name for name, a in arguments.items() if name in SIZES and a.annotation is Parameter.empty]
+    return triton.jit(function, do_not_specialize=sizes)
+
+
+SIZES = frozenset({"C", "D", "H", "N", "S", "W", "n", "points", "programs", "tiles"})
+"""What whole numbers are called in kernels: channels, voxels of an axis or of an array, samples, programs."""
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..kernels import ceil_div
+from ..kernels import ceil_div, kernel
 
 BLOCK, WARPS = 512, 4
 
@@ -40,7 +40,7 @@ def _total(sums, programs, MOST: tl.constexpr):
     return tl.sum(tl.load(sums + i, mask=i < programs, other=0.0))
 
 
-@triton.jit
+@kernel
 def _begin(matrix, edges, right, inverse, pushed, ahead, x_out, rest, sums, points, D, H, W, BLOCK: tl.constexpr):
     """The inverse of each point's own block; x = 0, rest = right, pushed = inverse rest; sums of rest * pushed."""
     p, inside, z, y, x = _where(points, D, H, W, BLOCK)
@@ -106,7 +106,7 @@ def _bent(pushed, behind, beta, p, inside, here, z, y, x, D, H, W, e_z, e_y, e_x
     return out
 
 
-@triton.jit
+@kernel
 def _product(
     matrix, edges, pushed, behind, ahead, product, now, before, sums, points, D, H, W, programs,
     BLOCK: tl.constexpr, MOST: tl.constexpr, FIRST: tl.constexpr,
@@ -143,7 +143,7 @@ def _product(
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(inside, g_z * m_z + g_y * m_y + g_x * m_x, 0.0).to(tl.float64)))
 
 
-@triton.jit
+@kernel
 def _update(
     inverse, ahead, product, x_out, rest, pushed, now, curved, sums, points, D, H, W, programs,
     BLOCK: tl.constexpr, MOST: tl.constexpr,

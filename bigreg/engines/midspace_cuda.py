@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..kernels import ceil_div
+from ..kernels import ceil_div, kernel
 from ..transforms.bspline import adjoint, evaluate_axis, taps
 
 BLOCK, WARPS = 512, 8  # two voxels a thread: more would not fit in its registers
@@ -58,7 +58,7 @@ def _between(upper, lower, x0, x1, tx, ty, inside):
     return a + ty * (c - a)
 
 
-@triton.jit
+@kernel
 def _warp(
     fixed, moving, mask_f, mask_m, lines, weights, first, out_f, out_m, out_mask, C, D, H, W, n, points, S,
     BLOCK: tl.constexpr, WHOLE: tl.constexpr,
@@ -95,7 +95,7 @@ def _slope(image, place, inside, i, length, stride):
     return (high - low) * tl.where((i > 0) & (i < length - 1), 0.5, 1.0)
 
 
-@triton.jit
+@kernel
 def _pull(
     fixed, moving, by_fixed, by_moving, scale_f, scale_m, slope, arms, D, H, W, n,
     BLOCK: tl.constexpr, CURVATURE: tl.constexpr, ADD: tl.constexpr, SCALARS: tl.constexpr,

@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..kernels import ceil_div
+from ..kernels import ceil_div, kernel
 
 PLANE, PLANES = 1024, 16  # of a pass along z: voxels of a plane, and planes, of a program
 TILE_Y, TILE_X = (
@@ -27,7 +27,7 @@ TILE_Y, TILE_X = (
 WARPS = 4
 
 
-@triton.jit
+@kernel
 def _products_along_z(fixed, moving, mask, out, D, N, n, PLANES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
     """Window sums along z of mask, f, m, ff, mm, fm; N voxels a plane, n = D N."""
     n = tl.cast(n, tl.int64)  # six arrays of n may be more than an int32 counts
@@ -62,7 +62,7 @@ def _products_along_z(fixed, moving, mask, out, D, N, n, PLANES: tl.constexpr, R
         tl.store(out + place + 5 * n, s_fm, mask=inside)
 
 
-@triton.jit
+@kernel
 def _along_z(values, out, D, N, n, PLANES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
     """Window sums along z of the array that the program's third number says."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -84,7 +84,7 @@ def _tile(H, W, tiles, TY: tl.constexpr, TX: tl.constexpr):
     return y, x, (y < H) & (x < W)
 
 
-@triton.jit
+@kernel
 def _along_y(values, out, H, W, n, tiles, TY: tl.constexpr, TX: tl.constexpr, R: tl.constexpr):
     y, x, inside = _tile(H, W, tiles, TY, TX)
     base = tl.program_id(2).to(tl.int64) * n + tl.program_id(1) * H * W
@@ -104,7 +104,7 @@ def _row_sum(values, place, x, inside, W, TY: tl.constexpr, TX: tl.constexpr, R:
     return total
 
 
-@triton.jit
+@kernel
 def _coefficients(
     sums, mask, out, losses, H, W, n, floor, tiles,
     TY: tl.constexpr, TX: tl.constexpr, R: tl.constexpr, SQUARED: tl.constexpr,
@@ -141,7 +141,7 @@ def _coefficients(
     tl.store(losses + program + 1, tl.sum(known))
 
 
-@triton.jit
+@kernel
 def _forces(
     fixed, moving, mask, sums, ratio, out, H, W, n, tiles,
     TY: tl.constexpr, TX: tl.constexpr, R: tl.constexpr, SQUARED: tl.constexpr,
