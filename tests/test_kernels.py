@@ -83,7 +83,7 @@ def test_forces_pulled_to_the_lattice(cells, samples, name, curvature):
     exact = MidSpacePair(*(t.double() for t in (*pair, *masks)), similarity, samples)
     expected = exact(None, curvature=curvature)
     fixed, moving, mask = exact.warped(None)
-    pulls = Pulls(masks[0].to(DEVICE), samples, curvature=curvature)
+    pulls = Pulls(samples, curvature=curvature)
     for f, m in zip(fixed, moving, strict=True):
         forces = similarity(f, m, mask)
         pulls.add(

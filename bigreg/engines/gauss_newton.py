@@ -118,7 +118,7 @@ class MidSpacePair:
             return None
         from .midspace_cuda import Pulls
 
-        return Pulls(self.masks[0], self.samples, curvature=curvature)
+        return Pulls(self.samples, curvature=curvature)
 
     def warped(self, coefficients: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(fixed at x + v, moving at x - v, mask of both)."""

@@ -159,11 +159,10 @@ def warp(
 class Pulls:
     """What channels, one after the other, add to the slope (3, ...) and the curvature (6, ...) of the lattice."""
 
-    def __init__(self, like: torch.Tensor, samples: Sequence[int], *, curvature: bool) -> None:
+    def __init__(self, samples: Sequence[int], *, curvature: bool) -> None:
         self.samples = samples
-        self.slope = torch.empty(3, *like.shape, dtype=torch.float32, device=like.device)
-        self.arms = torch.empty(6, *like.shape, dtype=torch.float32, device=like.device) if curvature else None
-        self.some = False
+        self.curvature = curvature
+        self.sums: tuple[torch.Tensor, torch.Tensor] | None = None  # made once the forces are: they need memory too
 
     def add(
         self,
@@ -178,18 +177,21 @@ class Pulls:
         scalars = scale_f.ndim == 0 and scale_m.ndim == 0
         if not scalars:
             scale_f, scale_m = (t.expand_as(fixed).contiguous() for t in (scale_f, scale_m))
-        n = fixed.numel()
-        shared: dict[str, Any] = {"ADD": self.some, "SCALARS": scalars, "BLOCK": BLOCK, "num_warps": WARPS}
+        n, some = fixed.numel(), self.sums is not None
+        if self.sums is None:
+            slope = torch.empty(3, *fixed.shape, dtype=torch.float32, device=fixed.device)
+            self.sums = slope, slope.new_empty(6, *fixed.shape) if self.curvature else slope
+        shared: dict[str, Any] = {"ADD": some, "SCALARS": scalars, "BLOCK": BLOCK, "num_warps": WARPS}
         _pull[(ceil_div(n, BLOCK),)](
             fixed, moving, by_fixed.expand_as(fixed).contiguous(), by_moving.expand_as(fixed).contiguous(), scale_f,
-            scale_m, self.slope, self.slope if self.arms is None else self.arms, *fixed.shape, n,
-            CURVATURE=self.arms is not None, **shared,
+            scale_m, *self.sums, *fixed.shape, n, CURVATURE=self.curvature, **shared,
         )  # fmt: skip
-        self.some = True
 
     def pulled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The transposed spline of all of them."""
-        return adjoint(self.slope, self.samples), None if self.arms is None else adjoint(self.arms, self.samples)
+        assert self.sums is not None, "there is a channel"
+        slope, arms = self.sums
+        return adjoint(slope, self.samples), adjoint(arms, self.samples) if self.curvature else None
 
 
 _KEPT: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}

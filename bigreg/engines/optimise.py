@@ -27,8 +27,8 @@ from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
 from .membrane import membrane, solve
 
-CARD_BYTES = {"mi": 222, "nmi": 222, "ngf": 221, "mind": 317}
-"""Bytes a voxel of a patch on a GPU at the worst moment, by similarity; measured on an H200, with kernels and without."""
+CARD_BYTES = {"mi": 186, "nmi": 186, "ngf": 221, "mind": 317}
+"""Bytes a voxel of a patch on a GPU at the worst moment, by similarity; measured on an H200, by tensor operations."""
 OTHER_CARD_BYTES = 141
 UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
 SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
