@@ -155,7 +155,7 @@ def _planned_images(given: dict[str, Any]) -> list[Any]:
         ]  # fmt: skip
         if wrong:
             raise InputError(f"{', '.join(wrong)} describes images, and none are given; give FIXED and MOVING")
-        from ..pipeline.planning.plan import described
+        from ..volumes.described import described
 
         return described(**own, moving_spacing=given["moving_spacing"])
     if given["moving"] is None:
@@ -290,6 +290,9 @@ def resume(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Resume an interrupted run, here or on another cluster; the result is bit-identical."""
+    from ..pipeline.store.store import RunStore
+
+    RunStore(run).attributes  # noqa: B018 - raises where this is no run, before all that takes seconds to import
     from ..display import Display
     from ..pipeline.run import open_run
 

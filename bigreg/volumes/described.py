@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, named
 from ..geometry import Grid, Shape, Vector, triple
 from .multiscale import CHUNKS
 from .pyramid import pyramid_factors
@@ -76,3 +78,31 @@ class VolumeDescription:
 
     def grid(self, level: int = 0) -> Grid:
         return self.levels[level].grid
+
+
+def described(
+    *,
+    shape: Sequence[int] | None,
+    spacing: Sequence[float] | None,
+    dtype: Any = None,
+    moving_shape: Sequence[int] | None = None,
+    moving_spacing: Sequence[float] | None = None,
+    pyramid: bool | None = None,
+) -> list[VolumeDescription]:
+    """Two images that need not exist: voxels (z, y, x), um (z, y, x), dtype (default uint16).
+
+    pyramid: they bring coarser levels. What is not said of moving is as of fixed. Raises InputError.
+    """
+    if shape is None or spacing is None:
+        missing = [name for name, value in (("shape", shape), ("spacing", spacing)) if value is None]
+        raise InputError(
+            f"no images, and {' and '.join(missing)} missing; "
+            + named("give FIXED and MOVING, or --shape and --spacing", "give fixed and moving, or shape and spacing")
+        )
+    more: dict[str, Any] = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
+    return [
+        VolumeDescription(cast(Shape, shape), cast(Vector, spacing), name="fixed", **more),
+        VolumeDescription(
+            cast(Shape, moving_shape or shape), cast(Vector, moving_spacing or spacing), name="moving", **more
+        ),
+    ]

@@ -7,18 +7,17 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from dask.utils import format_bytes
 
 from ... import storage
 from ...cluster import BASE_BYTES, worker_count, worker_memory
 from ...config import Config, load_config
-from ...errors import ConfigError, InputError, named
-from ...geometry import Shape, Vector
+from ...errors import ConfigError, InputError
 from ...quality.verdict import roughly
 from ...volumes import Volume
-from ...volumes.described import VolumeDescription
+from ...volumes.described import described
 from ..choosing.choice import chosen_config
 from ..context.beginning import beginning
 from ..context.engines import check_spacings
@@ -329,34 +328,6 @@ def plan(
     if rates is None:
         rates, remark = known_rates(config)
     return make_plan(frames, volumes, config, rates, remark, given)
-
-
-def described(
-    *,
-    shape: Sequence[int] | None,
-    spacing: Sequence[float] | None,
-    dtype: Any = None,
-    moving_shape: Sequence[int] | None = None,
-    moving_spacing: Sequence[float] | None = None,
-    pyramid: bool | None = None,
-) -> list[VolumeDescription]:
-    """Two images that need not exist: voxels (z, y, x), um (z, y, x), dtype (default uint16).
-
-    pyramid: they bring coarser levels. What is not said of moving is as of fixed. Raises InputError.
-    """
-    if shape is None or spacing is None:
-        missing = [name for name, value in (("shape", shape), ("spacing", spacing)) if value is None]
-        raise InputError(
-            f"no images, and {' and '.join(missing)} missing; "
-            + named("give FIXED and MOVING, or --shape and --spacing", "give fixed and moving, or shape and spacing")
-        )
-    more: dict[str, Any] = {"dtype": dtype or "uint16", "pyramid": bool(pyramid)}
-    return [
-        VolumeDescription(cast(Shape, shape), cast(Vector, spacing), name="fixed", **more),
-        VolumeDescription(
-            cast(Shape, moving_shape or shape), cast(Vector, moving_spacing or spacing), name="moving", **more
-        ),
-    ]
 
 
 def free_bytes(out: str) -> int | None:
