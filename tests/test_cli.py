@@ -383,3 +383,25 @@ def test_whole_figures_are_written_out():
         "0.1235 µm",
         "nan",
     ]
+
+
+def test_what_is_wrong_with_a_command_is_told_before_dask_and_torch_are_imported(tmp_path):
+    """In one process: each of these takes seconds to import, and the answer is known in a third of one."""
+    nothing = str(tmp_path / "nothing.zarr")
+    convert(np.zeros((4, 5, 6), np.uint16), str(tmp_path / "i.ome.zarr"), spacing=(1.0, 1.0, 1.0))
+    commands = [
+        *([verb, nothing] for verb in ("report", "evaluate", "stop", "resume", "status", "view")),
+        ["compare", nothing, nothing], ["warp", nothing, "b", "c"], ["points", nothing, "b", "c"],
+        ["export", nothing, "b"], ["plan"], ["register", nothing, nothing, "r"],
+        ["register", str(tmp_path / "i.ome.zarr"), str(tmp_path / "i.ome.zarr"), "r", "--set", "ladder.nope=1"],
+    ]  # fmt: skip
+    code = (
+        "import sys\nfrom bigreg.cli import main\n"
+        f"for arguments in {commands!r}:\n"
+        "    sys.argv = ['bigreg', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert end.code in (2, 3, 4), (arguments, end.code)\n"
+        "    late = {'torch', 'distributed'} & set(sys.modules)\n"
+        "    assert not late, (arguments, late)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from .app import Json, app, out, print_json, show_figures, show_verdict
-from .options import RunStore
+from .options import ComparedRuns, OpenedRun
 
 
 @app.command(rich_help_panel="Judge")
 def report(
-    run: RunStore,
+    run: OpenedRun,
     figure: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write an overview picture too, for talks: new .png, .svg or .pdf."),
@@ -38,7 +38,7 @@ def report(
 
 @app.command(rich_help_panel="Judge")
 def evaluate(
-    run: RunStore,
+    run: OpenedRun,
     landmarks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Pairs: BigWarp CSV, or columns fixed_z ... moving_x in µm.")
     ] = None,
@@ -71,7 +71,7 @@ def evaluate(
 
 @app.command(rich_help_panel="Judge")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of evaluate --out.")],
+    runs: ComparedRuns,
     aggregate: Annotated[bool, typer.Option("--aggregate", help="Figures only; the images may differ.")] = False,
     target: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, CSV and a page of HTML.")

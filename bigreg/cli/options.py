@@ -9,6 +9,32 @@ from typing import Annotated, Any
 
 import typer
 
+
+def _there(path: str, what: str = "does not exist; check the path") -> None:
+    """Raise InputError for a place of this machine where nothing is, before all that takes seconds to import."""
+    from ..errors import InputError
+    from ..storage import exists, local_path
+
+    if local_path(path) is not None and not exists(path):
+        raise InputError(f"'{path}' {what}")
+
+
+def _a_run(path: str) -> str:
+    _there(path, "is not a bigreg run; check the path")
+    return path
+
+
+def _a_map(path: str) -> str:
+    _there(path, "does not exist: neither a run nor a transform file is there; check the path")
+    return path
+
+
+def _each_there(paths: list[str]) -> list[str]:
+    for path in paths:
+        _there(path)
+    return paths
+
+
 Triple = tuple[float, float, float]
 Fixed = Annotated[
     str, typer.Argument(metavar="FIXED", help="The fixed image; results are shown in its space. Path or URL.")
@@ -17,6 +43,25 @@ Moving = Annotated[
     str, typer.Argument(metavar="MOVING", help="The moving image, which is brought onto it. Path or URL.")
 ]
 RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
+OpenedRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.", callback=_a_run)
+]
+OpenedRuns = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN...", help="Run stores, or what `bigreg atlas` wrote: paths or URLs.", callback=_each_there
+    ),
+]
+ComparedRuns = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Runs, or folders of evaluate --out.", callback=_each_there),
+]
+Through = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).", callback=_a_map
+    ),
+]
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
 ]

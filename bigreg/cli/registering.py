@@ -33,6 +33,8 @@ from .options import (
     MovingOrigin,
     MovingSpacing,
     MovingTime,
+    OpenedRun,
+    OpenedRuns,
     Preset,
     Quick,
     RunStore,
@@ -284,15 +286,12 @@ def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
 
 @app.command(rich_help_panel="Register")
 def resume(
-    run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    run: OpenedRun, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
     allow_device_change: AllowDeviceChange = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Resume an interrupted run, here or on another cluster; the result is bit-identical."""
-    from ..pipeline.store.store import RunStore
-
-    RunStore(run).attributes  # noqa: B018 - raises where this is no run, before all that takes seconds to import
     from ..display import Display
     from ..pipeline.run import open_run
 
@@ -306,7 +305,7 @@ def resume(
 
 
 @app.command(rich_help_panel="Register")
-def stop(run: RunStore) -> None:
+def stop(run: OpenedRun) -> None:
     """Stop a running registration, on this machine or another. Completed blocks are kept; see `resume`."""
     from ..pipeline.run import open_run
 
@@ -316,7 +315,7 @@ def stop(run: RunStore) -> None:
 
 @app.command(rich_help_panel="Register")
 def status(
-    run: RunStore,
+    run: OpenedRun,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -365,9 +364,7 @@ def status(
 
 @app.command(rich_help_panel="Judge")
 def view(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run stores, or what `bigreg atlas` wrote: paths or URLs.")
-    ],
+    runs: OpenedRuns,
     panel: Annotated[
         list[str] | None,
         typer.Option(help="inspect (default for runs), monitor, landmarks or launch. Repeatable."),

@@ -20,15 +20,13 @@ from .options import (
     Orientation,
     Origin,
     Spacing,
+    Through,
     Triple,
     Workers,
     tell,
     tell_written,
 )
 
-Through = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
-]
 Then = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,7 +7,6 @@ import os
 import unicodedata
 from typing import Any
 
-from brainglobe_space import AnatomicalSpace
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ..storage import local_path, scheme
@@ -15,6 +14,8 @@ from ..storage import local_path, scheme
 
 def checked_orientation(code: str) -> str:
     """The code in lower case; ValueError where it is not three letters, one of each pair (p a, s i, l r)."""
+    from brainglobe_space import AnatomicalSpace
+
     code = str(code).lower()
     try:
         AnatomicalSpace(code)

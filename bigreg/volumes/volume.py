@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask.base import tokenize
 from pydantic import ValidationError
 
 from ..errors import BigregError, CorruptDataError, InputError, SpacingError
@@ -152,6 +151,7 @@ class Volume:
     def to_dask(self, level: int = 0) -> Any:
         """A level as a dask array, with the chunks of its file."""
         import dask.array as da
+        from dask.base import tokenize
 
         chunks = tuple(int(c) for c in self._stored.levels[level].chunks)
         name = f"bigreg-{tokenize(self.identity(), level)}"
@@ -201,6 +201,8 @@ class Volume:
     @cached_property
     def _digest(self) -> str:
         grids = [level.grid.to_json() for level in self.levels]
+        from dask.base import tokenize
+
         # An array in memory has no metadata that tells it from another: its contents do.
         metadata = self._stored.metadata if self._array is None else tokenize(self._array)
         text = json.dumps([metadata, grids, self.orientation], sort_keys=True, default=str)
