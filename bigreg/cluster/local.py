@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import dask
@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 from .gpus import VISIBLE
 from .settings import Cluster
 from .upkeep import LOST_SECONDS, every
-from .without_main import Keeper, without_main
+from .without_main import Keeper, forked, without_main
 from .workers import ENVIRONMENT, GPU, cores_here, decoding, require_gpus, worker_count, worker_memory
 
 log = logging.getLogger("bigreg.cluster")
@@ -73,6 +73,7 @@ def _client(settings: Cluster, gpus: list[str]) -> Iterator[Client]:
             return cluster
 
     with (
+        nullcontext() if gpus else forked(ENVIRONMENT),  # a fork of a process that has seen its GPU could not use it
         dask.config.set(
             {
                 "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
