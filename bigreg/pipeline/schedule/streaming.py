@@ -273,7 +273,8 @@ class Streaming:
             with suppress(Exception):  # whatever it is, each is asked for by itself then
                 answers = self.client.sync(self._gather, futures, callback_timeout=ANSWER_SECONDS)
         for future, answer in zip(futures, answers, strict=True):
-            self._answered(future, answer)
+            if future in self.waiting:  # an answer before may have taken it back
+                self._answered(future, answer)
 
     async def _gather(self, futures: list[Any]) -> list[Answer]:
         return await self.client.gather(futures, asynchronous=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import tracemalloc
@@ -16,6 +17,7 @@ from bigreg.pipeline.context.frames import Frames
 from bigreg.pipeline.context.ladder import ladder
 from bigreg.pipeline.schedule.driver import Driver
 from bigreg.pipeline.schedule.flow import Flow, Need, Stage, same_block
+from bigreg.pipeline.schedule.streaming import Streaming
 from bigreg.pipeline.store.store import Progress, RunStore, Status
 from bigreg.pipeline.tasks import compose, estimate, stitch
 from bigreg.storage.turns import waiting
@@ -270,3 +272,24 @@ def test_frames_of_another_orientation_have_needs_too():
         for block in level.blocks:
             first, last = need.box(block.index)
             assert all(0 <= a < b <= n for a, b, n in zip(first, last, coarser.blocks.counts, strict=True))
+
+
+def test_an_answer_that_one_before_it_takes_back_is_let_be():
+    """Both come at once; the first says that its worker may compute no more, and the second was meant for it."""
+
+    class Future:
+        status = "lost"
+
+    streaming = object.__new__(Streaming)
+    streaming.done, streaming.waiting = queue.SimpleQueue(), {Future(): None, Future(): None}
+    streaming.pace, streaming.received, seen = 1.0, 0.0, []
+
+    def answered(future, answer):
+        seen.append(future)
+        streaming.waiting.clear()
+
+    streaming._answered = answered
+    for future in streaming.waiting:
+        streaming.done.put(future)
+    streaming._receive()
+    assert len(seen) == 1
