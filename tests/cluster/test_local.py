@@ -170,6 +170,23 @@ print(__file__, __spec__)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="spawned elsewhere")
+def test_workers_are_forked_from_a_process_that_has_one_thread_and_their_environment():
+    def what():
+        import psutil
+
+        parent = psutil.Process().parent()
+        names = ("OMP_NUM_THREADS", "MALLOC_ARENA_MAX")
+        there = parent.environ()
+        return [there.get(n) for n in names], [os.environ[n] for n in names], parent.num_threads(), parent.pid
+
+    with client(Cluster(kind="local", workers=2)) as one:
+        one.wait_for_workers(2)
+        found = list(one.run(what).values())
+    assert [each[:3] for each in found] == [(["1", "2"], ["1", "2"], 1)] * 2
+    assert found[0][3] == found[1][3] != os.getpid()
+
+
 def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=240)
