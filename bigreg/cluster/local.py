@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -67,7 +68,8 @@ def _client(settings: Cluster, gpus: list[str]) -> Iterator[Client]:
         }
         with without_main():
             if not gpus:
-                return LocalCluster(n_workers=settings.adaptive or count, **options)
+                # What they are forked from has the environment of the time when it began.
+                return LocalCluster(n_workers=settings.adaptive or count, env={**os.environ, **ENVIRONMENT}, **options)
             cluster = GpuCluster(gpus, max(1, cores_here() // count), resources={GPU: 1}, **options)
             cluster.scale(settings.adaptive or count)
             return cluster

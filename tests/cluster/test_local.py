@@ -187,6 +187,15 @@ def test_workers_are_forked_from_a_process_that_has_one_thread_and_their_environ
     assert found[0][3] == found[1][3] != os.getpid()
 
 
+def test_workers_have_the_environment_of_now(monkeypatch):
+    """Credentials, say, that were set after a cluster before."""
+    names = ("BIGREG_TEST_NOW", "OMP_NUM_THREADS")
+    for value in ("one", "two"):
+        monkeypatch.setenv("BIGREG_TEST_NOW", value)
+        with client(Cluster(kind="local", workers=1)) as one:
+            assert one.submit(lambda: [os.environ.get(n) for n in names]).result() == [value, "1"]
+
+
 def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=240)
