@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from .app import Json, app, out, print_json, show_figures, show_verdict
-from .options import ComparedRuns, OpenedRun
+from .options import RunStore, require_run, require_there
 
 
 @app.command(rich_help_panel="Judge")
 def report(
-    run: OpenedRun,
+    run: RunStore,
     figure: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write an overview picture too, for talks: new .png, .svg or .pdf."),
@@ -21,6 +21,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a run again; print its path and the verdict."""
+    require_run(run)
     from ..pipeline.run import open_run
 
     opened = open_run(run)
@@ -38,7 +39,7 @@ def report(
 
 @app.command(rich_help_panel="Judge")
 def evaluate(
-    run: OpenedRun,
+    run: RunStore,
     landmarks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Pairs: BigWarp CSV, or columns fixed_z ... moving_x in µm.")
     ] = None,
@@ -57,6 +58,7 @@ def evaluate(
 
     Without --out the figures go into the run (RUN/evaluation) and its report.
     """
+    require_run(run)
     from ..pipeline.run import open_run
 
     opened = open_run(run)
@@ -71,7 +73,7 @@ def evaluate(
 
 @app.command(rich_help_panel="Judge")
 def compare(
-    runs: ComparedRuns,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or folders of evaluate --out.")],
     aggregate: Annotated[bool, typer.Option("--aggregate", help="Figures only; the images may differ.")] = False,
     target: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, CSV and a page of HTML.")
@@ -82,6 +84,8 @@ def compare(
 
     Landmarks and labels are paired if `bigreg evaluate` got the same ones; blocks always are.
     """
+    for run in runs:
+        require_there(run, "is neither a run nor a folder that `bigreg evaluate --out` wrote; check the path")
     from ..display import comparison_tables
     from ..pipeline.compare import compare_runs
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 
-def _there(path: str, what: str = "does not exist; check the path") -> None:
+def require_there(path: str, what: str = "does not exist; check the path") -> None:
     """Raise InputError for a place of this machine where nothing is, before all that takes seconds to import."""
     from ..errors import InputError
     from ..storage import exists, local_path
@@ -19,20 +19,12 @@ def _there(path: str, what: str = "does not exist; check the path") -> None:
         raise InputError(f"'{path}' {what}")
 
 
-def _a_run(path: str) -> str:
-    _there(path, "is not a bigreg run; check the path")
-    return path
+def require_run(path: str) -> None:
+    require_there(path, "is not a bigreg run; check the path")
 
 
-def _a_map(path: str) -> str:
-    _there(path, "does not exist: neither a run nor a transform file is there; check the path")
-    return path
-
-
-def _each_there(paths: list[str]) -> list[str]:
-    for path in paths:
-        _there(path)
-    return paths
+def require_map(path: str) -> None:
+    require_there(path, "does not exist: neither a run nor a transform file is there; check the path")
 
 
 Triple = tuple[float, float, float]
@@ -43,24 +35,8 @@ Moving = Annotated[
     str, typer.Argument(metavar="MOVING", help="The moving image, which is brought onto it. Path or URL.")
 ]
 RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
-OpenedRun = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.", callback=_a_run)
-]
-OpenedRuns = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RUN...", help="Run stores, or what `bigreg atlas` wrote: paths or URLs.", callback=_each_there
-    ),
-]
-ComparedRuns = Annotated[
-    list[str],
-    typer.Argument(metavar="RUN...", help="Runs, or folders of evaluate --out.", callback=_each_there),
-]
 Through = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).", callback=_a_map
-    ),
+    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
 ]
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")

@@ -33,8 +33,6 @@ from .options import (
     MovingOrigin,
     MovingSpacing,
     MovingTime,
-    OpenedRun,
-    OpenedRuns,
     Preset,
     Quick,
     RunStore,
@@ -44,6 +42,8 @@ from .options import (
     config_of,
     images_of,
     overrides_of,
+    require_run,
+    require_there,
     tell,
 )
 
@@ -286,12 +286,13 @@ def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
 
 @app.command(rich_help_panel="Register")
 def resume(
-    run: OpenedRun, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    run: RunStore, cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
     accept_failed: AcceptFailed = False, accept_start: AcceptStart = None, fail_on: FailOn = None,
     allow_device_change: AllowDeviceChange = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Resume an interrupted run, here or on another cluster; the result is bit-identical."""
+    require_run(run)
     from ..display import Display
     from ..pipeline.run import open_run
 
@@ -305,8 +306,9 @@ def resume(
 
 
 @app.command(rich_help_panel="Register")
-def stop(run: OpenedRun) -> None:
+def stop(run: RunStore) -> None:
     """Stop a running registration, on this machine or another. Completed blocks are kept; see `resume`."""
+    require_run(run)
     from ..pipeline.run import open_run
 
     holder = open_run(run).request_stop()
@@ -315,11 +317,12 @@ def stop(run: OpenedRun) -> None:
 
 @app.command(rich_help_panel="Register")
 def status(
-    run: OpenedRun,
+    run: RunStore,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until it has ended.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the progress of a run, from any terminal that sees its files, and its verdict once it is finished."""
+    require_run(run)
     import time
 
     from rich.live import Live
@@ -364,7 +367,9 @@ def status(
 
 @app.command(rich_help_panel="Judge")
 def view(
-    runs: OpenedRuns,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run stores, or what `bigreg atlas` wrote: paths or URLs.")
+    ],
     panel: Annotated[
         list[str] | None,
         typer.Option(help="inspect (default for runs), monitor, landmarks or launch. Repeatable."),
@@ -374,6 +379,8 @@ def view(
 
     For an atlas result: the brain, regions (named under the cursor), borders, cells.
     """
+    for run in runs:
+        require_there(run, "is not a bigreg run, nor a result of bigreg atlas; check the path")
     from ..atlases import is_atlas_result
     from ..errors import ConfigError, InputError
     from ..pipeline.store.store import is_run

@@ -23,6 +23,7 @@ from .options import (
     Through,
     Triple,
     Workers,
+    require_map,
     tell,
     tell_written,
 )
@@ -121,6 +122,7 @@ def warp(
     Pass the same orientation and origin for IMAGE as for the registered image. A small OUT is made by this process, a
     large one by all cores, unless --cluster or --workers is given.
     """
+    require_map(run)
     from ..display import bar
     from ..pipeline.chains import chain, end_image
     from ..pipeline.results.likened import opened_like
@@ -211,6 +213,7 @@ def points(
 
     Any number of points is streamed. Radii of neurons scale with the tissue; mesh vertices outside are left out.
     """
+    require_map(run)
     from ..pipeline.chains import chain
     from ..volumes import open_volume
 
@@ -266,6 +269,7 @@ def export(
 
     composite holds affine and displacements, field their sum; affine and matrix (4 x 4, z y x, µm) the affine alone.
     """
+    require_map(run)
     from ..errors import ConfigError
     from ..pipeline.chains import chain
     from ..volumes import open_volume
