@@ -30,7 +30,7 @@ def present() -> bool:
         trial()
     except Exception as error:
         log.warning(
-            "Triton does not work here, so tensor operations take the place of fused kernels, which is slower: %s: %s",
+            "Triton does not work here; slower tensor operations replace the fused kernels: %s: %s",
             type(error).__name__, error,
         )  # fmt: skip
         return False

@@ -35,9 +35,6 @@ Moving = Annotated[
     str, typer.Argument(metavar="MOVING", help="The moving image, which is brought onto it. Path or URL.")
 ]
 RunStore = Annotated[str, typer.Argument(metavar="RUN", help="The run store, a Zarr group: path or URL.")]
-Through = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
-]
 Direction = Annotated[
     str, typer.Option(help="fixed_to_moving brings moving onto fixed; moving_to_fixed the other way.")
 ]

@@ -20,7 +20,6 @@ from .options import (
     Orientation,
     Origin,
     Spacing,
-    Through,
     Triple,
     Workers,
     require_map,
@@ -28,6 +27,9 @@ from .options import (
     tell_written,
 )
 
+Through = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, or a transform file (.h5 .nii.gz .nrrd .txt .mat .csv).")
+]
 Then = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,6 +25,19 @@ def _where(points, D, H, W, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _block(matrix, p, points, inside, beyond):
+    """The six numbers of a point's block, in the order of gauss_newton.PAIRS; a diagonal of `beyond` where none is."""
+    return (
+        tl.load(matrix + p, mask=inside, other=beyond),
+        tl.load(matrix + points + p, mask=inside, other=beyond),
+        tl.load(matrix + 2 * points + p, mask=inside, other=beyond),
+        tl.load(matrix + 3 * points + p, mask=inside, other=0.0),
+        tl.load(matrix + 4 * points + p, mask=inside, other=0.0),
+        tl.load(matrix + 5 * points + p, mask=inside, other=0.0),
+    )
+
+
+@triton.jit
 def _edges(z, y, x, D, H, W, e_z, e_y, e_x):
     """The membrane's own diagonal: each point's edges."""
     n_z = (z > 0).to(tl.float32) + (z < D - 1).to(tl.float32)
@@ -44,12 +57,7 @@ def _total(sums, programs, MOST: tl.constexpr):
 def _begin(matrix, edges, right, inverse, pushed, ahead, x_out, rest, sums, points, D, H, W, BLOCK: tl.constexpr):
     """The inverse of each point's own block; x = 0, rest = right, pushed = inverse rest; sums of rest * pushed."""
     p, inside, z, y, x = _where(points, D, H, W, BLOCK)
-    a = tl.load(matrix + p, mask=inside, other=1.0)
-    b = tl.load(matrix + points + p, mask=inside, other=1.0)
-    c = tl.load(matrix + 2 * points + p, mask=inside, other=1.0)
-    d = tl.load(matrix + 3 * points + p, mask=inside, other=0.0)
-    e = tl.load(matrix + 4 * points + p, mask=inside, other=0.0)
-    f = tl.load(matrix + 5 * points + p, mask=inside, other=0.0)
+    a, b, c, d, e, f = _block(matrix, p, points, inside, 1.0)
     a += _edges(z, y, x, D, H, W, tl.load(edges), tl.load(edges + 1), tl.load(edges + 2))
     b += _edges(z, y, x, D, H, W, tl.load(edges + 3), tl.load(edges + 4), tl.load(edges + 5))
     c += _edges(z, y, x, D, H, W, tl.load(edges + 6), tl.load(edges + 7), tl.load(edges + 8))
@@ -119,12 +127,7 @@ def _product(
     g_z = _direction(pushed, behind, beta, p, inside)
     g_y = _direction(pushed + points, behind + points, beta, p, inside)
     g_x = _direction(pushed + 2 * points, behind + 2 * points, beta, p, inside)
-    a = tl.load(matrix + p, mask=inside, other=0.0)
-    b = tl.load(matrix + points + p, mask=inside, other=0.0)
-    c = tl.load(matrix + 2 * points + p, mask=inside, other=0.0)
-    d = tl.load(matrix + 3 * points + p, mask=inside, other=0.0)
-    e = tl.load(matrix + 4 * points + p, mask=inside, other=0.0)
-    f = tl.load(matrix + 5 * points + p, mask=inside, other=0.0)
+    a, b, c, d, e, f = _block(matrix, p, points, inside, 0.0)
     m_z, m_y, m_x = a * g_z + d * g_y + e * g_x, d * g_z + b * g_y + f * g_x, e * g_z + f * g_y + c * g_x
     m_z += _bent(
         pushed, behind, beta, p, inside, g_z, z, y, x, D, H, W,
@@ -162,12 +165,7 @@ def _update(
     r_x = tl.load(rest + 2 * points + p, mask=inside, other=0.0) - step * tl.load(
         product + 2 * points + p, mask=inside, other=0.0
     )
-    i00 = tl.load(inverse + p, mask=inside, other=0.0)
-    i11 = tl.load(inverse + points + p, mask=inside, other=0.0)
-    i22 = tl.load(inverse + 2 * points + p, mask=inside, other=0.0)
-    i01 = tl.load(inverse + 3 * points + p, mask=inside, other=0.0)
-    i02 = tl.load(inverse + 4 * points + p, mask=inside, other=0.0)
-    i12 = tl.load(inverse + 5 * points + p, mask=inside, other=0.0)
+    i00, i11, i22, i01, i02, i12 = _block(inverse, p, points, inside, 0.0)
     q_z, q_y, q_x = (
         i00 * r_z + i01 * r_y + i02 * r_x,
         i01 * r_z + i11 * r_y + i12 * r_x,

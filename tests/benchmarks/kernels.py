@@ -24,6 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bigreg.engines import membrane_cuda, midspace_cuda
+from bigreg.kernels import SIZES
 from bigreg.similarity import lncc_cuda
 
 LNCC_Y, LNCC = ({"TY": t[0], "TX": t[1], "R": 3} for t in (lncc_cuda.TILE_Y, lncc_cuda.TILE_X))
@@ -46,7 +47,6 @@ KERNELS: list[tuple[Any, int, dict[str, Any]]] = [
     (membrane_cuda._product, membrane_cuda.WARPS, MEMBRANE | {"MOST": 512, "FIRST": False}),
     (membrane_cuda._update, membrane_cuda.WARPS, MEMBRANE | {"MOST": 512}),
 ]
-INTEGERS = {"D", "N", "n", "H", "W", "C", "S", "points", "tiles", "programs"}
 DOUBLES = {"sums": membrane_cuda, "now": membrane_cuda, "before": membrane_cuda, "curved": membrane_cuda}
 
 
@@ -54,7 +54,7 @@ def kind(kernel: Any, name: str) -> str:
     """The type of an argument, as the code that launches the kernels passes it."""
     if name == "floor":
         return "fp32"
-    if name in INTEGERS:
+    if name in SIZES:
         return "i32"
     if name == "first":
         return "*i32"
@@ -63,6 +63,8 @@ def kind(kernel: Any, name: str) -> str:
 
 def compiled(kernel: Any, warps: int, constants: dict[str, Any], card: int) -> dict[str, Any]:
     names = kernel.arg_names
+    anew = [p.name for p in kernel.params if p.name in SIZES and not p.do_not_specialize]
+    assert not anew, f"{kernel.fn.__name__} would be compiled anew for other {anew}"
     source = ASTSource(
         fn=kernel, signature={n: "constexpr" if n in constants else kind(kernel, n) for n in names},
         constexprs={(names.index(k),): v for k, v in constants.items()},

@@ -12,6 +12,7 @@ from bigreg import load_config
 from bigreg.cluster import Cluster, client, local_client, visible_gpus, worker_count
 from bigreg.cluster.gpus import VISIBLE
 from bigreg.cluster.one_gpu import dask_setup
+from bigreg.cluster.without_main import IMPORTED
 from bigreg.config import load_cluster
 from bigreg.errors import ConfigError, ResourceError
 
@@ -178,13 +179,15 @@ def test_workers_are_forked_from_a_process_that_has_one_thread_and_their_environ
         parent = psutil.Process().parent()
         names = ("OMP_NUM_THREADS", "MALLOC_ARENA_MAX")
         there = parent.environ()
-        return [there.get(n) for n in names], [os.environ[n] for n in names], parent.num_threads(), parent.pid
+        missing = [name for name in imported if name not in sys.modules]
+        return [there.get(n) for n in names], [os.environ[n] for n in names], parent.num_threads(), missing, parent.pid
 
+    imported = IMPORTED  # a name that is not there would be passed over without a word
     with client(Cluster(kind="local", workers=2)) as one:
         one.wait_for_workers(2)
         found = list(one.run(what).values())
-    assert [each[:3] for each in found] == [(["1", "2"], ["1", "2"], 1)] * 2
-    assert found[0][3] == found[1][3] != os.getpid()
+    assert [each[:4] for each in found] == [(["1", "2"], ["1", "2"], 1, [])] * 2
+    assert found[0][4] == found[1][4] != os.getpid()
 
 
 def test_workers_have_the_environment_of_now(monkeypatch):
