@@ -115,6 +115,48 @@ def test_a_step(shape, size):
     close(kernels(*(t.to(DEVICE) for t in (matrix, weights, right)), 8), expected, 2e-3)
 
 
+class Recorded:
+    """A kernel, and what it is compiled for: constants, and which arrays begin at a multiple of 16 bytes."""
+
+    def __init__(self, name, kernel, kinds):
+        self.name, self.kernel, self.kinds = name, kernel, kinds
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **constants):
+            aligned = tuple(a.data_ptr() % 16 == 0 for a in arguments if isinstance(a, torch.Tensor))
+            self.kinds.add((self.name, aligned, tuple(sorted(constants.items()))))
+            return self.kernel[grid](*arguments, **constants)
+
+        return launch
+
+
+def test_kernels_are_compiled_once_for_patches_of_all_sizes(monkeypatch):
+    from bigreg.engines import membrane_cuda, midspace_cuda
+    from bigreg.similarity import lncc_cuda
+
+    kinds, found = set(), []
+    for module, names in {
+        membrane_cuda: ("_begin", "_product", "_update"),
+        midspace_cuda: ("_warp", "_pull"),
+        lncc_cuda: ("_products_along_z", "_along_z", "_along_y", "_coefficients", "_forces"),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, Recorded(name, getattr(module, name), kinds))
+    for cells in ((1, 2, 1), (2, 3, 4), (11, 13, 9)):
+        shape = tuple(4 * n for n in cells)
+        pair, masks = ([t.to(DEVICE) for t in each] for each in images(shape, holes=False))
+        c = torch.zeros(3, *(n + 4 for n in cells), device=DEVICE)
+        midspace_cuda.warp(c, (4, 4, 4), tuple(pair), tuple(masks), True)
+        _, _, forces = lncc_cuda.sweep(pair[0][0], pair[1][0], masks[0], 3, 0.05, False)
+        pulls = midspace_cuda.Pulls((4, 4, 4), curvature=True)
+        pulls.add(pair[0][0], pair[1][0], *forces)
+        slope, matrix = pulls.pulled()
+        membrane_cuda.solve(matrix + 1, torch.ones(3, 3, device=DEVICE), slope, 3)
+        found.append(set(kinds))
+    assert len(found[0]) == 10
+    assert found[0] == found[-1], found[-1] - found[0]
+
+
 def test_kernels_compile_and_fit_in_registers(tmp_path):
     """For a card that is not there, by the compiler that Triton brings."""
     script = Path(__file__).parent / "benchmarks" / "kernels.py"

@@ -13,11 +13,12 @@ if TYPE_CHECKING:  # what _WHERE imports on first use, for type checkers
     from .escalation import escalate
     from .gpus import default_cluster, default_kind, visible_gpus
     from .local import local_client
-    from .workers import BASE_BYTES, GPU, give_back_memory, require_memory, worker_count, worker_memory
+    from .workers import BASE_BYTES, GPU, card_memory, give_back_memory, require_memory, worker_count, worker_memory
 
 _WHERE = {
     "BASE_BYTES": "workers",
     "GPU": "workers",
+    "card_memory": "workers",
     "client": "connecting",
     "default_cluster": "gpus",
     "default_kind": "gpus",
@@ -36,6 +37,7 @@ __all__ = [
     "JOBS",
     "KINDS",
     "Cluster",
+    "card_memory",
     "client",
     "default_cluster",
     "default_kind",

@@ -24,8 +24,16 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in given.split(",")][:count] if given else [str(number) for number in range(count)]
 
 
+def smallest_card() -> int | None:
+    """Bytes of the smallest GPU of this machine; None where PyTorch sees none."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return min((torch.cuda.get_device_properties(n).total_memory for n in range(count)), default=None)
+
+
 def default_cluster() -> Cluster:
-    """Who works where nobody says it: the GPUs of this machine, one worker each, or its cores where it has none."""
+    """Who works where nobody says it: the GPUs of this machine, or its cores where it has none."""
     return Cluster(kind=default_kind())
 
 

@@ -30,10 +30,11 @@ def local_client(settings: Cluster) -> AbstractContextManager[Client]:
 
 
 def cuda_client(settings: Cluster) -> AbstractContextManager[Client]:
-    """The same with one worker per GPU, which sees no other, and its part of the cores to decode with."""
+    """The same with workers that share the GPUs, one each to be seen, and their part of the cores to decode with."""
     count = worker_count(settings)
     gpus = require_gpus(settings)[:count]
-    log.warning("%d GPU%s of this machine, one worker each (cluster kind cuda)", count, "s" * (count != 1))
+    shared = "one worker each" if count == len(gpus) else f"{count} workers"
+    log.warning("%d GPU%s of this machine, %s (cluster kind cuda)", len(gpus), "s" * (len(gpus) != 1), shared)
     return _client(settings, gpus)
 
 

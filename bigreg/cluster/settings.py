@@ -67,8 +67,9 @@ class Cluster(BaseModel):
     One of them is computed at a time; the others are read and written meanwhile. It pays where storage is slower than
     computing, so 2 is the default for a worker with a GPU and 1 for others.
 
-    A GPU is used by a worker that was given one, and by no other process: one worker per GPU for kind cuda and for jobs
-    and pods with `gpus`. Kind local computes on the CPU; with `device: cuda` its workers share the machine's GPUs.
+    A GPU is used by a worker that was given one, and by no other process: several share each GPU of kind cuda, and jobs
+    and pods with `gpus` have one worker per GPU. Kind local computes on the CPU; with `device: cuda` its workers share
+    the machine's GPUs.
 
     Raises ConfigError where a value makes no sense or a key means nothing to the kind.
     """

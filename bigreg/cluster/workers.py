@@ -15,7 +15,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from ..errors import ConfigError, ResourceError, named
 from .existing import workers_there
-from .gpus import visible_gpus
+from .gpus import smallest_card, visible_gpus
 from .settings import Cluster
 
 BASE_BYTES = 500 * 2**20
@@ -49,6 +49,13 @@ def give_back_memory() -> None:
 
 UNLIMITED = 2**63 - 1
 
+MOST_SHARING = 8
+"""Workers that share a GPU at most, where nobody says how many. One process keeps it busy for a twentieth of the time:
+the rest is Python, reading and writing. Each of them is to have so many cores, and so much memory of both kinds:
+"""
+CORES_SHARING = 2
+BYTES_SHARING = 8 * 2**30
+
 GPU = "GPU"
 """The Dask resource that a worker with a GPU has one of, and that its blocks share."""
 
@@ -58,10 +65,17 @@ def worker_count(settings: Cluster) -> int:
     if settings.kind == "address":
         return len(workers_there(settings))
     if settings.kind == "cuda":
-        return _gpus(settings)
+        gpus = len(require_gpus(settings))
+        return settings.workers or gpus * _sharing(gpus)
     if settings.device == "cuda":
         return settings.workers or len(require_gpus(settings))
     return settings.workers or cores_here()
+
+
+def _sharing(gpus: int) -> int:
+    """Workers for each GPU of this machine where nobody says how many."""
+    memory = min(smallest_card() or 0, psutil.virtual_memory().total // gpus)
+    return max(1, min(MOST_SHARING, cores_here() // gpus // CORES_SHARING, memory // BYTES_SHARING))
 
 
 def cores_here() -> int:
@@ -76,6 +90,14 @@ def worker_memory(settings: Cluster) -> int:
     if settings.memory_limit is not None:
         return parse_bytes(settings.memory_limit)
     return int(0.9 * psutil.virtual_memory().total / worker_count(settings))
+
+
+def card_memory(settings: Cluster) -> int | None:
+    """Bytes of a GPU's memory that each worker has where they share it; None where no GPU of this machine works."""
+    if not settings.gpu_here:
+        return None
+    card = smallest_card()
+    return card and card // -(-worker_count(settings) // len(require_gpus(settings)))
 
 
 def require_memory(needed: int, settings: Cluster, *, smaller: str = ", or make blocks.core smaller") -> None:
@@ -117,13 +139,3 @@ def require_gpus(settings: Cluster) -> list[str]:
             "or install a build of PyTorch for its driver"
         )
     return there
-
-
-def _gpus(settings: Cluster) -> int:
-    there = len(require_gpus(settings))
-    if (settings.workers or 0) > there:
-        raise ConfigError(
-            f"cluster.workers = {settings.workers}, but kind 'cuda' has one worker per GPU and this machine has "
-            f"{there}; leave it out, or use {named('--cluster ', 'cluster kind ')}local for the cores instead"
-        )
-    return settings.workers or there

@@ -15,6 +15,7 @@ import triton.language as tl
 from ..kernels import ceil_div, kernel
 
 BLOCK, WARPS = 512, 4
+SUMS = 256  # that are loaded at once, one of each program
 
 
 @triton.jit
@@ -47,10 +48,13 @@ def _edges(z, y, x, D, H, W, e_z, e_y, e_x):
 
 
 @triton.jit
-def _total(sums, programs, MOST: tl.constexpr):
+def _total(sums, programs, SUMS: tl.constexpr):
     """The sum over the programs of a kernel before."""
-    i = tl.arange(0, MOST)
-    return tl.sum(tl.load(sums + i, mask=i < programs, other=0.0))
+    total = tl.zeros([SUMS], tl.float64)
+    for start in range(0, programs, SUMS):
+        i = start + tl.arange(0, SUMS)
+        total += tl.load(sums + i, mask=i < programs, other=0.0)
+    return tl.sum(total)
 
 
 @kernel
@@ -117,13 +121,15 @@ def _bent(pushed, behind, beta, p, inside, here, z, y, x, D, H, W, e_z, e_y, e_x
 @kernel
 def _product(
     matrix, edges, pushed, behind, ahead, product, now, before, sums, points, D, H, W, programs,
-    BLOCK: tl.constexpr, MOST: tl.constexpr, FIRST: tl.constexpr,
+    BLOCK: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
-    """ahead = pushed + now / before * behind; product = (matrix + membrane) ahead; sums of ahead * product."""
+    """ahead = pushed + now / before * behind; product = (matrix + membrane) ahead; sums of ahead * product.
+
+    Where before is 0, in the first turn, ahead is pushed alone.
+    """
     p, inside, z, y, x = _where(points, D, H, W, BLOCK)
-    beta = 0.0
-    if not FIRST:
-        beta = (_total(now, programs, MOST) / tl.maximum(_total(before, programs, MOST), 1e-300)).to(tl.float32)
+    last = _total(before, programs, SUMS)
+    beta = tl.where(last > 0, _total(now, programs, SUMS) / tl.maximum(last, 1e-300), 0.0).to(tl.float32)
     g_z = _direction(pushed, behind, beta, p, inside)
     g_y = _direction(pushed + points, behind + points, beta, p, inside)
     g_x = _direction(pushed + 2 * points, behind + 2 * points, beta, p, inside)
@@ -149,11 +155,11 @@ def _product(
 @kernel
 def _update(
     inverse, ahead, product, x_out, rest, pushed, now, curved, sums, points, D, H, W, programs,
-    BLOCK: tl.constexpr, MOST: tl.constexpr,
+    BLOCK: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """step = now / curved; x += step ahead; rest -= step product; pushed = inverse rest; sums of rest * pushed."""
     p, inside, _, _, _ = _where(points, D, H, W, BLOCK)
-    step = (_total(now, programs, MOST) / tl.maximum(_total(curved, programs, MOST), 1e-300)).to(tl.float32)
+    step = (_total(now, programs, SUMS) / tl.maximum(_total(curved, programs, SUMS), 1e-300)).to(tl.float32)
     for k in tl.static_range(3):
         at = k * points + p
         value = tl.load(x_out + at, mask=inside, other=0.0) + step * tl.load(ahead + at, mask=inside, other=0.0)
@@ -182,20 +188,20 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
     shape = tuple(right.shape[1:])
     points = right[0].numel()
     programs = ceil_div(points, BLOCK)
-    most = max(16, triton.next_power_of_2(programs))
     inverse = torch.empty_like(matrix)
     x, rest, pushed, product, behind, ahead = (torch.empty_like(right) for _ in range(6))
-    before, now, after, curved = torch.zeros(4, programs, dtype=torch.float64, device=right.device)
+    # Rows of whole multiples of 16 bytes: kernels are compiled for where an array may begin.
+    before, now, after, curved = torch.zeros(4, 2 * ceil_div(programs, 2), dtype=torch.float64, device=right.device)
     shared: dict[str, Any] = {"BLOCK": BLOCK, "num_warps": WARPS}
     grid = (programs,)
     _begin[grid](matrix, edges, right, inverse, pushed, behind, x, rest, now, points, *shape, **shared)
-    for turn in range(turns):
+    for _ in range(turns):
         _product[grid](
-            matrix, edges, pushed, behind, ahead, product, now, before, curved, points, *shape, programs, MOST=most,
-            FIRST=turn == 0, **shared,
+            matrix, edges, pushed, behind, ahead, product, now, before, curved, points, *shape, programs, SUMS=SUMS,
+            **shared,
         )  # fmt: skip
         _update[grid](
-            inverse, ahead, product, x, rest, pushed, now, curved, after, points, *shape, programs, MOST=most, **shared
+            inverse, ahead, product, x, rest, pushed, now, curved, after, points, *shape, programs, SUMS=SUMS, **shared
         )
         behind, ahead = ahead, behind
         before, now, after = now, after, before

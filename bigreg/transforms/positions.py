@@ -69,7 +69,8 @@ class Positions:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest coordinates, (3,) each. Needs at least one point."""
         flat = self.offset.reshape(3, -1)
-        return self.anchor + flat.amin(1).double().cpu().numpy(), self.anchor + flat.amax(1).double().cpu().numpy()
+        low, high = torch.stack((flat.amin(1), flat.amax(1))).double().cpu().numpy()  # one wait for the device
+        return self.anchor + low, self.anchor + high
 
     def inside(self, grid: Grid, margin: float = 0.5) -> torch.Tensor:
         """(...) bool: within `margin` voxels of the outer voxel centres of a grid (0.5 = inside its faces)."""

@@ -44,8 +44,8 @@ KERNELS: list[tuple[Any, int, dict[str, Any]]] = [
     (midspace_cuda._pull, midspace_cuda.WARPS, MIDSPACE | {"CURVATURE": False, "ADD": False, "SCALARS": False}),
     (midspace_cuda._pull, midspace_cuda.WARPS, MIDSPACE | {"CURVATURE": True, "ADD": True, "SCALARS": True}),
     (membrane_cuda._begin, membrane_cuda.WARPS, MEMBRANE),
-    (membrane_cuda._product, membrane_cuda.WARPS, MEMBRANE | {"MOST": 512, "FIRST": False}),
-    (membrane_cuda._update, membrane_cuda.WARPS, MEMBRANE | {"MOST": 512}),
+    (membrane_cuda._product, membrane_cuda.WARPS, MEMBRANE | {"SUMS": membrane_cuda.SUMS}),
+    (membrane_cuda._update, membrane_cuda.WARPS, MEMBRANE | {"SUMS": membrane_cuda.SUMS}),
 ]
 DOUBLES = {"sums": membrane_cuda, "now": membrane_cuda, "before": membrane_cuda, "curved": membrane_cuda}
 

@@ -4,17 +4,18 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bigreg import load_config
-from bigreg.cluster import Cluster, client, local_client, visible_gpus, worker_count
+from bigreg.cluster import Cluster, card_memory, client, local_client, visible_gpus, worker_count
 from bigreg.cluster.gpus import VISIBLE
 from bigreg.cluster.one_gpu import dask_setup
 from bigreg.cluster.without_main import IMPORTED
 from bigreg.config import load_cluster
-from bigreg.errors import ConfigError, ResourceError
+from bigreg.errors import ResourceError
 
 
 @pytest.mark.timeout(180)
@@ -73,7 +74,10 @@ def test_by_default_there_is_a_worker_for_every_core_that_may_be_used():
 def three_gpus(monkeypatch):
     """PyTorch of this process sees three GPUs; there is none, so workers may only be asked what they were given."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    card = SimpleNamespace(total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return card
 
 
 def seen(dask_worker):
@@ -90,13 +94,38 @@ def seen(dask_worker):
     }
 
 
-def test_each_gpu_has_one_worker_with_its_part_of_the_cores(three_gpus, monkeypatch):
-    monkeypatch.setattr("bigreg.cluster.local.cores_here", lambda: 13)
+def machine(monkeypatch, cores, memory):
+    for module in ("local", "workers"):
+        monkeypatch.setattr(f"bigreg.cluster.{module}.cores_here", lambda: cores)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory * 2**30))
+
+
+def test_gpus_are_shared_evenly_by_workers_with_their_part_of_the_cores(three_gpus, monkeypatch):
+    machine(monkeypatch, cores=13, memory=1000)
     with client(load_cluster("cuda")) as used:
-        used.wait_for_workers(3, timeout=120)
+        used.wait_for_workers(6, timeout=120)
         found = list(used.run(seen).values())
-        assert sorted(f.pop("gpu") for f in found) == ["0", "1", "2"]
-        assert found == [{"copies": "4", "resource": 1, "ignores Ctrl-C": True, "threads": 2}] * 3
+        assert sorted(f.pop("gpu") for f in found) == ["0", "0", "1", "1", "2", "2"]
+        assert found == [{"copies": "2", "resource": 1, "ignores Ctrl-C": True, "threads": 2}] * 6
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "card", "each"),
+    [
+        (2, 1000, 80, 1), (12, 1000, 80, 2), (200, 1000, 80, 8), (200, 1000, 24, 3), (200, 1000, 6, 1),
+        (200, 100, 80, 4), (200, 8, 80, 1),
+    ],
+)  # fmt: skip
+def test_how_many_workers_share_a_gpu(three_gpus, monkeypatch, cores, memory, card, each):
+    """By cores, by the machine's memory and by the GPU's."""
+    machine(monkeypatch, cores, memory)
+    three_gpus.total_memory = card * 2**30
+    cluster = Cluster(kind="cuda")
+    assert worker_count(cluster) == 3 * each
+    assert card_memory(cluster) == card * 2**30 // each
+    assert card_memory(Cluster(kind="cuda", workers=4)) == card * 2**30 // 2
+    assert card_memory(Cluster(kind="cuda", workers=2)) == card * 2**30
+    assert card_memory(Cluster(workers=2)) is None
 
 
 def test_a_worker_that_is_replaced_takes_the_gpu_of_the_one_that_is_gone(three_gpus, monkeypatch):
@@ -132,13 +161,6 @@ def test_where_there_are_gpus_they_are_the_default(three_gpus, caplog):
 
 def test_without_gpus_the_cores_are_the_default():
     assert load_config("rounds").cluster.kind == load_cluster({"workers": 2}).kind == "local"
-
-
-def test_more_workers_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert worker_count(Cluster(kind="cuda")) == 2
-    with pytest.raises(ConfigError, match="workers = 3"):
-        worker_count(Cluster(kind="cuda", workers=3))
 
 
 def test_a_worker_that_has_most_of_its_memory_goes_on():

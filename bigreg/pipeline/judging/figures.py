@@ -143,7 +143,7 @@ def figures(context: Context) -> list[Row]:
     measured = np.concatenate([card[np.isfinite(card)] for card in cards])
     if measured.size:
         largest = float(measured.max())
-        rows.append(("time and memory", "peak memory per GPU", largest, "GiB", "by PyTorch, while estimating"))
+        rows.append(("time and memory", "peak GPU memory of a worker", largest, "GiB", "by PyTorch, while estimating"))
     done = blank = failed = 0
     for name, _, _ in context.attributes.get("stages", []):
         if name.startswith("levels/") and name.count("/") == 1:

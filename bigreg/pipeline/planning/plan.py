@@ -12,7 +12,7 @@ from typing import Any
 from dask.utils import format_bytes
 
 from ... import storage
-from ...cluster import BASE_BYTES, worker_count, worker_memory
+from ...cluster import BASE_BYTES, card_memory, worker_count, worker_memory
 from ...config import Config, load_config
 from ...errors import ConfigError, InputError
 from ...quality.verdict import roughly
@@ -48,7 +48,7 @@ class Plan:
     workers             of the configured cluster
     in_hand             blocks that each has in hand
     memory_per_worker   bytes, from the block alone; memory_limit: what the configured local cluster gives each worker
-    card_per_worker     bytes of a GPU's memory, 0 where none works; card_limit: what GPUs of this machine have, or None
+    card_per_worker     bytes of a GPU's memory, 0 where none works; card_limit: each worker's part of a GPU, or None
     remark              on the rates, for people
     """
 
@@ -177,10 +177,11 @@ class Plan:
             return []
         needed = format_bytes(self.card_per_worker)
         if self.card_limit is None:
-            return [("memory per GPU", f"at least {needed}")]
+            return [("GPU memory per worker", f"at least {needed}")]
         few = self.card_per_worker > self.card_limit
-        short = ": TOO LITTLE, blocks will be computed in smaller pieces; make blocks.core smaller" if few else ""
-        return [("memory per GPU", f"{needed} of {format_bytes(self.card_limit)}{short}")]
+        remedy = "use fewer workers or make blocks.core smaller"
+        short = f": TOO LITTLE, blocks will be computed in smaller pieces; {remedy}" if few else ""
+        return [("GPU memory per worker", f"{needed} of {format_bytes(self.card_limit)}{short}")]
 
     def to_json(self) -> dict[str, Any]:
         """The same in numbers, with every stage; seconds, bytes, um (z, y, x)."""
@@ -270,16 +271,8 @@ def make_plan(
         remark,
         config.deformation,
         card,
-        smallest_card() if config.cluster.gpu_here else None,
+        card_memory(config.cluster),
     )
-
-
-def smallest_card() -> int | None:
-    """Bytes of the smallest GPU of this machine; None where PyTorch sees none."""
-    import torch
-
-    count = torch.cuda.device_count()
-    return min((torch.cuda.get_device_properties(n).total_memory for n in range(count)), default=None)
 
 
 def plan(

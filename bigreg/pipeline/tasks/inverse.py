@@ -4,7 +4,8 @@ How far a map moves points anywhere says nothing about what one block needs: a b
 block as a whole. So a few points of the block are inverted first, through the coarser levels' maps one after the other
 (each says where to look in the next), and the finest map is read around where they lie. What is found is certain: a map
 that does not fold has one inverse, so a point that the box takes where it has to go, from within the box, is the one.
-Where it is not found so, the box grows, at most to all that the largest displacement allows.
+Where it is not found so, the box grows, at most to all that the largest displacement allows. A map that moves nothing
+far is read around the block at once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ...transforms.positions import Positions
 SPARSE = 5  # points along an axis of a block that say where to look
 AROUND = 3  # samples of a map that are read around these, and
 SPREAD = 0.25  # of the differences between their displacements
+NEAR = 8.0  # samples: so far a map may move points anywhere for no box to be looked for
 ROUGH = 0.25  # samples: so well they are inverted
 GROWTH = 0.5  # of a box's extent that it grows by on every side
 
@@ -85,7 +87,8 @@ def undone(halves: Sequence[Half], y: Positions, reach: float, tolerance: float)
     """
     half = halves[-1]
     widest = half.reached(y, reach)
-    box = _where(halves, y, reach).within(widest)
+    near = reach <= NEAR * min(half.grid.spacing)
+    box = widest if near else _where(halves, y, reach).within(widest)
     while True:
         inverse, left = half.inverse(y, box, tolerance)
         if box == widest or (left <= tolerance and half.holds(box, y.moved(inverse))):
