@@ -34,7 +34,6 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
 
     The planes are those through the middle of what both images show under a start, which is where it can be judged.
     """
-    fixed = _evened(fixed)
     depth, height, width = (n * s for n, s in zip(fixed.shape, spacing, strict=True))
     scale = min(_HEIGHT / max(height, depth), _WIDEST / max(width, depth))
     widths = [max(round(e * scale), 24) for e in (width, width, depth)]
@@ -52,25 +51,31 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
         for line, text in enumerate([*first, *rest]):
             place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
             figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
-        moving = _evened(each.moving * each.inside) * each.inside
         middle = _middle(each.inside)
+        shown = zip(_evened(fixed, middle), _evened(each.moving * each.inside, middle), strict=True)
         left = _TEXT
-        for (axis, name), wide in zip(_PLANES, widths, strict=True):
+        for (axis, name), wide, (a, b) in zip(_PLANES, widths, shown, strict=True):
             high = round((depth if axis == 1 else height) * scale)
             ax = figure.add_axes((left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]))
             told = f"{name} = {middle[axis] * spacing[axis] / 1000:.2f} mm"
-            _overlay(ax, fixed, moving, axis, middle[axis], told, spacing)
+            _overlay(ax, a, b * np.take(each.inside, middle[axis], axis), axis, told, spacing)
             left += wide + _GAP
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return out.getvalue()
 
 
-def _evened(image: np.ndarray) -> np.ndarray:
-    """Structure against its surroundings, 0 .. 1: as bright in dim tissue as in bright, in either image."""
+def _evened(image: np.ndarray, middle: Sequence[int]) -> list[np.ndarray]:
+    """The planes z, y, x through `middle`, structure against its surroundings, 0 .. 1: as bright in dim tissue as in
+    bright, in either image.
+    """
     image = np.clip(np.nan_to_num(image).astype(np.float32), 0, None)
-    around = ndimage.gaussian_filter(image, max(image.shape) / 16)
-    return stretched(image / (around + 0.5 * around.mean()))
+    sigma, typical = max(image.shape) / 16, 0.5 * float(image.mean())
+    planes = [np.take(image, at, axis) for axis, at in enumerate(middle)]
+    planes = [plane / (ndimage.gaussian_filter(plane, sigma) + typical + 1e-12) for plane in planes]
+    together = stretched(np.concatenate([plane.ravel() for plane in planes]))
+    parts = np.split(together, np.cumsum([plane.size for plane in planes])[:-1])
+    return [part.reshape(plane.shape) for part, plane in zip(parts, planes, strict=True)]
 
 
 def _middle(inside: np.ndarray) -> list[int]:
@@ -82,10 +87,8 @@ def _middle(inside: np.ndarray) -> list[int]:
     return found
 
 
-def _overlay(
-    ax: Axes, fixed: np.ndarray, moving: np.ndarray, axis: int, at: int, place: str, spacing: Sequence[float]
-) -> None:
-    a, b = (np.take(image, at, axis) for image in (fixed, moving))
+def _overlay(ax: Axes, a: np.ndarray, b: np.ndarray, axis: int, place: str, spacing: Sequence[float]) -> None:
+    """Planes of fixed and moving across an axis."""
     if axis == 2:
         a, b = a.T, b.T
     down, right = ((1, 2), (0, 2), (1, 0))[axis]
