@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from dask.utils import parse_bytes, parse_timedelta
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from ..errors import ConfigError, named
@@ -108,11 +107,15 @@ class Cluster(BaseModel):
     @field_validator("memory_limit")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from dask.utils import parse_bytes  # Dask takes longer to import than a wrong option is to take to be told
+
         try:
-            size = None if value is None else parse_bytes(value)
+            size = parse_bytes(value)
         except ValueError as error:
             raise ConfigError(f"cluster.memory_limit {value!r} is not a size such as 4GB") from error
-        if size is not None and size <= 0:
+        if size <= 0:
             raise ConfigError(f"cluster.memory_limit {value!r} must be positive, such as 4GB")
         return value
 
@@ -253,6 +256,8 @@ def seconds_of(walltime: Any) -> int:
         elif isinstance(walltime, int) and not isinstance(walltime, bool):
             number = walltime
         else:
+            from dask.utils import parse_timedelta
+
             number = round(parse_timedelta(walltime, default=False))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"cluster.walltime {walltime!r} is not a time; write 04:00:00, 1-12:00:00 or 4h") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -272,7 +272,15 @@ class IO(Section):
         return size
 
 
+_PLAIN_BYTES = re.compile(r"(\d+) ?(MB|GB|MiB|GiB)")
+_BYTES = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+
+
 def _bytes(text: str) -> int | None:
+    if plain := _PLAIN_BYTES.fullmatch(text):  # Dask is not to be imported for what every preset says
+        return int(plain[1]) * _BYTES[plain[2]]
+    from dask.utils import parse_bytes
+
     try:
         size = parse_bytes(text)
     except ValueError:
