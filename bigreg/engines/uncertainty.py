@@ -1,4 +1,4 @@
-"""How far a velocity may be off: the SD of its control points, in closed form from the images where they lie at last.
+"""How far a velocity may be off: the SD of its control points, in closed form from the images where they end up.
 
 Two images of one thing with noise of their own, moved against each other, are least alike in squares: their Gauss-Newton
 matrix and the variance of the noise give the covariance of the motion, noise x (curvature + membrane)^-1. Curvature and

@@ -1,8 +1,8 @@
 """Task: how far the map may be off at every tile of the fixed image: SD along z, y and x, from what the engine says.
 
-The engine tells the SD of the finest velocity's control points. Fixed moves by exp(v) and moving by exp(-v), so the map
-between them is off by twice as much. A point of the fixed image and where it is mapped to lie one velocity on either side
-of the place half way, which is their middle in mid-space, to second order in the velocity.
+The engine tells the SD of the finest velocity's control points. Fixed moves by exp(v) and moving by exp(-v), so the
+map between them is off by twice as much. A point of the fixed image and where it is mapped to lie one velocity on
+either side of the place half way, which is their middle in mid-space, to second order in the velocity.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def require_given(context: Context) -> None:
 def create(context: Context) -> None:
     """An empty image (3, z, y, x) of SDs; it gets its metadata when it is finished."""
     create_image(
-        context.store.path(PLACE), [tiles_of(context)], "float32", name="standard deviation of the map along z, y, x (um)",
+        context.store.path(PLACE), [tiles_of(context)], "float32", name="SD of the map along z, y, x (um)",
         chunks=(CHUNK,) * 3, shards=None, channels=3, orientation=context.volumes["fixed"].orientation, finished=False,
     )  # fmt: skip
 

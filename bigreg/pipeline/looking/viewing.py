@@ -77,8 +77,8 @@ class Viewed:
 
     @property
     def sigma(self) -> Volume:
-        """How far the map may be off: SD in um along z, y and x of the fixed world, as channels 0, 1 and 2 (this one is
-        channel 0), one value per tile of 8^3, NaN where nothing is known.
+        """How far the map may be off: SD in um along z, y and x of the fixed world, as channels 0, 1 and 2 (this
+        opens channel 0), one value per tile of 8^3, NaN where nothing is known.
 
         Raises InputError where the run has not come so far, or its engine gives none.
         """
@@ -92,8 +92,8 @@ class Viewed:
         return open_volume(context.store.path(sigmas.PLACE), channel=axis, name="sigma")
 
     def sigma_at(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the fixed
-        frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet), or never will.
+        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where the run has none (yet), or never will.
         """
         points = np.asarray(points, dtype=float)
         return np.stack([lookup(self._sigma(axis), points, outside=np.nan) for axis in range(3)], axis=1)

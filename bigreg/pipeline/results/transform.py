@@ -126,8 +126,8 @@ class Transform(ABC):
         return lambda given, mapped, there: self.risk_at(given if forth else mapped)
 
     def sigma_at(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the fixed
-        frame, um; NaN where nothing is known. Raises InputError where none is kept: only a run has one.
+        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where none is kept: only a run has one.
         """
         raise InputError(f"{self!r} keeps no sigma of its map; give the run itself")
 
@@ -141,9 +141,14 @@ class Transform(ABC):
         forth = checked(direction) == "fixed_to_moving"
         turn = np.square(self.map(direction).affine[:3, :3]) if forth else np.eye(3)
 
+        last: tuple[np.ndarray, np.ndarray] | None = None  # the columns are asked for the same points in turn
+
         def sigma(given: np.ndarray, mapped: np.ndarray) -> np.ndarray:
-            found = self.sigma_at(given if forth else mapped).astype(float)
-            return np.sqrt(np.square(found) @ turn.T)
+            nonlocal last
+            if last is None or last[0] is not given:
+                variance = np.square(self.sigma_at(given if forth else mapped), dtype=float) @ turn.T
+                last = given, np.sqrt(variance)
+            return last[1]
 
         def along(axis: int) -> Column:
             return lambda given, mapped, there: sigma(given, mapped)[:, axis]
