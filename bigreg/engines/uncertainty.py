@@ -1,32 +1,40 @@
 """How far a velocity may be off: the SD of its control points, in closed form from the images where they end up.
 
-Two images of one thing with noise of their own, moved against each other, are least alike in squares: their Gauss-Newton
-matrix and the variance of the noise give the covariance of the motion, noise x (curvature + membrane)^-1. Curvature and
-noise are those of the local correlation of both images under the velocity, whatever it was found by: of images that
-correlate by r the noise is 1 - r of the variance, and r of it is what they share. A control point's own 3 x 3 block
-stands for the whole system: on a lattice of three axes a point's variance is hardly larger for its neighbours' being
-uncertain (RESULTS.md). One factor a similarity makes it the error that was measured, see tests/benchmarks/sigma.py.
+Two images of one thing, each with noise of its own, determine a motion with the covariance noise x (curvature +
+membrane)^-1. Both are those of the local correlation of the images under the velocity, whatever that was found by:
+
+noise       2 (1 - r), the variance of the difference of two images of unit variance that correlate by r
+curvature   as in gauss_newton.py, but by products of the one image's slopes with the other's. What they share remains;
+            the slopes of their noise, which are no texture, cancel. It is averaged over a point and its neighbours, as
+            is the noise, since both are estimates
+membrane    the engine's, a tenth of it: maps are less smooth than it has them
+
+A control point's own 3 x 3 block stands for the whole system: its neighbours' being uncertain makes it hardly more so
+where the lattice has three axes. One factor a similarity makes this the error that is measured on known maps. See
+tests/benchmarks/sigma.py and RESULTS.md for that and for what else was tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..similarity import by_name, local_correlation
 from ..transforms.bspline import adjoint
 from .base import PatchPair
-from .gauss_newton import MidSpacePair
+from .gauss_newton import PAIRS, MidSpacePair, gradient
 from .membrane import own_inverses
 
 RADIUS, NOISE = 3, 0.02  # of the local correlation: what the factors were measured with
 ONE_CONTRAST = ("lncc", "ncc", "mse")
 FACTORS = {
-    "lncc": 1.1, "lncc_squared": 1.6, "ncc": 1.1, "mse": 1.1, "mi": 1.7, "nmi": 1.7, "mind": 2.0, "ngf": 1.9,
+    "lncc": 0.45, "lncc_squared": 0.6, "ncc": 0.45, "mse": 0.45, "mi": 0.6, "nmi": 0.6, "mind": 0.7, "ngf": 0.7,
 }  # fmt: skip
 """SD of the error that was measured over that of the closed form, by what a velocity is found by."""
-LEAST_ALIKE = 0.02  # a correlation below this is none
+MEMBRANE = 0.1
+LEAST_NOISE = 2e-3  # images that are equal voxel by voxel are one image twice
 LEAST_SEEN = 1e-3  # of a control point's voxels that both images show, below which nothing is known of it
 
 
@@ -41,21 +49,36 @@ def velocity_sigma(
     signed = similarity in ONE_CONTRAST
     by = by_name("lncc" if signed else "lncc_squared", radius=RADIUS, noise=NOISE)
     images = MidSpacePair(pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, by, samples)
-    matrix = images(c, curvature=True).matrix
-    assert matrix is not None, "it was asked for"
-    cell = float(torch.tensor(samples).prod())
-    matrix[:3] += 1e-6 * cell
     fixed, moving, mask = images.warped(c)
-    found = [
-        local_correlation(f.contiguous(), m.contiguous(), mask, radius=RADIUS, noise=NOISE)
-        for f, m in zip(fixed, moving, strict=True)
-    ]
-    likeness = torch.stack([r if signed else r.abs() for r in found]).mean(0)
-    total, seen = adjoint(torch.stack([likeness * mask, mask.to(likeness.dtype)]), samples)
-    alike = (total / seen.clamp_min(LEAST_SEEN * cell)).clamp(LEAST_ALIKE, 1.0)
-    # The squared correlation has the factor r, by which the signed one's noise is larger, in its curvature.
-    noise = 2.0 * (1.0 - alike) / (alike if signed else 1.0)
-    inverses = own_inverses(matrix, stiffness)
+    curvature = torch.zeros(6, *c.shape[1:], dtype=c.dtype, device=c.device)
+    unlike = torch.zeros_like(mask)
+    for f, m in zip(fixed.contiguous(), moving.contiguous(), strict=True):
+        forces = by(f, m, mask)
+        a, b = gradient(f) * forces.fixed_scale, gradient(m) * forces.moving_scale
+        for number, (i, j) in enumerate(PAIRS):
+            curvature[number] += adjoint((2.0 * (a[i] * b[j] + a[j] * b[i]))[None], samples)[0]
+        likeness = local_correlation(f, m, mask, radius=RADIUS, noise=NOISE)
+        unlike += (1.0 - (likeness if signed else likeness.abs())) * mask
+    unlike, seen = adjoint(torch.stack([unlike / len(fixed), mask]), samples)
+    known = seen > LEAST_SEEN * float(np.prod(samples))
+    noise = 2.0 * around((unlike / seen.clamp_min(1e-12)).clamp(0.0, 1.0), known).clamp_min(LEAST_NOISE / 2)
+    texture = positive(torch.stack([around(part, torch.ones_like(known)) for part in curvature / len(fixed)]))
+    inverses = own_inverses(texture, MEMBRANE * stiffness)
     variance = torch.stack([inverses[axis, axis] for axis in range(3)]) * noise
-    sigma = FACTORS[similarity] * variance.clamp_min(0.0).sqrt()
-    return torch.where(seen > LEAST_SEEN * cell, sigma, torch.nan)
+    return torch.where(known, FACTORS[similarity] * variance.clamp_min(0.0).sqrt(), torch.nan)
+
+
+def around(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(z, y, x) mean over the known ones of each point and its 26 neighbours; 0 where there are none."""
+    weight = known.to(values.dtype)
+    total, count = (torch.nn.functional.avg_pool3d(v[None, None], 3, 1, 1)[0, 0] for v in (values * weight, weight))
+    return total / count.clamp_min(1e-6)
+
+
+def positive(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest positive semidefinite matrices, (6, z, y, x) in the order of PAIRS, of symmetric ones."""
+    a, b, c, d, e, f = matrix.double().cpu()
+    whole = torch.stack([a, d, e, d, b, f, e, f, c], -1).unflatten(-1, (3, 3))
+    values, vectors = torch.linalg.eigh(whole)  # thousands of small ones, for which a GPU is no faster
+    whole = (vectors * values.clamp_min(0.0)[..., None, :]) @ vectors.transpose(-1, -2)
+    return torch.stack([whole[..., i, j] for i, j in PAIRS]).to(matrix)

@@ -23,6 +23,7 @@ def inner_points(registered, count=50):
 
 def table(run, folder, points, direction="fixed_to_moving"):
     np.savetxt(folder / "in.csv", points, delimiter=",", header="z,y,x", comments="", fmt="%.6f")
+    (folder / "out.csv").unlink(missing_ok=True)
     run.map_file(folder / "in.csv", folder / "out.csv", direction=direction, sigma=True)
     names = (folder / "out.csv").read_text().splitlines()[0].split(",")
     values = np.genfromtxt(folder / "out.csv", delimiter=",", skip_header=1)
@@ -80,6 +81,7 @@ def test_swapped_images_have_the_same_at_corresponding_points(registered, thread
 def test_what_was_interrupted_is_done_again_to_the_same_bits(registered, copy, thread_client, same_bits):
     for place in ("sigma", "stages/sigma", "levels/0/sigma", "levels/0/stitch"):
         storage.remove(copy.store.path(place))
+    copy.store.update(state="incomplete")
     again = open_run(copy.url).resume(client=thread_client)
     assert same_bits(registered.run, again)
 
@@ -87,6 +89,7 @@ def test_what_was_interrupted_is_done_again_to_the_same_bits(registered, copy, t
 def test_a_run_of_before_it_was_kept_says_so_and_goes_on_without(copy, thread_client):
     for place in ("sigma", "stages/sigma", "levels/0/sigma", "levels/0/patch_sigma"):
         storage.remove(copy.store.path(place))
+    copy.store.update(state="incomplete")
     done = open_run(copy.url).resume(client=thread_client)
     assert done.status().state == "finished" and not storage.exists(copy.store.path("sigma"))
     with pytest.raises(InputError, match="an earlier version"):
