@@ -30,7 +30,7 @@ from .membrane import own_inverses
 RADIUS, NOISE = 3, 0.02  # of the local correlation: what the factors were measured with
 ONE_CONTRAST = ("lncc", "ncc", "mse")
 FACTORS = {
-    "lncc": 0.45, "lncc_squared": 0.6, "ncc": 0.45, "mse": 0.45, "mi": 0.6, "nmi": 0.6, "mind": 0.7, "ngf": 0.7,
+    "lncc": 0.48, "lncc_squared": 0.48, "ncc": 0.48, "mse": 0.48, "mi": 0.6, "nmi": 0.6, "mind": 0.7, "ngf": 0.7,
 }  # fmt: skip
 """SD of the error that was measured over that of the closed form, by what a velocity is found by."""
 MEMBRANE = 0.1
