@@ -63,7 +63,7 @@ def require_given(context: Context) -> None:
 def create(context: Context) -> None:
     """An empty image (3, z, y, x) of SDs; it gets its metadata when it is finished."""
     create_image(
-        context.store.path(PLACE), [tiles_of(context)], "float32", name="SD of the map along z, y, x (um)",
+        context.store.path(PLACE), [tiles_of(context)], "float32", name="SD of the map along z, y, x, µm",
         chunks=(CHUNK,) * 3, shards=None, channels=3, orientation=context.volumes["fixed"].orientation, finished=False,
     )  # fmt: skip
 
