@@ -119,7 +119,8 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
         plan.add(
             stage, (("step", voxels), ("patch", voxels)),
             reads=tuple(reads), source=tuple(source), writes=written,
-            looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level), memory=voxels.largest / MILLION * plan.voxel_bytes(level),
+            looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level),
+            memory=voxels.largest / MILLION * plan.voxel_bytes(level),
             card=voxels.largest / MILLION * plan.card_bytes(level) if plan.config.cluster.has_gpus else 0.0,
         )  # fmt: skip
     else:
