@@ -66,11 +66,14 @@ class VelocityPatch:
     coefficients   (3, z, y, x) control points of v in um, component i along axis i, cells + 4 entries an axis
     confidence     (z, y, x) >= 0 on the same control points
     quality        named figures (similarity_before, similarity_after, ...)
+    sigma          (3, z, y, x) SD of the coefficients along each axis in um, NaN where nothing is known of it; None
+                   where the engine gives none, or not on this level
     """
 
     coefficients: torch.Tensor
     confidence: torch.Tensor
     quality: Mapping[str, float] = field(default_factory=dict)
+    sigma: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.coefficients.shape[1:] != self.confidence.shape or self.coefficients.shape[0] != 3:
@@ -79,6 +82,8 @@ class VelocityPatch:
             )
         if not bool(torch.isfinite(self.coefficients).all()) or not bool((self.confidence >= 0).all()):
             raise ValueError("an engine returned a velocity that is not finite or a negative confidence")
+        if self.sigma is not None and (self.sigma.shape != self.coefficients.shape or bool((self.sigma < 0).any())):
+            raise ValueError(f"an engine returned a sigma of {tuple(self.sigma.shape)}, or one below 0")
 
 
 @runtime_checkable
@@ -88,6 +93,7 @@ class Engine(Protocol):
     Its class, called with options as keywords, makes it. Where it takes `iterations`, that is the level's. It may have
 
     takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
+    gives_sigma      its class says that the patches of level 0 have a `sigma`
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     card_bytes_a_voxel   bytes of a GPU's memory per voxel of a patch; without it, as many as of the host's
@@ -101,15 +107,20 @@ class Engine(Protocol):
     def estimate(self, pair: PatchPair) -> VelocityPatch: ...
 
 
+def engine_kind(name: str) -> Any:
+    """What makes the engine called `name`: its class. Raises ConfigError where it is unknown."""
+    found = {entry.name: entry for entry in entry_points(group="bigreg.engines")}
+    if name not in found:
+        raise ConfigError(f"engine {name!r} does not exist; installed are {', '.join(sorted(found)) or 'none'}")
+    return found[name].load()
+
+
 def load_engine(name: str, options: Mapping[str, Any], *, iterations: int | None = None) -> Engine:
     """The engine called `name`, made with `options` as keywords. ConfigError where it or an option is unknown.
 
     iterations   steps at most, handed to an engine that takes them, unless the options say how many
     """
-    found = {entry.name: entry for entry in entry_points(group="bigreg.engines")}
-    if name not in found:
-        raise ConfigError(f"engine {name!r} does not exist; installed are {', '.join(sorted(found)) or 'none'}")
-    kind = found[name].load()
+    kind = engine_kind(name)
     if iterations is not None and "iterations" in signature(kind).parameters:
         options = {"iterations": iterations, **options}
     try:
@@ -124,6 +135,9 @@ def estimate_antisymmetric(engine: Engine, pair: PatchPair) -> VelocityPatch:
     if engine.antisymmetric:
         return there
     back = engine.estimate(pair.swapped())
+    sigma = None
+    if there.sigma is not None and back.sigma is not None:
+        sigma = ((there.sigma.square() + back.sigma.square()) / 2).sqrt()
     return VelocityPatch(
-        (there.coefficients - back.coefficients) / 2, (there.confidence + back.confidence) / 2, there.quality
+        (there.coefficients - back.coefficients) / 2, (there.confidence + back.confidence) / 2, there.quality, sigma
     )

@@ -112,6 +112,18 @@ class MidSpacePair:
         (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(fixed, moving, forces, slope, None)
         return slope
 
+    def curvature(self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces) -> torch.Tensor:
+        """(6, z, y, x) the matrix that such forces on one channel (z, y, x) of the warped images have."""
+        pulls = self._kernels(True)
+        if pulls is not None:
+            pulls.add(fixed, moving, forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+            matrix = pulls.pulled()[1]
+            assert matrix is not None, "it was asked for"
+            return matrix
+        slope, matrix = (torch.zeros(n, *self.points, dtype=fixed.dtype, device=fixed.device) for n in (3, 6))
+        (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(fixed, moving, forces, slope, matrix)
+        return matrix
+
     def _kernels(self, curvature: bool) -> Pulls | None:
         """What gathers the channels' forces on a GPU that has Triton."""
         if not usable(*self.images, *self.masks):

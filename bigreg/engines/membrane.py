@@ -42,9 +42,7 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
 
         return kernels(matrix, weights, right, turns)
     whole = _whole(matrix)
-    diagonal = _diagonal(right.shape[1:], weights)
-    own = torch.cat([matrix[:3] + diagonal, matrix[3:]])
-    inverse = torch.stack([solve3(own, unit) for unit in _units(right)], 1)
+    inverse = own_inverses(matrix, weights)
     x, rest, ahead = torch.zeros_like(right), right, torch.zeros_like(right)
     before: torch.Tensor | None = None
     for _ in range(turns):
@@ -55,6 +53,12 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         step = (now / (ahead * product).sum(dtype=torch.float64).clamp_min(1e-300)).to(right.dtype)
         x, rest, before = x + step * ahead, rest - step * product, now
     return x
+
+
+def own_inverses(matrix: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(3, 3, z, y, x) the inverse of each point's own block, the membrane's diagonal included; see `solve`."""
+    own = torch.cat([matrix[:3] + _diagonal(matrix.shape[1:], weights), matrix[3:]])
+    return torch.stack([solve3(own, unit) for unit in _units(matrix)], 1)
 
 
 def _whole(matrix: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from .agreement import agreement
 from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
 from .membrane import membrane, solve
+from .uncertainty import velocity_sigma
 
 CARD_BYTES = {"mi": 186, "nmi": 186, "ngf": 221, "mind": 317}
 """Bytes a voxel of a patch on a GPU at the worst moment, by similarity; measured on an H200, by tensor operations."""
@@ -54,6 +55,7 @@ class Optimise:
 
     antisymmetric: ClassVar[bool] = True
     takes_start: ClassVar[bool] = True
+    gives_sigma: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -168,7 +170,10 @@ class Optimise:
             if asked["left"]:
                 c, after = begun, before
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
-        return VelocityPatch(c * voxel, confidence, quality | asked)
+        sigma = None
+        if pair.level == 0 and weight:
+            sigma = velocity_sigma(pair, c, self.similarity.name, samples, stiffness) * voxel
+        return VelocityPatch(c * voxel, confidence, quality | asked, sigma)
 
     def _asked(self, images: MidSpacePair, there: torch.Tensor | None, times: float) -> dict[str, float]:
         """The agreement, and whether it lacks more than so many times what may be lacking."""

@@ -84,4 +84,7 @@ def joined(near: VelocityPatch, far: VelocityPatch, axis: int, start: int) -> Ve
 
     quality = {k: (near.quality[k] + far.quality[k]) / 2 for k in near.quality.keys() & far.quality.keys()}
     quality["parts"] = near.quality.get("parts", 1.0) + far.quality.get("parts", 1.0)
-    return VelocityPatch(blend(near.coefficients, far.coefficients), blend(near.confidence, far.confidence), quality)
+    sigma = None if near.sigma is None or far.sigma is None else blend(near.sigma, far.sigma)
+    return VelocityPatch(
+        blend(near.coefficients, far.coefficients), blend(near.confidence, far.confidence), quality, sigma
+    )

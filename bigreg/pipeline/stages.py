@@ -21,7 +21,7 @@ from .context.context import IMAGES, Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
 from .context.ladder import LevelPlan, pooling
-from .judging import confidence, likeness, page
+from .judging import confidence, likeness, page, sigma
 from .judging.status import PACE, planned_seconds_done, status_of
 from .planning.foresee import foresee
 from .planning.plan import stage_seconds
@@ -280,12 +280,15 @@ class Stages:
             stage for direction in fields.DIRECTIONS for stage in fields.pyramid_stages(self.context, direction)
         ]
         self._run(
-            fields.check_stage(self.context), likeness.stage(), *self._confidence_stages(), *self._warped_stages(),
-            *pyramids,
+            fields.check_stage(self.context), likeness.stage(), *self._confidence_stages(), *self._sigma_stages(),
+            *self._warped_stages(), *pyramids,
         )  # fmt: skip
         output = self.context.config.output
-        for place, written in ((confidence.PLACE, output.confidence), ("warped", output.warped)):
-            if written:
+        written = {
+            confidence.PLACE: output.confidence, sigma.PLACE: sigma.kept(self.context), "warped": output.warped,
+        }  # fmt: skip
+        for place, wanted in written.items():
+            if wanted:
                 ImageWriter(self.store.path(place)).finish()
 
     def _confidence_stages(self) -> list[Stage]:
@@ -295,6 +298,15 @@ class Stages:
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(confidence.PLACE))  # whatever an interrupted run began to create
             confidence.create(self.context)
+        return [stage]
+
+    def _sigma_stages(self) -> list[Stage]:
+        if not sigma.kept(self.context):
+            return []
+        stage = sigma.stage(confidence.tiles_of(self.context))
+        if not self.driver.open(stage).status.any():
+            storage.remove(self.store.path(sigma.PLACE))  # whatever an interrupted run began to create
+            sigma.create(self.context)
         return [stage]
 
     def _warped_stages(self) -> list[Stage]:

@@ -65,14 +65,18 @@ def registered(pair, thread_client, tmp_path_factory):
     return Registered(register(fixed, moving, out=out, config=config, client=thread_client), fixed, moving, config)
 
 
-RESULTS = ("transforms/fixed_to_moving/0", "transforms/moving_to_fixed/0", "warped/0", "levels/0/velocity")
+RESULTS = ("transforms/fixed_to_moving/0", "transforms/moving_to_fixed/0", "warped/0", "levels/0/velocity",
+           "sigma/0")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def same_bits():
-    """Whether two runs hold the same fields, velocities and warped image, bit for bit."""
+    """Whether two runs hold the same fields, velocities, sigma and warped image, bit for bit."""
 
     def compare(a: Run, b: Run) -> bool:
-        return all(np.array_equal(a.store.array(name)[...], b.store.array(name)[...]) for name in RESULTS)
+        return all(
+            np.array_equal(a.store.array(name)[...], b.store.array(name)[...], equal_nan=name == "sigma/0")
+            for name in RESULTS
+        )
 
     return compare

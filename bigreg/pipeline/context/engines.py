@@ -9,6 +9,7 @@ from typing import Any
 
 from ...config import Config
 from ...engines import Engine
+from ...engines.base import engine_kind
 from ...engines.chain import chained, load_engines
 from .ladder import LevelPlan
 
@@ -43,6 +44,13 @@ def engine_choice(config: Config, level: LevelPlan, levels: int) -> EngineChoice
     """The engines of one of so many passes of the ladder."""
     choices = _choices(config)
     return choices["coarse" if "coarse" in choices and level.index >= levels - config.coarse.passes else "main"]
+
+
+def gives_sigma(config: Config, finest: LevelPlan, levels: int) -> bool:
+    """Whether the last engine of the finest of so many passes says how far its velocities may be off."""
+    if not config.deformation:
+        return False
+    return bool(getattr(engine_kind(engine_choice(config, finest, levels).names[-1]), "gives_sigma", False))
 
 
 def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:

@@ -116,16 +116,16 @@ def _affine(context: Context) -> tuple[Samples, ...]:
 def _warped(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.warped:
         raise InputError(f"'{context.store.url}' has no warped image: output.warped is false in its configuration")
-    return _image_of_run(context, "warped", "warped image")
+    return image_of_run(context, "warped", "warped image")
 
 
 def _risk(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.confidence:
         raise InputError(f"'{context.store.url}' has no risk map: output.confidence is false in its configuration")
-    return _image_of_run(context, confidence.PLACE, "risk map")
+    return image_of_run(context, confidence.PLACE, "risk map")
 
 
-def _image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...]:
+def image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...]:
     """An image that the run has made."""
     url = context.store.path(place)
     node = storage.find_node(url)

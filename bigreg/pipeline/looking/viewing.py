@@ -12,6 +12,7 @@ from ...volumes import Volume, open_volume
 from ...volumes.lookup import lookup
 from ..context.context import Context
 from ..judging import confidence as judged
+from ..judging import sigma as sigmas
 from . import pyramids, seen_blocks
 from .pyramids import Samples
 from .seen_blocks import BlockReport, Blocks, Patches
@@ -73,6 +74,29 @@ class Viewed:
         fixed frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet).
         """
         return lookup(self.confidence, np.asarray(points, dtype=float), outside=np.nan)
+
+    @property
+    def sigma(self) -> Volume:
+        """How far the map may be off: SD in um along z, y and x of the fixed world, as channels 0, 1 and 2 (this
+        opens channel 0), one value per tile of 8^3, NaN where nothing is known.
+
+        Raises InputError where the run has not come so far, or its engine gives none.
+        """
+        return self._sigma(0)
+
+    def _sigma(self, axis: int) -> Volume:
+        context = self._view()
+        if "frames" in context.attributes:
+            sigmas.require_given(context)
+        pyramids.image_of_run(context, sigmas.PLACE, "map of sigma")
+        return open_volume(context.store.path(sigmas.PLACE), channel=axis, name="sigma")
+
+    def sigma_at(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where the run has none (yet), or never will.
+        """
+        points = np.asarray(points, dtype=float)
+        return np.stack([lookup(self._sigma(axis), points, outside=np.nan) for axis in range(3)], axis=1)
 
     def contrast(self, which: str) -> tuple[float, float] | None:
         """The range of stored values of "fixed" or "moving" in which its tissue is; None before the affine is known."""

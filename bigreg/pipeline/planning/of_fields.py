@@ -11,7 +11,7 @@ from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
 from ..context.context import IMAGES
 from ..context.ladder import pooling
-from ..judging import confidence, likeness
+from ..judging import confidence, likeness, sigma
 from ..schedule.flow import ONE
 from ..tasks import compose, fields, inverse, warp
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
@@ -117,6 +117,27 @@ def risks(plan: Foreseen) -> None:
     )  # fmt: skip
     chunk, _ = clipped(tiles.shape, (confidence.CHUNK,) * 3, None)
     plan.keeps(f"{confidence.PLACE}/0", tiles.shape, chunk, 4)
+
+
+def sigmas(plan: Foreseen) -> None:
+    """The standard deviation of the map at every tile of the fixed image."""
+    finest = plan.levels[0]
+    grid = plan.source("fixed", pooling(plan.frames, "fixed", np.asarray(finest.spacing)))[0]
+    tiles = confidence.tile_grid(grid)
+    blocks = sigma.blocks_of(tiles)
+    box = spans(blocks, scale=(confidence.TILE,) * 3)
+    box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
+    there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (fields.chunk_of(plan.config),) * 3
+    points = sigma.points_grid(finest)
+    field = Amount.of(12, seen(box, grid, np.eye(4), there, chunk))
+    voxels = Amount.of(MILLION / confidence.TILE**3, box)
+    plan.add(
+        sigma.stage(tiles), (("field", voxels),),
+        reads=(field, Amount.of(12, seen(box, grid, plan.frames.to_mid("fixed"), points, finest.blocks.core))),
+        writes=(Amount.of(12, spans(blocks)),), memory=field.largest + voxels.largest / MILLION * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    chunk, _ = clipped(tiles.shape, (confidence.CHUNK,) * 3, None)
+    plan.keeps(f"{sigma.PLACE}/0", (3, *tiles.shape), (1, *chunk), 4)
 
 
 def _read_at_once(voxels: Amount) -> float:

@@ -112,31 +112,37 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
         samples = level.patch((0, 0, 0), blocks.cells).grid
         box = seen(patch, samples, plan.frames.mid_to(which), grid, chunks)
         (source if own else reads).append(Amount.of(itemsize, box))
+    if estimate.keeps_sigma(plan.outline, level):
+        patch_bytes += 3 * 4 * math.prod(points)
     written = (Amount.same(patch_bytes, blocks.counts),)
     if plan.config.deformation:
         plan.add(
             stage, (("step", voxels), ("patch", voxels)),
             reads=tuple(reads), source=tuple(source), writes=written,
-            looks=level.iterations + 1, memory=voxels.largest / MILLION * plan.voxel_bytes(level),
+            looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level),
+            memory=voxels.largest / MILLION * plan.voxel_bytes(level),
             card=voxels.largest / MILLION * plan.card_bytes(level) if plan.config.cluster.has_gpus else 0.0,
         )  # fmt: skip
     else:
         plan.add(stage, writes=written)
     plan.keeps(f"levels/{level.index}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
+    if estimate.keeps_sigma(plan.outline, level):
+        plan.keeps(f"levels/{level.index}/{estimate.SIGMA}", (*blocks.counts, 3, *points), (1, 1, 1, 3, *points), 4)
     return patch_bytes
 
 
 def _stitch(plan: Foreseen, level: LevelPlan, steered: bool, patch_bytes: int) -> None:
-    blocks = level.blocks
+    blocks, sigma = level.blocks, estimate.keeps_sigma(plan.outline, level)
     (around,) = stitch.needs(level)
     patches = box_spans(around, blocks.counts)
     owned = [(a, np.where(b == n, b + 4, b)) for (a, b), n in zip(spans(blocks), blocks.cells, strict=True)]
     blended = [overlaps(own, blocks, axis, box) for axis, own, box in zip(range(3), owned, patches, strict=True)]
     plan.add(
         stitch.stage(level, steered=steered), (("stitch", Amount(MILLION, triple(blended))),),
-        reads=(Amount.of(patch_bytes, patches),), writes=(Amount.of(12, owned),),
+        reads=(Amount.of(patch_bytes, patches),), writes=(Amount.of(24 if sigma else 12, owned),),
     )  # fmt: skip
-    plan.keeps(f"levels/{level.index}/velocity", (3, *level.lattice.points), (3, *blocks.core), 4)
+    for name in ("velocity", stitch.SIGMA) if sigma else ("velocity",):
+        plan.keeps(f"levels/{level.index}/{name}", (3, *level.lattice.points), (3, *blocks.core), 4)
 
 
 def _compose(plan: Foreseen, level: LevelPlan, before: str | None) -> None:

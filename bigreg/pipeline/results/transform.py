@@ -84,12 +84,14 @@ class Transform(ABC):
         onto: Any = None,
         inside: bool = False,
         risk: bool = False,
+        sigma: bool = False,
     ) -> Counts:
         """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
 
         image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
         inside        a table gets a column of 1 for points that lie in both frames, else 0
         risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
+        sigma         and four of how far it may be off (see `sigma_columns`)
         For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside of
         either frame.
         """
@@ -107,6 +109,8 @@ class Transform(ABC):
             added["inside"] = inside_column
         if risk:
             added["risk"] = self.risk_column(direction)
+        if sigma:
+            added |= self.sigma_columns(direction)
         return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids, added=added)
 
     def risk_at(self, points: np.ndarray) -> np.ndarray:
@@ -120,6 +124,38 @@ class Transform(ABC):
         self.risk_at(np.empty((0, 3)))
         forth = checked(direction) == "fixed_to_moving"
         return lambda given, mapped, there: self.risk_at(given if forth else mapped)
+
+    def sigma_at(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the
+        fixed frame, um; NaN where nothing is known. Raises InputError where none is kept: only a run has one.
+        """
+        raise InputError(f"{self!r} keeps no sigma of its map; give the run itself")
+
+    def sigma_columns(self, direction: str) -> dict[str, Column]:
+        """Columns of a table of points that go in a direction: SD (um) of where they end along z, y and x of the world
+        that they end in, and the root mean square of the distance (the root of the sum of the three squares).
+
+        Raises InputError as `sigma_at` does.
+        """
+        self.sigma_at(np.empty((0, 3)))
+        forth = checked(direction) == "fixed_to_moving"
+        turn = np.square(self.map(direction).affine[:3, :3]) if forth else np.eye(3)
+
+        last: tuple[np.ndarray, np.ndarray] | None = None  # the columns are asked for the same points in turn
+
+        def sigma(given: np.ndarray, mapped: np.ndarray) -> np.ndarray:
+            nonlocal last
+            if last is None or last[0] is not given:
+                variance = np.square(self.sigma_at(given if forth else mapped), dtype=float) @ turn.T
+                last = given, np.sqrt(variance)
+            return last[1]
+
+        def along(axis: int) -> Column:
+            return lambda given, mapped, there: sigma(given, mapped)[:, axis]
+
+        return {f"sigma_{name}_um": along(axis) for axis, name in enumerate("zyx")} | {
+            "sigma_um": lambda given, mapped, there: np.linalg.norm(sigma(given, mapped), axis=1)
+        }
 
     def warp(
         self,
@@ -253,6 +289,10 @@ class Inverse(Transform):
     def risk_column(self, direction: str) -> Column:
         there, back = DIRECTIONS
         return self.other.risk_column(back if checked(direction) == there else there)
+
+    def sigma_columns(self, direction: str) -> dict[str, Column]:
+        there, back = DIRECTIONS
+        return self.other.sigma_columns(back if checked(direction) == there else there)
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
         there, back = DIRECTIONS

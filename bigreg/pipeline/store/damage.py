@@ -62,7 +62,7 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return f"stages/prepare/{which}-{factors}", block
         case ["start", _]:
             return "stages/start", block
-        case ["levels", level, "patches"]:
+        case ["levels", level, "patches" | "patch_sigma"]:
             return f"levels/{level}", triple(int(i) for i in low[:3])
         case ["landmarks", "found", number, "pairs"]:
             return f"landmarks/found/{number}", triple(int(i) for i in low[:3])
@@ -70,7 +70,7 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return f"landmarks/kept/{number}", (0, 0, 0)
         case ["levels", level, "landmarks", "pulls"]:
             return f"levels/{level}/landmarks", (0, 0, 0)
-        case ["levels", level, "velocity"]:
+        case ["levels", level, "velocity" | "sigma"]:
             return f"levels/{level}/stitch", block
         case ["levels", level, "maps", _]:
             return _latest(store, f"levels/{level}/compose", ""), block
@@ -84,6 +84,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return f"stages/warped-level-{level}", block
         case ["confidence", "0"]:
             return "stages/confidence", block
+        case ["sigma", "0"]:
+            return "stages/sigma", block
         case ["check", name]:
             return "stages/check", triple(int(i) for i in name.split("."))
     return None

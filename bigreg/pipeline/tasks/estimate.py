@@ -16,8 +16,10 @@ from ...geometry import Block, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
 from ..context.context import Context, compressed
+from ..context.engines import gives_sigma
 from ..context.images import LevelImage, looked_up
 from ..context.ladder import LevelPlan
+from ..context.outline import Outlined
 from ..context.seen import SeenImage
 from ..labels import label
 from ..schedule.flow import Need, Stage
@@ -38,6 +40,8 @@ METRICS = (
     "peak_memory",
     "card_memory",
 )
+SIGMA = "patch_sigma"
+"""The array of the finest level that holds what its engine says of how far the patches may be off."""
 LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
 
@@ -51,17 +55,33 @@ def patch_points(level: LevelPlan) -> Shape:
 def create(context: Context, level: LevelPlan) -> None:
     """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block.
 
-    NaN where a block is blank or not done.
+    NaN where a block is blank or not done. On the finest level another such array of 3 components has the SD of the
+    control points (um), where the engine gives it; a run of before it was kept does without.
     """
     points = patch_points(level)
+    place = context.store.path("levels", level.index, "patches")
+    if keeps_sigma(context, level) and not storage.exists(place):
+        storage.create_array(
+            context.store.path("levels", level.index, SIGMA),
+            shape=(*level.blocks.counts, 3, *points),
+            dtype="float32",
+            chunks=(1, 1, 1, 3, *points),
+            fill_value=float("nan"),
+            exist_ok=True,
+        )
     storage.create_array(
-        context.store.path("levels", level.index, "patches"),
+        place,
         shape=(*level.blocks.counts, 4, *points),
         dtype="float32",
         chunks=(1, 1, 1, 4, *points),
         fill_value=float("nan"),
         exist_ok=True,
     )
+
+
+def keeps_sigma(context: Outlined, level: LevelPlan) -> bool:
+    """Whether the engine of a level says how far its velocities may be off: on the finest alone, by its engine."""
+    return level.index == 0 and gives_sigma(context.config, level, len(context.levels))
 
 
 def needs(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | None) -> tuple[Need, ...]:
@@ -177,3 +197,13 @@ def store_patch(context: Context, level: LevelPlan, index: Shape, patch: Velocit
         data[:3][(slice(None), *box)] = patch.coefficients.cpu().numpy()
         data[3][box] = patch.confidence.cpu().numpy()
     array.write((*index, 0, 0, 0, 0), data[None, None, None])
+    if patch is None or patch.sigma is None or not sigma_kept(context, level):
+        return
+    sigma = np.full((3, *patch_points(level)), np.nan, np.float32)
+    sigma[(slice(None), *box)] = patch.sigma.cpu().numpy()
+    context.array("levels", level.index, SIGMA, write=True).write((*index, 0, 0, 0, 0), sigma[None, None, None])
+
+
+def sigma_kept(context: Context, level: LevelPlan) -> bool:
+    """Whether a run has the array of them: one that an earlier version began has not."""
+    return level.index == 0 and storage.exists(context.store.path("levels", level.index, SIGMA))
