@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..kernels import usable
@@ -41,9 +43,25 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         from .membrane_cuda import solve as kernels
 
         return kernels(matrix, weights, right, turns)
+    own = torch.cat([matrix[:3] + _diagonal(right.shape[1:], weights), matrix[3:]])
+    return conjugate_gradients(matrix, own, lambda c: membrane(c, weights), right, turns)
+
+
+def conjugate_gradients(
+    matrix: torch.Tensor,
+    own: torch.Tensor,
+    pull: Callable[[torch.Tensor], torch.Tensor],
+    right: torch.Tensor,
+    turns: int,
+) -> torch.Tensor:
+    """x of (matrix + pull) x = right after so many turns from zero, by tensor operations; see `solve`.
+
+    matrix    (6, z, y, x) symmetric positive definite 3 x 3 blocks, in the order of gauss_newton.PAIRS
+    own       (6, z, y, x) the same with each point's own block of `pull`: the preconditioner
+    pull      a symmetric positive semi-definite operator on (3, z, y, x)
+    right     (3, z, y, x)
+    """
     whole = _whole(matrix)
-    diagonal = _diagonal(right.shape[1:], weights)
-    own = torch.cat([matrix[:3] + diagonal, matrix[3:]])
     inverse = torch.stack([solve3(own, unit) for unit in _units(right)], 1)
     x, rest, ahead = torch.zeros_like(right), right, torch.zeros_like(right)
     before: torch.Tensor | None = None
@@ -51,7 +69,7 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         pushed = (inverse * rest).sum(1)
         now = (rest * pushed).sum(dtype=torch.float64)
         ahead = pushed if before is None else pushed + ahead * (now / before.clamp_min(1e-300)).to(right.dtype)
-        product = (whole * ahead).sum(1) + membrane(ahead, weights)
+        product = (whole * ahead).sum(1) + pull(ahead)
         step = (now / (ahead * product).sum(dtype=torch.float64).clamp_min(1e-300)).to(right.dtype)
         x, rest, before = x + step * ahead, rest - step * product, now
     return x
