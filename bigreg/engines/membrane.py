@@ -70,7 +70,8 @@ def conjugate_gradients(
         now = (rest * pushed).sum(dtype=torch.float64)
         ahead = pushed if before is None else pushed + ahead * (now / before.clamp_min(1e-300)).to(right.dtype)
         product = (whole * ahead).sum(1) + pull(ahead)
-        step = (now / (ahead * product).sum(dtype=torch.float64).clamp_min(1e-300)).to(right.dtype)
+        curved = (ahead * product).sum(dtype=torch.float64)
+        step = torch.where(curved > 0, now / curved, 0.0).to(right.dtype)  # 0: what is left is below float32
         x, rest, before = x + step * ahead, rest - step * product, now
     return x
 

