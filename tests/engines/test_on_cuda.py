@@ -33,7 +33,7 @@ WAITS = {
 }  # fmt: skip
 """Waits of the host per look at most, the two of the step included: its energy; its direction and length at once."""
 LOOK_KERNELS = 360
-SOLVE_KERNELS = {"membrane": 760, "elastic": 2300, "bending": 1900}
+SOLVE_KERNELS = {"membrane": 760, "elastic": 2000, "bending": 1250}
 
 
 def pair(holes: bool = False) -> PatchPair:
