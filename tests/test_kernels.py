@@ -13,6 +13,7 @@ import torch
 
 from bigreg.engines.gauss_newton import PAIRS, MidSpacePair
 from bigreg.engines.membrane import solve
+from bigreg.engines.regularisers import regulariser
 from bigreg.similarity import by_name
 
 pytest.importorskip("triton")
@@ -113,6 +114,19 @@ def test_a_step(shape, size):
     weights, right = torch.rand(3, 3, generator=g) * 4, size * torch.randn(3, *shape, generator=g)
     expected = solve(matrix.double(), weights.double(), right.double(), 8)
     close(kernels(*(t.to(DEVICE) for t in (matrix, weights, right)), 8), expected, 2e-3)
+
+
+@pytest.mark.parametrize("kind", ["elastic", "bending"])
+def test_a_step_whose_regulariser_has_no_kernel(kind):
+    g = torch.Generator().manual_seed(0)
+    shape = (9, 10, 14)
+    j = torch.randn(3, *shape, generator=g) * (torch.rand(shape, generator=g) > 0.5)
+    matrix = torch.stack([j[a] * j[b] for a, b in PAIRS])
+    matrix[:3] += 1e-2
+    right, voxel = torch.randn(3, *shape, generator=g), torch.tensor([2.0, 1.0, 1.5])
+    expected = regulariser(kind, shape, voxel.double(), (4, 4, 4), 20.0).solve(matrix.double(), right.double(), 8)
+    there = regulariser(kind, shape, voxel.to(DEVICE), (4, 4, 4), 20.0)
+    close(there.solve(matrix.to(DEVICE), right.to(DEVICE), 8), expected, 2e-3)
 
 
 class Recorded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..kernels import usable
@@ -41,24 +43,47 @@ def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turn
         from .membrane_cuda import solve as kernels
 
         return kernels(matrix, weights, right, turns)
+    own = own_blocks(matrix, weights)
+    return conjugate_gradients(matrix, own, lambda c: membrane(c, weights), right, turns)
+
+
+def conjugate_gradients(
+    matrix: torch.Tensor,
+    own: torch.Tensor,
+    pull: Callable[[torch.Tensor], torch.Tensor],
+    right: torch.Tensor,
+    turns: int,
+) -> torch.Tensor:
+    """x of (matrix + pull) x = right after so many turns from zero, by tensor operations; see `solve`.
+
+    matrix    (6, z, y, x) symmetric positive definite 3 x 3 blocks, in the order of gauss_newton.PAIRS
+    own       (6, z, y, x) the same with each point's own block of `pull`: the preconditioner
+    pull      a symmetric positive semi-definite operator on (3, z, y, x)
+    right     (3, z, y, x)
+    """
     whole = _whole(matrix)
-    inverse = own_inverses(matrix, weights)
+    inverse = inverses(own)
     x, rest, ahead = torch.zeros_like(right), right, torch.zeros_like(right)
     before: torch.Tensor | None = None
     for _ in range(turns):
         pushed = (inverse * rest).sum(1)
         now = (rest * pushed).sum(dtype=torch.float64)
         ahead = pushed if before is None else pushed + ahead * (now / before.clamp_min(1e-300)).to(right.dtype)
-        product = (whole * ahead).sum(1) + membrane(ahead, weights)
-        step = (now / (ahead * product).sum(dtype=torch.float64).clamp_min(1e-300)).to(right.dtype)
+        product = (whole * ahead).sum(1) + pull(ahead)
+        curved = (ahead * product).sum(dtype=torch.float64)
+        step = torch.where(curved > 0, now / curved, 0.0).to(right.dtype)  # 0: what is left is below float32
         x, rest, before = x + step * ahead, rest - step * product, now
     return x
 
 
-def own_inverses(matrix: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(3, 3, z, y, x) the inverse of each point's own block, the membrane's diagonal included; see `solve`."""
-    own = torch.cat([matrix[:3] + _diagonal(matrix.shape[1:], weights), matrix[3:]])
-    return torch.stack([solve3(own, unit) for unit in _units(matrix)], 1)
+def own_blocks(matrix: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(6, z, y, x) each point's own block of matrix + membrane; see `solve`."""
+    return torch.cat([matrix[:3] + _diagonal(matrix.shape[1:], weights), matrix[3:]])
+
+
+def inverses(own: torch.Tensor) -> torch.Tensor:
+    """(3, 3, z, y, x) of blocks (6, z, y, x) in the order of gauss_newton.PAIRS."""
+    return torch.stack([solve3(own, unit) for unit in _units(own)], 1)
 
 
 def _whole(matrix: torch.Tensor) -> torch.Tensor:

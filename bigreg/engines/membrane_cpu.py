@@ -103,6 +103,8 @@ def solve(matrix: Any, edges: Any, right: Any, turns: int, out: Any) -> None:
             for i in range(n):
                 there[k, i] = pushed[k, i] + keep * there[k, i]
         length = _product(matrix, edges, ahead, turned)
+        if not length > 0.0:
+            break  # what is left is below float32
         step = np.float32(now / length)
         for k in range(3):
             for i in range(n):

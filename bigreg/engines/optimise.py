@@ -1,11 +1,11 @@
 """`optimise`: instance optimisation of a patch's velocity by accelerated Gauss-Newton on the lattice.
 
-The loss is the similarity of F o (id + v) and M o (id - v) plus a membrane energy of the control points. Each step
-minimises a quadratic model: the lumped curvature sum_x B_a(x) j j^T at each control point, which majorises the
-Gauss-Newton matrix (Jensen's inequality, since the B-splines sum to 1), and the membrane as it is, which ties the
-points together; so a step never overshoots the model and needs no step length. Nesterov's momentum with restart makes
-it fast. Where there is no texture the curvature is zero and the membrane alone decides: the velocity is carried over
-from where there is texture, in the same step, however stiff it is.
+The loss is the similarity of F o (id + v) and M o (id - v) plus a quadratic energy of the control points, a membrane
+unless another regulariser is asked for. Each step minimises a quadratic model: the lumped curvature sum_x B_a(x) j j^T
+at each control point, which majorises the Gauss-Newton matrix (Jensen's inequality, since the B-splines sum to 1), and
+the regulariser as it is, which ties the points together; so a step never overshoots the model and needs no step length.
+Nesterov's momentum with restart makes it fast. Where there is no texture the curvature is zero and the regulariser
+alone decides: the velocity is carried over from where there is texture, in the same step, however stiff it is.
 
 It begins at zero, or where another engine left off (the pair's `start`), if the images are more alike there.
 
@@ -15,7 +15,6 @@ composes the true exponentials.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,7 @@ from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .agreement import agreement
 from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
-from .membrane import membrane, solve
+from .regularisers import KINDS, edge_weights, regulariser
 from .uncertainty import velocity_sigma
 
 CARD_BYTES = {"mi": 186, "nmi": 186, "ngf": 221, "mind": 317}
@@ -46,8 +45,10 @@ class Optimise:
     iterations       steps at most
     max_step         a control point moves at most this far in one step
     tolerance        stop where no control point moves further than this
-    regularisation   membrane weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one
-                     stiffness for any spacing, isotropic or not, and any cells
+    regularisation   weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one stiffness
+                     for any spacing, isotropic or not, and any cells
+    regulariser      what is smooth: membrane, elastic or bending (see bigreg.engines.regularisers)
+    elastic_volume   of elastic: resistance to a change of volume over that to shear, Lame's lambda / mu; None: 1
     least_agreement  where the voxels are the images' own, a patch stays as it is whose images agree less than this in
                      detail (1: wholly; see bigreg.engines.agreement), before and after; None: nothing is asked.
                      `quality` then says the agreement, and whether the patch was left (1 or 0)
@@ -67,10 +68,19 @@ class Optimise:
         max_step: float = 1.0,
         tolerance: float = 0.02,
         regularisation: float = 0.32,
+        regulariser: str = "membrane",
+        elastic_volume: float | None = None,
         least_agreement: float | None = None,
     ) -> None:
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
+        if regulariser not in KINDS:
+            raise ValueError(f"regulariser {regulariser!r} does not exist; there are {', '.join(KINDS)}")
+        if elastic_volume is not None and regulariser != "elastic":
+            raise ValueError(f"elastic_volume belongs to the regulariser elastic, and this is {regulariser}")
+        if elastic_volume is not None and not 0 <= elastic_volume < float("inf"):
+            raise ValueError(f"elastic_volume {elastic_volume} must be 0 or more: Lame's lambda / mu")
+        self.found_by = similarity
         self.similarity = by_name(similarity, radius=radius, noise=noise)
         self.channels = self.similarity.channels
         self.card_bytes_a_voxel = CARD_BYTES.get(similarity, OTHER_CARD_BYTES)
@@ -78,6 +88,8 @@ class Optimise:
         self.max_step = max_step
         self.tolerance = tolerance
         self.regularisation = regularisation
+        self.regulariser = regulariser
+        self.elastic_volume = 1.0 if elastic_volume is None else elastic_volume
         self.least_agreement = least_agreement
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
@@ -94,10 +106,12 @@ class Optimise:
         )
         images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
         cell = float(torch.tensor(samples).prod())
-        stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
 
         points = tuple(pair.lattice.points)
+        stiff = regulariser(
+            self.regulariser, points, voxel.flatten(), samples, self.regularisation * cell, self.elastic_volume
+        )
         c = torch.zeros(3, *points, dtype=pair.fixed.dtype, device=pair.fixed.device)
         before = after = float("nan")
         still = True  # no control point is anywhere but at zero
@@ -130,7 +144,7 @@ class Optimise:
                 assert matrix is not None, "it was asked for"
                 confidence = texture_confidence(matrix, samples, self.regularisation)
                 matrix[:3] += 1e-6 * cell
-            bent = membrane(ahead, stiffness)
+            bent = stiff.pull(ahead)
             slope = pull.slope + bent
             energy = pull.mean * weight + float((ahead * bent).sum(dtype=torch.float64)) / 2
             if lowest is not None and energy > (1 + UPHILL) * lowest[0]:
@@ -147,7 +161,7 @@ class Optimise:
             if steps == self.iterations or asked.get("left"):
                 break
             assert matrix is not None, "the first step makes it"
-            move = solve(shorter * matrix, stiffness, -slope)
+            move = stiff.solve(shorter * matrix, -slope)
             move = move * (self.max_step / move.abs().amax(0, keepdim=True).clamp_min(self.max_step))
             new = (ahead + move).clamp(-bound, bound)
             moved = new - c
@@ -172,7 +186,8 @@ class Optimise:
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         sigma = None
         if pair.level == 0 and weight:
-            sigma = velocity_sigma(pair, c, self.similarity.name, samples, stiffness) * voxel
+            stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
+            sigma = velocity_sigma(pair, c, self.found_by, samples, stiffness) * voxel
         return VelocityPatch(c * voxel, confidence, quality | asked, sigma)
 
     def _asked(self, images: MidSpacePair, there: torch.Tensor | None, times: float) -> dict[str, float]:
@@ -180,9 +195,3 @@ class Optimise:
         assert self.least_agreement is not None, "it is asked for"
         agreed = agreement(*images.warped(there))
         return {"agreement": agreed, "left": float(1.0 - agreed > times * (1.0 - self.least_agreement))}
-
-
-def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
-    """(3 components, 3 axes) what turns a squared difference along a lattice edge, in voxels, into a squared strain."""
-    edge = voxel * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device)
-    return (voxel[:, None] / edge[None, :]).square()

@@ -26,7 +26,7 @@ from ..similarity import by_name, local_correlation
 from ..transforms.bspline import adjoint
 from .base import PatchPair
 from .gauss_newton import PAIRS, MidSpacePair
-from .membrane import own_inverses
+from .membrane import inverses, own_blocks
 
 RADIUS, NOISE = 3, 0.02  # of the local correlation: what the factors were measured with
 ONE_CONTRAST = ("lncc", "ncc", "mse")
@@ -65,8 +65,8 @@ def velocity_sigma(
     known = seen > LEAST_SEEN * float(np.prod(samples))
     noise = 2.0 * around((unlike / seen.clamp_min(1e-12)).clamp(0.0, 1.0), known).clamp_min(LEAST_NOISE / 2)
     texture = positive(torch.stack([around(part, torch.ones_like(known)) for part in curvature / len(fixed)]))
-    inverses = own_inverses(texture, MEMBRANE * stiffness)
-    variance = torch.stack([inverses[axis, axis] for axis in range(3)]) * noise
+    blocks = inverses(own_blocks(texture, MEMBRANE * stiffness))
+    variance = torch.stack([blocks[axis, axis] for axis in range(3)]) * noise
     return torch.where(known, FACTORS[similarity] * variance.clamp_min(0.0).sqrt(), torch.nan)
 
 

@@ -10,8 +10,8 @@ import torch
 from bigreg.device import smaller_pieces
 from bigreg.engines import PatchPair, load_engine
 from bigreg.engines.gauss_newton import PAIRS, MidSpacePair
-from bigreg.engines.membrane import solve
 from bigreg.engines.parts import estimate_fitting
+from bigreg.engines.regularisers import regulariser
 from bigreg.geometry import Lattice
 from bigreg.similarity import by_name, mutual_information
 from bigreg.similarity.information import _Tensors
@@ -24,6 +24,7 @@ ENGINES = {
     **{f"optimise {name}": ("optimise", {"similarity": name}) for name in
        ("lncc", "lncc_squared", "ncc", "mse", "mi", "nmi", "mind", "ngf")},
     "optimise native": ("optimise", {"least_agreement": 0.99}),
+    **{f"optimise {name}": ("optimise", {"regulariser": name}) for name in ("elastic", "bending")},
     "discrete": ("discrete", {}),
     **{name: (name, {"weights": "random", "any_spacing": True}) for name in ("sitreg", "invgan", "voxelmorph")},
 }  # fmt: skip
@@ -32,7 +33,7 @@ WAITS = {
 }  # fmt: skip
 """Waits of the host per look at most, the two of the step included: its energy; its direction and length at once."""
 LOOK_KERNELS = 360
-SOLVE_KERNELS = 760
+SOLVE_KERNELS = {"membrane": 760, "elastic": 2000, "bending": 1250}
 
 
 def pair(holes: bool = False) -> PatchPair:
@@ -75,20 +76,22 @@ def test_how_often_a_look_waits_for_the_device(name, one_thread):
     assert 1 <= counts[1].waits - counts[0].waits <= WAITS[name]
 
 
-def test_a_step_is_solved_without_a_wait(one_thread):
-    """The lattice's linear system: all turns are sent to the device at once, and find what the CPU's sweeps find."""
+@pytest.mark.parametrize("kind", SOLVE_KERNELS)
+def test_a_step_is_solved_without_a_wait(kind, one_thread):
+    """The lattice's linear system: all turns are sent to the device at once, and find what the CPU finds."""
     g = torch.Generator().manual_seed(0)
     j = torch.randn(3, 9, 10, 11, generator=g) * (torch.rand(9, 10, 11, generator=g) > 0.5)
     matrix = torch.stack([j[a] * j[b] for a, b in PAIRS])
     matrix[:3] += 1e-2
-    weights, right = torch.rand(3, 3, generator=g) * 4, torch.randn(3, 9, 10, 11, generator=g)
-    here = solve(matrix, weights, right)
+    right, voxel = torch.randn(3, 9, 10, 11, generator=g), torch.tensor([2.0, 1.0, 1.5])
+    here = regulariser(kind, right.shape[1:], voxel, (4, 4, 4), 20.0).solve(matrix, right)
     with simulated_cuda() as device:
-        arguments = [t.cuda() for t in (matrix, weights, right)]
+        there = regulariser(kind, right.shape[1:], voxel.cuda(), (4, 4, 4), 20.0)
+        arguments = [t.cuda() for t in (matrix, right)]
         with device.measured() as counts:
-            found = solve(*arguments)
+            found = there.solve(*arguments)
         assert counts.waits == 0 and counts.to_device == 0 and not counts.unordered
-        assert 100 < counts.launches <= SOLVE_KERNELS
+        assert 100 < counts.launches <= SOLVE_KERNELS[kind]
         torch.testing.assert_close(found.cpu(), here, atol=1e-4, rtol=1e-4)
 
 
