@@ -159,7 +159,8 @@ def _update(
 ):  # fmt: skip
     """step = now / curved; x += step ahead; rest -= step product; pushed = inverse rest; sums of rest * pushed."""
     p, inside, _, _, _ = _where(points, D, H, W, BLOCK)
-    step = (_total(now, programs, SUMS) / tl.maximum(_total(curved, programs, SUMS), 1e-300)).to(tl.float32)
+    length = _total(curved, programs, SUMS)  # not above 0: what is left is below float32
+    step = tl.where(length > 0, _total(now, programs, SUMS) / tl.maximum(length, 1e-300), 0.0).to(tl.float32)
     for k in tl.static_range(3):
         at = k * points + p
         value = tl.load(x_out + at, mask=inside, other=0.0) + step * tl.load(ahead + at, mask=inside, other=0.0)
