@@ -231,6 +231,7 @@ class Output(Section):
 
     warped: bool = True
     confidence: bool = True
+    sigma: bool = True
     report: bool = True
     interpolation: Literal["linear", "cubic"] = "linear"
     chunk: int = Field(64, ge=8)

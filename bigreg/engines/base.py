@@ -26,6 +26,7 @@ class PatchPair:
     native                    whether its voxels are as small as those of the images, and coarser levels went before
     start                     None, or the control points (3, cells + 4 an axis) in um of a velocity that was found
                               already: to start from
+    sigma                     whether it is asked how far the velocity may be off
     """
 
     fixed: torch.Tensor
@@ -36,6 +37,7 @@ class PatchPair:
     level: int = 0
     native: bool = False
     start: torch.Tensor | None = None
+    sigma: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(self.lattice.grid.shape)
@@ -67,7 +69,7 @@ class VelocityPatch:
     confidence     (z, y, x) >= 0 on the same control points
     quality        named figures (similarity_before, similarity_after, ...)
     sigma          (3, z, y, x) SD of the coefficients along each axis in um, NaN where nothing is known of it; None
-                   where the engine gives none, or not on this level
+                   where the engine gives none, or the pair does not ask
     """
 
     coefficients: torch.Tensor
@@ -93,7 +95,7 @@ class Engine(Protocol):
     Its class, called with options as keywords, makes it. Where it takes `iterations`, that is the level's. It may have
 
     takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
-    gives_sigma      its class says that the patches of level 0 have a `sigma`
+    gives_sigma      its class says that patches have a `sigma` where their pair asks for it
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     card_bytes_a_voxel   bytes of a GPU's memory per voxel of a patch; without it, as many as of the host's

@@ -185,7 +185,7 @@ class Optimise:
                 c, after = begun, before
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         sigma = None
-        if pair.level == 0 and weight:
+        if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
             sigma = velocity_sigma(pair, c, self.found_by, samples, stiffness) * voxel
         return VelocityPatch(c * voxel, confidence, quality | asked, sigma)

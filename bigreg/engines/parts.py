@@ -61,6 +61,7 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
         level=pair.level,
         native=pair.native,
         start=None if pair.start is None else pair.start[(..., *points)],
+        sigma=pair.sigma,
     )
 
 

@@ -32,7 +32,7 @@ def pair(image, noise=0.02, voxel=(1.0, 1.0, 1.0), seed=5):
     g = torch.Generator().manual_seed(seed)
     fixed, moving = (image + noise * torch.randn(SHAPE, generator=g) for _ in range(2))
     one = torch.ones(SHAPE)
-    return PatchPair(fixed[None], moving[None], one, one, lattice(voxel))
+    return PatchPair(fixed[None], moving[None], one, one, lattice(voxel), sigma=True)
 
 
 def sigma(images, similarity="lncc", **options):
@@ -102,9 +102,9 @@ def test_nothing_is_known_where_no_voxel_is_shown_by_both():
     assert bool(torch.isnan(found[..., 9:]).all()) and bool(torch.isfinite(found[..., 2:6]).all())
 
 
-def test_it_is_given_on_the_finest_level_by_the_last_engine_alone():
+def test_it_is_given_where_it_is_asked_for_by_the_last_engine_alone():
     images = pair(smooth(8))
-    assert load_engine("optimise", {}, iterations=2).estimate(replace(images, level=1)).sigma is None
+    assert load_engine("optimise", {}, iterations=2).estimate(replace(images, sigma=False)).sigma is None
     assert load_engine("discrete", {}).estimate(images).sigma is None
     both = chained(load_engines(["discrete", "optimise"], {}, iterations=2))
     assert both.estimate(images).sigma is not None

@@ -117,13 +117,16 @@ def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
     registered, thread_client, tmp_path, small_config, same_bits
 ):
     images, out = (registered.fixed, registered.moving), str(tmp_path / "run.zarr")
-    config = small_config("output.confidence=false")
+    config = small_config("output.confidence=false", "output.sigma=false")
     run = register(*images, out=out, config=config, client=thread_client)
-    assert same_bits(registered.run, run)
-    assert not any(storage.exists(run.store.path(place)) for place in ("confidence", "report", "stages/report"))
+    assert same_bits(registered.run, run, but=("sigma/0",))
+    assert not any(
+        storage.exists(run.store.path(place)) for place in ("confidence", "report", "stages/report", "sigma")
+    )
+    assert not any(storage.exists(run.store.path("levels", 0, name)) for name in ("sigma", "patch_sigma"))
     names = {stage.name for stage in run.status().stages}
     left_out = {stage.name for stage in registered.run.status().stages} - names
-    assert left_out == {"stages/confidence", "stages/report"}
+    assert left_out == {"stages/confidence", "stages/report", "stages/sigma"}
     assert run.status().state == "finished" and all(s.done + s.blank == s.blocks for s in run.status().stages)
     context = run._context()
     work = make_plan(context.frames, context.volumes, config).work
@@ -133,6 +136,8 @@ def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
     assert abs(work.files - files) <= 0.1 * files
     with pytest.raises(InputError, match=r"output\.confidence is false"):
         run.pyramid("risk")
+    with pytest.raises(InputError, match=r"output\.sigma is false"):
+        run.sigma_at([[1, 1, 1]])
     assert not any(group == "confidence" for group, *_ in run.summary())
     with pytest.raises(OutputError, match="another configuration"):
         register(*images, out=out, config=small_config(), client=thread_client)

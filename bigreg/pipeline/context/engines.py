@@ -47,8 +47,8 @@ def engine_choice(config: Config, level: LevelPlan, levels: int) -> EngineChoice
 
 
 def gives_sigma(config: Config, finest: LevelPlan, levels: int) -> bool:
-    """Whether the last engine of the finest of so many passes says how far its velocities may be off."""
-    if not config.deformation:
+    """Whether a run keeps what the last engine of the finest of so many passes says of how far it may be off."""
+    if not (config.deformation and config.output.sigma):
         return False
     return bool(getattr(engine_kind(engine_choice(config, finest, levels).names[-1]), "gives_sigma", False))
 

@@ -51,6 +51,8 @@ def require_given(context: Context) -> None:
     finest, where = context.levels[0], f"'{context.store.url}' has no sigma"
     if not context.config.deformation:
         raise InputError(f"{where}: it deforms nothing, so that there is no velocity that could be off")
+    if not context.config.output.sigma:
+        raise InputError(f"{where}: output.sigma is false in its configuration")
     if not gives_sigma(context.config, finest, len(context.levels)):
         raise InputError(
             f"{where}: engine {context.config.engine[-1]!r} gives none; `optimise` does, as the last engine"

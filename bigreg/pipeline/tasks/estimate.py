@@ -117,7 +117,8 @@ def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
         masks.append(mask)
     # Without a coarser level there is no map that a patch could keep.
     native = level.downsample == 1 and any(plan.downsample > 1 for plan in context.levels.values())
-    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=native)
+    asked = sigma_kept(context, level)
+    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=native, sigma=asked)
 
 
 def compared_at(
