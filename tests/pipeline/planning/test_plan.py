@@ -106,11 +106,13 @@ def test_what_stages_write_is_what_the_arrays_hold(foreseen):
         name = work.name.removeprefix("stages/")
         level = work.name.removesuffix("/stitch").removesuffix("/compose/0")
         if work.name.endswith("/stitch"):
-            wanted = arrays[f"{level}/velocity"]
+            wanted = arrays[f"{level}/velocity"] + arrays.get(f"{level}/sigma", 0)
         elif work.name.endswith("/compose/0"):
             wanted = sum(arrays[f"{level}/maps/{which}"] for which in ("fixed", "moving"))
         elif work.name.startswith("levels/"):
-            wanted = arrays[f"{level}/patches"]
+            wanted = arrays[f"{level}/patches"] + arrays.get(f"{level}/patch_sigma", 0)
+        elif name == "sigma":
+            wanted = arrays["sigma/0"]
         elif name.startswith("prepare/"):
             which, _, factors = name.removeprefix("prepare/").partition("-")
             wanted = arrays[f"images/{which}/{factors}"]

@@ -242,7 +242,7 @@ def test_what_a_block_says_it_needs_is_all_that_it_reads(registered, monkeypatch
                     if place[0] != "levels":
                         continue
                     other = levels[int(place[1])]
-                    if place[2] == "patches":
+                    if place[2] in ("patches", "patch_sigma"):
                         stage, first, last = f"levels/{other.index}", start[:3], stop[:3]
                     elif place[2] == "velocity":
                         stage = f"levels/{other.index}/stitch"
