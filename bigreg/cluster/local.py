@@ -30,7 +30,7 @@ def local_client(settings: Cluster) -> AbstractContextManager[Client]:
 
 
 def cuda_client(settings: Cluster) -> AbstractContextManager[Client]:
-    """The same with workers that share the GPUs, one each to be seen, and their part of the cores to decode with."""
+    """The same with workers that share the GPUs: each sees one, and decodes with its part of the cores."""
     count = worker_count(settings)
     gpus = require_gpus(settings)[:count]
     shared = "one worker each" if count == len(gpus) else f"{count} workers"

@@ -66,7 +66,7 @@ class Cluster(BaseModel):
     One of them is computed at a time; the others are read and written meanwhile. It pays where storage is slower than
     computing, so 2 is the default for a worker with a GPU and 1 for others.
 
-    A GPU is used by a worker that was given one, and by no other process: several share each GPU of kind cuda, and jobs
+    A GPU is used by a worker that was given one, and by no other process. With kind cuda several share each GPU; jobs
     and pods with `gpus` have one worker per GPU. Kind local computes on the CPU; with `device: cuda` its workers share
     the machine's GPUs.
 

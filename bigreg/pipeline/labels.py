@@ -26,7 +26,7 @@ LABELS = {
     "check": "check that the fields undo each other",
     "likeness": "similarity before and after",
     "confidence": "risk of errors",
-    "sigma": "standard deviation of the map",
+    "sigma": "error bars of the map (sigma)",
     "warped": "warped image",
     "warped level": "warped image, level {level}",
     "comparison": "comparison at the finest level",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -279,35 +280,22 @@ class Stages:
         pyramids = [
             stage for direction in fields.DIRECTIONS for stage in fields.pyramid_stages(self.context, direction)
         ]
-        self._run(
-            fields.check_stage(self.context), likeness.stage(), *self._confidence_stages(), *self._sigma_stages(),
-            *self._warped_stages(), *pyramids,
-        )  # fmt: skip
         output = self.context.config.output
-        written = {
-            confidence.PLACE: output.confidence, sigma.PLACE: sigma.kept(self.context), "warped": output.warped,
-        }  # fmt: skip
-        for place, wanted in written.items():
-            if wanted:
-                ImageWriter(self.store.path(place)).finish()
+        tiled = [m for m, kept in ((confidence, output.confidence), (sigma, sigma.kept(self.context))) if kept]
+        self._run(
+            fields.check_stage(self.context), likeness.stage(), *map(self._tiles_stage, tiled), *self._warped_stages(),
+            *pyramids,
+        )  # fmt: skip
+        for place in (*(m.PLACE for m in tiled), *(["warped"] if output.warped else [])):
+            ImageWriter(self.store.path(place)).finish()
 
-    def _confidence_stages(self) -> list[Stage]:
-        if not self.context.config.output.confidence:
-            return []
-        stage = confidence.stage(confidence.tiles_of(self.context))
+    def _tiles_stage(self, of: ModuleType) -> Stage:
+        """The stage of `confidence` or `sigma`, and the empty image that it fills with a value or more per tile."""
+        stage: Stage = of.stage(confidence.tiles_of(self.context))
         if not self.driver.open(stage).status.any():
-            storage.remove(self.store.path(confidence.PLACE))  # whatever an interrupted run began to create
-            confidence.create(self.context)
-        return [stage]
-
-    def _sigma_stages(self) -> list[Stage]:
-        if not sigma.kept(self.context):
-            return []
-        stage = sigma.stage(confidence.tiles_of(self.context))
-        if not self.driver.open(stage).status.any():
-            storage.remove(self.store.path(sigma.PLACE))  # whatever an interrupted run began to create
-            sigma.create(self.context)
-        return [stage]
+            storage.remove(self.store.path(of.PLACE))  # whatever an interrupted run began to create
+            of.create(self.context)
+        return stage
 
     def _warped_stages(self) -> list[Stage]:
         stage, config, url = warp.stage(self.context), self.context.config, self.store.path("warped")
