@@ -39,6 +39,13 @@ def agreement(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor) -> 
     return max(_agreement(detail(f), detail(m), deep) for f, m in zip(fixed, moving, strict=True))
 
 
+def without_detail(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(C, z, y, x) images smoothed as far as their detail is fine; nothing enters from where the mask (z, y, x) is 0."""
+    mask = (mask > 0).to(images)
+    weights = _smoothed(mask, FINE).clamp_min(1e-6)
+    return torch.stack([_smoothed(image * mask, FINE) / weights for image in images])
+
+
 def _smoothed(image: torch.Tensor, radii: tuple[int, ...]) -> torch.Tensor:
     for radius in radii:
         image = box_sum(image, radius)

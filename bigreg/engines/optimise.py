@@ -15,13 +15,15 @@ composes the true exponentials.
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
 from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
-from .agreement import agreement
+from .agreement import agreement, without_detail
 from .base import PatchPair, VelocityPatch
 from .gauss_newton import MidSpacePair, texture_confidence
 from .regularisers import KINDS, edge_weights, regulariser
@@ -33,6 +35,7 @@ OTHER_CARD_BYTES = 141
 UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is taken back; momentum raises it less
 SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
 SHORTEST = SHORTER**10  # the factor from which a step no longer moves anything: the images match already
+STIFFER = 16.0
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -49,9 +52,11 @@ class Optimise:
                      for any spacing, isotropic or not, and any cells
     regulariser      what is smooth: membrane, elastic or bending (see bigreg.engines.regularisers)
     elastic_volume   of elastic: resistance to a change of volume over that to shear, Lame's lambda / mu; None: 1
-    least_agreement  where the voxels are the images' own, a patch stays as it is whose images agree less than this in
-                     detail (1: wholly; see bigreg.engines.agreement), before and after; None: nothing is asked.
-                     `quality` then says the agreement, and whether the patch was left (1 or 0)
+    least_agreement  where the voxels are the images' own, a patch whose images agree less than this in detail (1:
+                     wholly; see bigreg.engines.agreement), before and after, is found again in images without that
+                     detail, STIFFER times as stiff: smoothed, they have fewer independent voxels. None: nothing is
+                     asked. `quality` then says the agreement, and whether the patch was smoothed (1 or 0); what it
+                     says of the similarity is that of the images that were followed
     """
 
     antisymmetric: ClassVar[bool] = True
@@ -120,7 +125,7 @@ class Optimise:
             before, there = images(None, curvature=False).mean, images(begin, curvature=False).mean
             if there < before:
                 c, still = begin, False
-        begun = ahead = c
+        ahead = c
         momentum = 0
         shorter = 1.0  # factor of the images' curvature; above 1 where its model is too bold
         lowest: tuple[float, float, torch.Tensor, torch.Tensor] | None = None  # energy, mean, place and slope there
@@ -158,7 +163,7 @@ class Optimise:
                 # motion takes the outermost voxels from one of the two.
                 if not still and (lowest is None or energy < lowest[0]):
                     lowest = energy, after, ahead, slope
-            if steps == self.iterations or asked.get("left"):
+            if steps == self.iterations or asked.get("smoothed"):
                 break
             assert matrix is not None, "the first step makes it"
             move = stiff.solve(shorter * matrix, -slope)
@@ -174,16 +179,19 @@ class Optimise:
             c, still = new, False
             if change < self.tolerance and shorter == 1:
                 break
-        if (
-            asked
-            and not asked["left"]
-            and self.least_agreement is not None
-            and asked["agreement"] < self.least_agreement
-        ):
+        if asked and not asked["smoothed"] and asked["agreement"] < (self.least_agreement or 0.0):
             asked = self._asked(images, c, 1.0)
-            if asked["left"]:
-                c, after = begun, before
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
+        if asked.get("smoothed"):
+            followed = self._stiffer().estimate(
+                replace(
+                    pair,
+                    fixed=without_detail(pair.fixed, pair.fixed_mask),
+                    moving=without_detail(pair.moving, pair.moving_mask),
+                    sigma=False,
+                )
+            )
+            c, confidence, quality = followed.coefficients / voxel, followed.confidence, followed.quality
         sigma = None
         if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
@@ -194,4 +202,10 @@ class Optimise:
         """The agreement, and whether it lacks more than so many times what may be lacking."""
         assert self.least_agreement is not None, "it is asked for"
         agreed = agreement(*images.warped(there))
-        return {"agreement": agreed, "left": float(1.0 - agreed > times * (1.0 - self.least_agreement))}
+        return {"agreement": agreed, "smoothed": float(1.0 - agreed > times * (1.0 - self.least_agreement))}
+
+    def _stiffer(self) -> Optimise:
+        """The engine for images without their detail."""
+        engine = copy(self)
+        engine.least_agreement, engine.regularisation = None, STIFFER * self.regularisation
+        return engine
