@@ -40,7 +40,7 @@ def agreement(fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor) -> 
 
 
 def without_detail(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(C, z, y, x) images smoothed as far as their detail is fine; nothing enters from where the mask (z, y, x) is 0."""
+    """(C, z, y, x) images smoothed as finely as detail is; nothing enters where the mask (z, y, x) is 0."""
     mask = (mask > 0).to(images)
     weights = _smoothed(mask, FINE).clamp_min(1e-6)
     return torch.stack([_smoothed(image * mask, FINE) / weights for image in images])

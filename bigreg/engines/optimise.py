@@ -191,7 +191,7 @@ class Optimise:
                     sigma=False,
                 )
             )
-            c, confidence, quality = followed.coefficients / voxel, followed.confidence, followed.quality
+            c, confidence, quality = followed.coefficients / voxel, followed.confidence, {**followed.quality}
         sigma = None
         if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)

@@ -27,7 +27,7 @@ def smooth_noise(generator, shape, width):
 
 
 def pair(seed, motion, stain, width=3):
-    """Texture as wide as given moved apart by `motion` voxels (RMS), each image with a stain of its own (SD; the texture
+    """Texture of a width moved apart by `motion` voxels (RMS), each image with a stain of its own (SD; the texture
     has 0.2) that is 3 voxels wide."""
     g = torch.Generator().manual_seed(seed)
     shape = LATTICE.grid.shape
