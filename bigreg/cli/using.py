@@ -228,7 +228,8 @@ def points(
 
     ends = [None if path is None else open_volume(path, name=n) for n, path in (("--image", image), ("--onto", onto))]
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
-    counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
+    through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
+    counts = through.map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
         to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk, sigma=sigma,
     )  # fmt: skip
@@ -239,7 +240,8 @@ def points(
             **{f"outside_{other}_only": counts.beyond},
         )  # fmt: skip
         return
-    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
+    nowhere = "" if through.map(direction).choice is None else " or in no piece"
+    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image{nowhere} (nan)"
     if counts.beyond is not None:
         told += f", {counts.beyond} more outside the {other} image"
     out.print(told, soft_wrap=True)

@@ -42,7 +42,7 @@ FRAMES = ("fixed", "moving")
 
 @dataclass(frozen=True)
 class Piece:
-    """What is said of a piece when it is joined to others.
+    """Figures of a piece, measured when runs are joined.
 
     voxels      of the label image
     outside     share of its points that its run puts outside of the other image
@@ -101,7 +101,7 @@ class Pieces(Transform):
         return open_volume(storage.join(self.url, LABELS), name="labels")
 
     def summary(self) -> list[Piece]:
-        """What there is to know of each piece, in the order of `labels`."""
+        """The figures of each piece, in the order of `labels`."""
         return [Piece(**row) for row in self._known["summary"]]
 
     def map(self, direction: str = "fixed_to_moving") -> Map:
@@ -116,7 +116,7 @@ class Pieces(Transform):
         return self._of_parts(points, lambda part, some: part.sigma_at(some), (3,))
 
     def sigma_columns(self, direction: str) -> dict[str, Column]:
-        """Those of each piece for its own points: a run's affine turns what is said of the fixed world."""
+        """Those of each run for the points of its piece."""
         each = [part.sigma_columns(direction) for part in self.parts]
         forth = checked(direction) == DIRECTIONS[0]
 
@@ -249,7 +249,8 @@ def _labels_on(labels: Any, image: Volume) -> tuple[Volume, Grid]:
             f"{_corner(last)} µm: they do not overlap; write them with the spacing and origin of that image, or on its "
             "voxels without a spacing"
         )
-    warn_of_extent(volume, image.grid(), image.name)
+    if volume.grid() == grid:
+        warn_of_extent(volume, image.grid(), image.name)
     return volume, grid
 
 

@@ -56,6 +56,15 @@ class Labels:
             out[rows] = ndimage.map_coordinates(far, (place - start).T, order=1, mode="nearest")
         return out
 
+    def share(self, points: np.ndarray, label: int) -> np.ndarray:
+        """(N,) how much of what is around points (N, 3), um, has a label, 0 .. 1: linear between the voxels."""
+        out = np.zeros(len(points))
+        for rows, start, stop, place in self._boxes(points, 1):
+            own = self.read(start, stop) == label
+            if own.any():
+                out[rows] = ndimage.map_coordinates(own.astype(np.float32), (place - start).T, order=1, mode="nearest")
+        return out
+
     @property
     def deepest(self) -> float:
         return DEEP * min(self.grid.spacing)
@@ -104,9 +113,10 @@ class Split(Choice):
 class Claimed(Choice):
     """The step back: which piece a point belongs to is known where it ends.
 
-    Two pieces that overlap in the other frame, or whose maps differ where they touch, both claim what lies between.
-    The point then goes to the piece that it is deeper in. Where two claims are sure, DEEP voxels from the border of
-    either, the maps contradict each other and the point is in none.
+    Where pieces overlap in the other frame, or touch and their maps differ by a little, two claim a point or none does.
+    Of two claims the deeper one counts; where both are sure, DEEP voxels from the border, the maps contradict each
+    other and the point is in none. What no piece claims goes to the one that it touches most, if it ends less than half
+    a voxel beyond that; else it is in the gap.
     """
 
     maps: tuple[Map, ...]
@@ -118,6 +128,11 @@ class Claimed(Choice):
         ends = [map_.points(points) for map_ in self.maps]
         claims = np.stack([self.where.at(end) == label for end, label in zip(ends, self.labels, strict=True)])
         out = np.where(claims.any(0), claims.argmax(0), NONE)
+        missed = np.flatnonzero(out == NONE)
+        if len(missed):
+            each = zip(ends, self.labels, strict=True)
+            shares = np.stack([self.where.share(end[missed], label) for end, label in each])
+            out[missed] = np.where(shares.any(0), shares.argmax(0), NONE)
         several = np.flatnonzero(claims.sum(0) > 1)
         if len(several):
             depths = np.zeros((len(ends), len(several)))

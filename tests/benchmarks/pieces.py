@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from confidence import SETTINGS, SHAPE, images, random_map
+from confidence import SETTINGS, SHAPE, random_map
+from confidence import images as sources
 from distributed import Client, LocalCluster
 from scipy import ndimage
 
@@ -39,7 +40,7 @@ def opened(shape: tuple[int, ...], wide: float) -> tuple[np.ndarray, np.ndarray]
 def make_case(data: Path, source: str, wide: float = OPEN) -> dict[str, np.ndarray]:
     """fixed, moving (uint16), spacing, labels, and truth: (3, z, y, x) voxel in moving of each fixed voxel."""
     rng = np.random.default_rng(SEEDS[source])
-    moving, spacing = images(data)[source]()
+    moving, spacing = sources(data)[source]()
     whole = random_map(SHAPE, rng, 5.0, 12.0, 2.0)
     labels, before = opened(SHAPE, wide)
     z, y, _ = np.indices(SHAPE).astype(float)
@@ -60,6 +61,16 @@ def errors(mapped: bigreg.Transform, case: dict[str, np.ndarray]) -> np.ndarray:
     error = np.linalg.norm(mapped.map_points(points) / case["spacing"] - truth, axis=1)
     inside = ((truth >= 0) & (truth <= np.array(SHAPE) - 1)).all(1) & (case["labels"].ravel() > 0)
     return np.where(inside, error, np.nan).reshape(SHAPE)
+
+
+def way_back(mapped: bigreg.Transform, case: dict[str, np.ndarray], near: np.ndarray) -> tuple[float, float]:
+    """Mean error (voxels) on the way back from the true places of voxels near the gap, and the share that has none."""
+    truth = case["truth"].reshape(3, -1).T
+    inside = ((truth >= 0) & (truth <= np.array(SHAPE) - 1)).all(1) & (case["labels"].ravel() > 0) & near.ravel()
+    index = np.argwhere(inside.reshape(SHAPE))
+    found = mapped.map_points(truth[inside] * case["spacing"], "moving_to_fixed") / case["spacing"]
+    error = np.linalg.norm(found - index, axis=1)
+    return float(np.nanmean(error)), float(np.isnan(error).mean())
 
 
 def main() -> None:
@@ -99,12 +110,16 @@ def measure(data: Path, work: Path, source: str, client: Client) -> None:
         "pieces": (apart, case),
     }
     near = ndimage.binary_dilation(case["labels"] == 0, ndimage.generate_binary_structure(3, 1), NEAR)
-    row = []
     for name, (mapped, images) in maps.items():
         error = errors(mapped, images)
-        row.append(f"{name} {np.nanmean(error[near]):.3f} (elsewhere {np.nanmean(error[~near]):.3f})")
-    folds = [part.status().summary.get("folds") if hasattr(part.status(), "summary") else None for part in parts]
-    print(f"{source}: {', '.join(row)}; {time.perf_counter() - begin:.0f} s {folds}", flush=True)
+        back, lost = way_back(mapped, images, near)
+        print(
+            f"{source}: {name}: near {np.nanmean(error[near]):.3f}, elsewhere {np.nanmean(error[~near]):.3f}; "
+            f"there and back {back:.3f}, {lost:.2%} without a way back",
+            flush=True,
+        )
+    folds = [int(value) for part in parts for _, name, value, *_ in part.summary() if name.startswith("folds")]
+    print(f"{source}: folds of the pieces {folds}; {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
