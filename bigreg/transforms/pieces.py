@@ -125,20 +125,30 @@ class Claimed(Choice):
 
     def chosen(self, points: np.ndarray) -> np.ndarray:
         """(N,) the number of the piece that each of the points (N, 3), um, belongs to; NONE, or CONTESTED."""
-        ends = [map_.points(points) for map_ in self.maps]
-        claims = np.stack([self.where.at(end) == label for end, label in zip(ends, self.labels, strict=True)])
-        out = np.where(claims.any(0), claims.argmax(0), NONE)
-        missed = np.flatnonzero(out == NONE)
-        if len(missed):
-            each = zip(ends, self.labels, strict=True)
-            shares = np.stack([self.where.share(end[missed], label) for end, label in each])
-            out[missed] = np.where(shares.any(0), shares.argmax(0), NONE)
-        several = np.flatnonzero(claims.sum(0) > 1)
-        if len(several):
-            depths = np.zeros((len(ends), len(several)))
-            for number, (end, label) in enumerate(zip(ends, self.labels, strict=True)):
-                own = np.flatnonzero(claims[number, several])
-                depths[number, own] = self.where.depth(end[several[own]], label)
-            sure = (depths >= self.where.deepest * (1 - 1e-6)).sum(0) > 1
-            out[several] = np.where(sure, CONTESTED, depths.argmax(0))
+        out, claims = np.full(len(points), NONE), np.zeros(len(points), np.uint8)
+        for number, label, ends in self._ends(points):
+            own = self.where.at(ends) == label
+            out[own & (claims == 0)] = number
+            claims += own & (claims < 2)
+        missed, several = np.flatnonzero(claims == 0), np.flatnonzero(claims == 2)
+        best, first = np.zeros(len(missed)), np.full(len(missed), NONE)
+        for number, label, ends in self._ends(points[missed]):
+            share = self.where.share(ends, label)
+            first[share > best] = number
+            best = np.maximum(best, share)
+        out[missed] = first
+        best, first, sure = np.full(len(several), -1.0), np.full(len(several), NONE), np.zeros(len(several), int)
+        for number, label, ends in self._ends(points[several]):
+            rows = np.flatnonzero(self.where.at(ends) == label)
+            depth = np.full(len(several), -1.0)
+            depth[rows] = self.where.depth(ends[rows], label)
+            sure += depth >= self.where.deepest * (1 - 1e-6)
+            first[depth > best] = number
+            best = np.maximum(best, depth)
+        out[several] = np.where(sure > 1, CONTESTED, first)
         return out
+
+    def _ends(self, points: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Number and label of each piece, and where its map takes the points; one at a time, however many there are."""
+        for number, (map_, label) in enumerate(zip(self.maps, self.labels, strict=True) if len(points) else ()):
+            yield number, label, map_.points(points)
