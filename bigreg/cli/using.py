@@ -23,7 +23,7 @@ from .options import (
     Triple,
     Workers,
     require_map,
-    require_there,
+    require_run,
     tell,
     tell_written,
 )
@@ -327,8 +327,8 @@ def pieces(
     nan and images 0.
     """
     given = numbered(runs)
-    for path in [labels, *given.values()]:
-        require_there(path.removesuffix(":inverse"))
+    for path in given.values():
+        require_run(path.removesuffix(":inverse"))
     from dataclasses import asdict
 
     from ..display import pairs

@@ -119,20 +119,29 @@ class Pieces(Transform):
         """Those of each run for the points of its piece."""
         each = [part.sigma_columns(direction) for part in self.parts]
         forth = checked(direction) == DIRECTIONS[0]
+        last: tuple[np.ndarray, dict[str, np.ndarray]] | None = (
+            None  # the columns are asked for the same points in turn
+        )
 
-        def joined(name: str) -> Column:
-            def column(given: np.ndarray, mapped: np.ndarray, there: np.ndarray) -> np.ndarray:
-                out = np.full(len(given), np.nan)
-                chosen = self._chosen(given if forth else mapped)
+        def joined(given: np.ndarray, mapped: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
+            nonlocal last
+            if last is None or last[0] is not given:
+                out, chosen = (
+                    {name: np.full(len(given), np.nan) for name in each[0]},
+                    self._chosen(given if forth else mapped),
+                )
                 for number, columns in enumerate(each):
                     rows = np.flatnonzero(chosen == number)
-                    if len(rows):
-                        out[rows] = columns[name](given[rows], mapped[rows], there[rows])
-                return out
+                    own = given[rows], mapped[rows], there[rows]
+                    for name, column in columns.items() if len(rows) else ():
+                        out[name][rows] = column(*own)
+                last = given, out
+            return last[1]
 
-            return column
+        def column(name: str) -> Column:
+            return lambda given, mapped, there: joined(given, mapped, there)[name]
 
-        return {name: joined(name) for name in each[0]}
+        return {name: column(name) for name in each[0]}
 
     def _chosen(self, points: np.ndarray) -> np.ndarray:
         """The number of the piece of points of the fixed frame."""

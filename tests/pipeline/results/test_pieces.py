@@ -203,6 +203,21 @@ def test_risk_and_sigma_are_those_of_the_piece(torn):
         assert np.isnan(found[sum(map(len, parts)) :]).all() and np.isfinite(found).any()
 
 
+@pytest.mark.parametrize("direction", ["fixed_to_moving", BACK])
+def test_a_table_gets_risk_and_sigma_of_each_points_own_run(torn, direction, tmp_path):
+    points = torn.points(2, inner=True)[:200]
+    points = points[np.isfinite(torn.runs[1].map_points(points)).all(1)]
+    given = points if direction != BACK else torn.runs[1].map_points(points)
+    with open(tmp_path / "in.csv", "w") as file:
+        file.write("z,y,x\n" + "\n".join(",".join(map(repr, row)) for row in given.tolist()))
+    for name, mapped in (("joined", torn.joined), ("alone", torn.runs[1])):
+        mapped.map_file(tmp_path / "in.csv", tmp_path / f"{name}.csv", direction=direction, risk=True, sigma=True)
+    joined, alone = (np.genfromtxt(tmp_path / f"{n}.csv", delimiter=",", names=True) for n in ("joined", "alone"))
+    assert np.isfinite(joined["sigma_um"]).mean() > 0.5 and len(joined.dtype.names) >= 8
+    for name in joined.dtype.names:
+        np.testing.assert_allclose(joined[name], alone[name], atol=2e-3)
+
+
 def test_swc_radii_grow_as_the_tissue_of_their_piece(torn, tmp_path):
     lines = [f"{n} 2 {p[2]} {p[1]} {p[0]} 2.0 -1" for n, p in enumerate(torn.points(1, inner=True)[:50], start=1)]
     (tmp_path / "n.swc").write_text("\n".join(lines))
@@ -260,6 +275,17 @@ class Shifted(Transform):
         matrix = np.eye(4)
         matrix[1, 3] = self.by if direction == "fixed_to_moving" else -self.by
         return Map((Affine(matrix),), Frame(self.grid), Frame(self.grid))
+
+
+@pytest.mark.parametrize("verb", ["register", "plan"])
+def test_a_mask_of_one_label_is_an_option(torn, verb, tmp_path):
+    images = torn.folder / "fixed.ome.zarr", torn.folder / "moving.ome.zarr"
+    rest = (tmp_path / "r.zarr", "--dry-run") if verb == "register" else ()
+    status, told = here(verb, *images, *rest, "--preset", "demo", "--fixed-mask", f"{torn.path}:1", "--json")
+    assert status == 0, told
+    assert "mask" in told[told.index("{") :]
+    status, told = here(verb, *images, *rest, "--preset", "demo", "--moving-mask", f"{tmp_path / 'none.tif'}:1")
+    assert status == 3 and "none.tif" in told
 
 
 def test_runs_that_contradict_each_other_are_told(tmp_path, caplog):
