@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # what _WHERE imports on first use, for type checkers
     from .config import Config, load_config
     from .pipeline.chains import chain
     from .pipeline.doctor import doctor
+    from .pipeline.pieces import Pieces, pieces
     from .pipeline.planning.plan import plan
     from .pipeline.planning.rates import Rates
     from .pipeline.results.transform import Transform
@@ -21,6 +22,7 @@ __version__ = version("bigreg")
 
 _WHERE = {
     "Config": "config",
+    "Pieces": "pipeline.pieces",
     "Rates": "pipeline.planning.rates",
     "Run": "pipeline.run",
     "Transform": "pipeline.results.transform",
@@ -35,11 +37,13 @@ _WHERE = {
     "local_atlas": "atlases.source",
     "open_run": "pipeline.run",
     "open_volume": "volumes",
+    "pieces": "pipeline.pieces",
     "plan": "pipeline.planning.plan",
     "register": "pipeline.run",
 }
 __all__ = [
     "Config",
+    "Pieces",
     "Rates",
     "Run",
     "Transform",
@@ -55,6 +59,7 @@ __all__ = [
     "local_atlas",
     "open_run",
     "open_volume",
+    "pieces",
     "plan",
     "register",
 ]

@@ -40,6 +40,7 @@ PIPELINE = (
     "looking planning results",
     "stages",
     "run",
+    "pieces",
     "calibrate chains compare doctor",
 )
 PLUGIN = ("shared", "inspect landmarks launch monitor", "panels", "reader samples window")

@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 def test_help_names_every_verb():
     text = bigreg("--help").stdout
-    verbs = "demo convert doctor plan register resume stop status view report warp points export atlas evaluate "
+    verbs = "demo convert doctor plan register resume stop status view report warp points export pieces atlas evaluate "
     verbs += "compare models"
     for verb in verbs.split():
         assert verb in text
@@ -182,6 +182,14 @@ def test_points_of_any_units_go_through_a_chain(folder):
     assert status == 0, output
     values = [float(v) for v in (folder / "same.csv").read_text().splitlines()[1].split(",")]
     np.testing.assert_allclose(values, (20, 28, 32), atol=0.1)
+
+
+def test_the_first_of_several_maps_may_be_a_run_backwards(folder):
+    (folder / "there.csv").write_text("z,y,x\n80,73,83\n")
+    status, output = here(folder, "points", "run.zarr:inverse", "there.csv", "back.csv", "--then", "run.zarr")
+    assert status == 0, output
+    values = [float(v) for v in (folder / "back.csv").read_text().splitlines()[1].split(",")]
+    np.testing.assert_allclose(values, (80, 73, 83), atol=0.3)
 
 
 @pytest.mark.parametrize(

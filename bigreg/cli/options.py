@@ -24,7 +24,9 @@ def require_run(path: str) -> None:
 
 
 def require_map(path: str) -> None:
-    require_there(path, "does not exist: neither a run nor a transform file is there; check the path")
+    require_there(
+        path.removesuffix(":inverse"), "does not exist: neither a run nor a transform file is there; check the path"
+    )
 
 
 Triple = tuple[float, float, float]
@@ -118,6 +120,9 @@ Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
 Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
 Origin = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=ORIGIN)]
 Orientation = Annotated[str | None, typer.Option(help=ORIENTATION)]
+MASK = "What is compared: a mask image (0: not), LABELS:1,3 (labels of a label image), tissue, finite, padding, none."
+FixedMask = Annotated[str | None, image_option("fixed", "mask", MASK)]
+MovingMask = Annotated[str | None, image_option("moving", "mask", MASK)]
 FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]
 FixedChannel = Annotated[int | None, image_option("fixed", "channel", "Channel, from 0.")]
 FixedTime = Annotated[int | None, image_option("fixed", "time", "Time point, from 0.")]
@@ -130,6 +135,12 @@ MovingTime = Annotated[int | None, image_option("moving", "time", "Time point, f
 MovingSpacing = Annotated[Triple | None, image_option("moving", "spacing", SPACING)]
 MovingOrigin = Annotated[Triple | None, image_option("moving", "origin", ORIGIN)]
 MovingOrientation = Annotated[str | None, image_option("moving", "orientation", ORIENTATION)]
+
+
+def masks_of(fixed: str | None, moving: str | None) -> list[str]:
+    """The masks as overrides."""
+    given = {"fixed": fixed, "moving": moving}
+    return [f"masks.{which}={json.dumps(path)}" for which, path in given.items() if path is not None]
 
 
 def overrides_of(given: list[str] | None, workers: int | None, memory: str | None) -> list[str]:

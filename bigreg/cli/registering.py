@@ -21,6 +21,7 @@ from .options import (
     Fixed,
     FixedChannel,
     FixedDataset,
+    FixedMask,
     FixedOrientation,
     FixedOrigin,
     FixedSpacing,
@@ -29,6 +30,7 @@ from .options import (
     Moving,
     MovingChannel,
     MovingDataset,
+    MovingMask,
     MovingOrientation,
     MovingOrigin,
     MovingSpacing,
@@ -41,6 +43,7 @@ from .options import (
     Workers,
     config_of,
     images_of,
+    masks_of,
     overrides_of,
     require_run,
     require_there,
@@ -105,6 +108,7 @@ def plan(
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Show all stages, including small ones.")] = False,
     cluster: ClusterName = None, workers: Workers = None, memory_limit: Memory = None,
+    fixed_mask: FixedMask = None, moving_mask: MovingMask = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -120,6 +124,7 @@ def plan(
     from ..pipeline.planning import plan as planning
 
     numbers = planning.numbers_of_workers(simulate or [])
+    set_ = [*masks_of(fixed_mask, moving_mask), *(set_ or [])]
     if affine_only:
         set_ = [*(set_ or []), "deformation=false"]
     overrides = overrides_of(set_, workers, memory_limit)
@@ -220,6 +225,7 @@ def register(
     allow_mirror: Annotated[
         bool, typer.Option("--allow-mirror", help="The images may be mirror images of each other.")
     ] = False,
+    fixed_mask: FixedMask = None, moving_mask: MovingMask = None,
     fixed_dataset: FixedDataset = None, fixed_channel: FixedChannel = None, fixed_time: FixedTime = None,
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
@@ -230,6 +236,7 @@ def register(
     from ..config import load_config
 
     options = locals()
+    set_ = [*masks_of(fixed_mask, moving_mask), *(set_ or [])]
     if start is not None:
         set_ = [*(set_ or []), f"affine.start={json.dumps(start)}"]
     if landmarks is not None:

@@ -23,6 +23,7 @@ from .options import (
     Triple,
     Workers,
     require_map,
+    require_run,
     tell,
     tell_written,
 )
@@ -227,7 +228,8 @@ def points(
 
     ends = [None if path is None else open_volume(path, name=n) for n, path in (("--image", image), ("--onto", onto))]
     fixed, moving = ends if direction == "fixed_to_moving" else ends[::-1]
-    counts = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes).map_file(
+    through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
+    counts = through.map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
         to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk, sigma=sigma,
     )  # fmt: skip
@@ -238,7 +240,8 @@ def points(
             **{f"outside_{other}_only": counts.beyond},
         )  # fmt: skip
         return
-    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image (nan)"
+    nowhere = "" if through.map(direction).choice is None else " or in no piece"
+    told = f"{target}: {counts.points} points, {counts.outside} outside the {given} image{nowhere} (nan)"
     if counts.beyond is not None:
         told += f", {counts.beyond} more outside the {other} image"
     out.print(told, soft_wrap=True)
@@ -297,3 +300,64 @@ def export(
         target, format=format, direction=direction, unit=unit, axes=axes, pairs=pairs
     )
     out.print(f"{target}: {written}, {direction}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Use the map")
+def pieces(
+    labels: Annotated[str, typer.Argument(metavar="LABELS", help="The label image: path or URL; 0 is the gap.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="The runs of labels 1, 2, ...; or LABEL=RUN for each.")
+    ],
+    target: Annotated[str, typer.Option("--out", metavar="OUT", help="New store, which takes the place of a run.")],
+    frame: Annotated[
+        str,
+        typer.Option(
+            "--labels-of",
+            metavar="IMAGE",
+            callback=_one_of("fixed", "moving"),
+            help="Image on which LABELS lie: fixed, moving.",
+        ),
+    ] = "fixed",
+    as_json: Json = False,
+) -> None:
+    """Join runs by label: tissue that is torn, hemispheres that were split.
+
+    Each piece is a run of the same two images with its own mask, such as --fixed-mask LABELS:1. `warp`, `points` and
+    `export` take OUT as they take a run: each point or voxel goes through the run of its piece; in the gap points are
+    nan and images 0.
+    """
+    given = numbered(runs)
+    for path in given.values():
+        require_run(path.removesuffix(":inverse"))
+    from dataclasses import asdict
+
+    from ..display import pairs
+    from ..pipeline.pieces import pieces as join
+
+    joined = join(labels, given, out=target, frame=frame)
+    if as_json:
+        print_json(out=target, pieces=[asdict(piece) for piece in joined.summary()])
+        return
+    rows = []
+    for piece in joined.summary():
+        told = f"{piece.voxels} voxels, {piece.run}: {piece.outside:.1%} of it outside the other image"
+        rows.append((f"label {piece.label}", f"{told}, {piece.overlap:.1%} claimed by another piece as well"))
+    out.print(pairs(rows), soft_wrap=True)
+    out.print(f"{target}: {len(rows)} pieces; use it as a run in warp, points and export", soft_wrap=True)
+
+
+def run_of(text: str) -> tuple[int | None, str]:
+    """LABEL=RUN as both; a run alone has no label."""
+    label, equals, run = text.partition("=")
+    return (int(label), run) if equals and label.isdigit() else (None, text)
+
+
+def numbered(texts: list[str]) -> dict[int, str]:
+    """Runs by label. Raises BadParameter where some have a label and some not, or two have one."""
+    found = [run_of(text) for text in texts]
+    labels = [label for label, _ in found]
+    if all(label is None for label in labels):
+        return dict(enumerate((run for _, run in found), start=1))
+    if None in labels or len(set(labels)) < len(labels):
+        raise typer.BadParameter(f"{' '.join(texts)}: give each run its own label as LABEL=RUN, or none of them any")
+    return {label: run for label, run in found if label is not None}

@@ -44,8 +44,9 @@ class Masks(Section):
     none: everything; tissue: what is brighter than background, found; finite: all but the voxels of a float image that
     are NaN or infinite; padding: all but one constant value around the data, as rotating, deskewing and stitching leave
     it; auto: padding where there is some, else none; or the path of a mask in any format that can be read, 0 where not
-    to look (CONTAINER/DATASET in HDF5 and N5). A mask lies where its image lies: as its own spacing and origin say, or,
-    where its file states none, voxel on voxel of the image or of a whole number of them.
+    to look (CONTAINER/DATASET in HDF5 and N5), or of a label image and the labels to compare (PATH:1, PATH:1,3). A mask
+    lies where its image lies: as its own spacing and origin say, or, where its file states none, voxel on voxel of the
+    image or of a whole number of them.
     """
 
     fixed: str = "auto"

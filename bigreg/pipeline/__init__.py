@@ -11,6 +11,6 @@ The rooms, from the ground up; each may use those above it in this list, and non
     results    what is made of a finished map
     looking    what somebody who looks at a run is shown
 
-Beside them: `run` and `stages` put the rooms together, `chains` and `compare` take several runs, `calibrate` measures
-a machine. tests/test_architecture.py holds this order.
+Beside them: `run` and `stages` put the rooms together, `pieces`, `chains` and `compare` take several runs, `calibrate`
+measures a machine. tests/test_architecture.py holds this order.
 """

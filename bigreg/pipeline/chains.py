@@ -10,6 +10,7 @@ from ..transforms.files import axes_of, open_maps, unit_um
 from ..transforms.itk import MM
 from ..transforms.maps import Frame, Map
 from ..volumes import Volume
+from .pieces import Pieces, is_pieces
 from .results.transform import Transform, checked
 from .run import Run
 from .store.inputs import INVERSE, as_volume
@@ -68,7 +69,7 @@ class Chain(Transform):
 def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", axes: str = "lps") -> Transform:
     """Join runs and transform files to one map from the fixed frame of the first to the moving frame of the last.
 
-    parts           runs, chains, paths of either or of a transform file; ":inverse" after a path goes backwards
+    parts           runs, pieces, chains, paths of either or of a transform file; ":inverse" after a path goes backwards
     fixed, moving   images at the two ends: where a file stands there, they say its grid and how its axes lie
     unit, axes      of ITK's files, see `Transform.export`
 
@@ -122,6 +123,7 @@ def opened(part: Any) -> Transform | tuple[str, bool]:
     text = str(part)
     backwards = text.endswith(INVERSE)
     path = text.removesuffix(INVERSE)
-    if is_run(path):
-        return Run(path).inverse if backwards else Run(path)
+    if is_run(path) or is_pieces(path):
+        found = Run(path) if is_run(path) else Pieces(path)
+        return found.inverse if backwards else found
     return path, backwards

@@ -5,11 +5,15 @@
 
 A step knows where it is defined. A point outside is carried on as the step's border would carry it, so that
 neighbours stay neighbours, and is marked unknown: `Map.points` makes it NaN, a warped image 0.
+
+A choice is a step that is another map in each piece of what it starts in (see `pieces`). A map with one is several
+maps, each of which takes its own points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +98,16 @@ class Field:
         return Field(read, self.grid.transformed(back), frame)
 
 
+class Choice(ABC):
+    """A step that is one of several maps, point by point."""
+
+    maps: tuple[Map, ...]
+
+    @abstractmethod
+    def chosen(self, points: np.ndarray) -> np.ndarray:
+        """(N,) the number of the map that each of the points (N, 3), um, takes; negative where it is none of them."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """What is known of one end of a map: the image's grid, and the sides at which its world's axes start ("ipl")."""
@@ -106,7 +120,7 @@ class Frame:
 class Map:
     """Steps, first to last, between two frames. An empty one is the identity."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step | Choice, ...] = ()
     source: Frame = field(default_factory=Frame)
     target: Frame = field(default_factory=Frame)
 
@@ -123,8 +137,8 @@ class Map:
 
     @property
     def matrix(self) -> np.ndarray | None:
-        """The 4 x 4 affine that this map is; None where it has a field."""
-        if self.fields:
+        """The 4 x 4 affine that this map is; None where it has a field or a choice."""
+        if self.fields or self.choice is not None:
             return None
         if not self.steps:
             return np.eye(4)
@@ -134,17 +148,57 @@ class Map:
 
     @property
     def affine(self) -> np.ndarray:
-        """The affine part: the product of its affine steps, 4 x 4."""
+        """The affine part: the product of its affine steps, 4 x 4; of a choice, that of its first map."""
         out = np.eye(4)
         for step in self.steps:
             if isinstance(step, Affine):
                 out = step.matrix @ out
+            elif isinstance(step, Choice):
+                out = step.maps[0].affine @ out
         return out
 
+    @property
+    def choice(self) -> int | None:
+        """The place of the first choice among the steps."""
+        return next((place for place, step in enumerate(self.steps) if isinstance(step, Choice)), None)
+
+    def pieces(self, points: np.ndarray) -> Iterator[tuple[np.ndarray, Map]]:
+        """The maps that a choice leaves, and which of the finite points (N, 3) take each: their rows.
+
+        Without a choice it is this map, and all rows. Points that no map takes are in none of them.
+        """
+        place = self.choice
+        if place is None:
+            yield np.arange(len(points)), self
+            return
+        step = self.steps[place]
+        assert isinstance(step, Choice)
+        before, rest = Map(self.steps[:place], self.source), self.steps[place + 1 :]
+        here = before.points(points)
+        chosen = step.chosen(here)
+        for number, map_ in enumerate(step.maps):
+            rows = np.flatnonzero(chosen == number)
+            if len(rows):
+                through = Map((*before.steps, *map_.steps, *rest), self.source, self.target)
+                for some, each in through.pieces(points[rows]):
+                    yield rows[some], each
+
+    def parted(self, positions: Positions) -> Iterator[tuple[np.ndarray | None, Map, Positions]]:
+        """The same of positions: which of them, as rows of their `points` (None: all as they are), and these."""
+        if self.choice is None:
+            yield None, self, positions
+            return
+        for rows, through in self.pieces(positions.points()):
+            yield rows, through, positions.taken(rows)
+
     def follow(self, positions: Positions) -> tuple[Positions, torch.Tensor | None]:
-        """Where positions go, and which of them the map is defined at (None: all)."""
+        """Where positions go, and which of them the map is defined at (None: all).
+
+        For a map without a choice; of another, for each of `pieces`.
+        """
         known = None
         for step in self.steps:
+            assert not isinstance(step, Choice), "each piece is followed by itself"
             positions, here = step.follow(positions)
             known = here if known is None else (known if here is None else known & here)
         return positions, known
@@ -158,12 +212,17 @@ class Map:
         out = np.full(points.shape, np.nan)
         use = np.flatnonzero(np.isfinite(points).all(1))
         moved = points[use]
+        if self.choice is not None:
+            for rows, through in self.pieces(moved):
+                out[use[rows]] = through.points(moved[rows], beyond=beyond)
+            return out
         own = self.steps[0] if self.steps and isinstance(self.steps[0], Field) else None
         # What the first field looks after is not asked twice.
         if self.source.grid is not None and not beyond and (own is None or own.domain != self.source.grid):
             inside = self.source.grid.contains(moved)
             use, moved = use[inside], moved[inside]
         for step in self.steps:
+            assert not isinstance(step, Choice)
             moved, known = step.points(moved)
             if known is not None and not beyond and not known.all():
                 use, moved = use[known], moved[known]
@@ -176,6 +235,12 @@ class Map:
 
         Central differences over half a sample of the finest field to either side.
         """
+        if self.choice is not None:
+            out = np.full(len(points), np.nan)
+            use = np.flatnonzero(np.isfinite(points).all(1))
+            for rows, through in self.pieces(points[use]):
+                out[use[rows]] = through.determinant(points[use[rows]])
+            return out
         known = np.isfinite(self.points(points)).all(1)
         steps = [np.asarray(f.grid.spacing).min() for f in self.fields]
         reach = 0.5 * min(steps, default=1.0)
@@ -188,9 +253,9 @@ class Map:
         return np.where(known, determinant, np.nan)
 
 
-def merged(steps: Sequence[Step]) -> tuple[Step, ...]:
+def merged(steps: Sequence[Step | Choice]) -> tuple[Step | Choice, ...]:
     """The same map with neighbouring affines made one, and no identity among them."""
-    out: list[Step] = []
+    out: list[Step | Choice] = []
     for step in steps:
         if isinstance(step, Affine) and out and isinstance(out[-1], Affine):
             out[-1] = Affine(step.matrix @ out[-1].matrix)

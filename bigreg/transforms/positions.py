@@ -50,6 +50,10 @@ class Positions:
         points: np.ndarray = self.offset.reshape(3, -1).T.double().cpu().numpy() + self.anchor
         return points
 
+    def taken(self, rows: np.ndarray) -> Positions:
+        """Some of the points, by their rows in `points`: (3, n)."""
+        return Positions(self.anchor, self.offset.reshape(3, -1)[:, torch.as_tensor(rows, device=self.offset.device)])
+
     def through(self, matrix: np.ndarray) -> Positions:
         """The points after a 4 x 4 affine."""
         anchor = matrix[:3, :3] @ self.anchor + matrix[:3, 3]

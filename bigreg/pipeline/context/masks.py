@@ -8,7 +8,8 @@ grid (about 1/128 of the longest axis), and nothing beyond it has to be kept out
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,7 +31,7 @@ from .padding import padding_of
 IMAGES = ("fixed", "moving")
 AUTO, NONE, TISSUE, FINITE, PADDING = "auto", "none", "tissue", "finite", "padding"
 OWN = (AUTO, NONE, TISSUE, FINITE, PADDING)
-"""What the image itself says; anything else is the path of a mask."""
+"""What the image itself says; anything else is the path of a mask, or of a label image with the labels: PATH:1,3."""
 SEEN = 0.499
 """A point is compared where more than this share of what is around it is inside the mask: half, but for rounding."""
 LEAST = 0.01
@@ -50,18 +51,21 @@ class GivenMask:
     """A mask that a run begins with, and where it lies.
 
     volume     None: what the image's own voxels say: those that are finite, or, where `padding` is given, are none
+    labels     the values that are inside; empty: all but 0 and what is no number
     """
 
     volume: Volume | None = None
     grid: Grid | None = None
     padding: float | None = None
+    labels: tuple[int, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What tells it from another. Reads a mask that is not too large for it."""
         if self.volume is None:
             return {"finite": True} if self.padding is None else {"padding": self.padding}
-        return {"mask": self.volume.identity(), "content": _content(self.volume)}
+        chosen = {"labels": list(self.labels)} if self.labels else {}
+        return {"mask": self.volume.identity(), "content": _content(self.volume, self.labels), **chosen}
 
     def to_json(self, base: Shape) -> dict[str, Any]:
         """What the run keeps. base: the finest resolution that is compared (block means of the image, z y x)."""
@@ -102,27 +106,45 @@ def given_masks(
             found[which] = GivenMask()
         elif choice not in OWN:
             found[which] = given_mask(choice, which, volumes[which])
-            local = storage.local_path(choice)
-            settled[which] = choice if local is None else str(local)
+            path = labels_of(choice)[0]
+            local = storage.local_path(path)
+            settled[which] = choice if local is None else f"{local}{choice[len(path) :]}"
     return config.model_copy(update={"masks": config.masks.model_copy(update=settled)}), found
 
 
 def given_mask(choice: str, which: str, image: Volume) -> GivenMask:
     """A mask in a file, checked against its image. Raises InputError where it is missing or lies elsewhere."""
-    name = f"{which} mask"
-    if not choice:
-        raise InputError(f"{name} has no path; give one, or one of {', '.join(OWN)}")
-    spec = _spec(choice, image)
+    path, labels = labels_of(choice)
+    if not path:
+        raise InputError(f"{which} mask has no path; give one, or one of {', '.join(OWN)}")
+    mask, grid = lying(path, f"{which} mask", image)
+    require_fit(f"{which} mask '{choice}'", grid, image)
+    return GivenMask(mask, grid, labels=labels)
+
+
+def labels_of(choice: str) -> tuple[str, tuple[int, ...]]:
+    """PATH:1,3 as the path and the labels that are meant; a path alone, and no labels, where nothing follows it."""
+    found = re.fullmatch(r"(.*[^:/]):(\d+(?:,\d+)*)", choice, re.DOTALL)
+    local = None if found is None else storage.local_path(choice)
+    if found is None or (local is not None and local.exists()):
+        return choice, ()
+    return found[1], tuple(sorted({int(label) for label in found[2].split(",")}))
+
+
+def lying(path: str, name: str, image: Volume) -> tuple[Volume, Grid]:
+    """A mask or a label image in a file, and its grid in the world of `image`, whose frame it has.
+
+    As its own spacing and origin say; where it states none, voxel on voxel of the image or of a whole number of them.
+    Raises InputError where it is missing or of neither.
+    """
+    spec = _spec(path, image)
     mask = open_volume(spec.model_copy(update={"spacing": (1.0, 1.0, 1.0)}), name=name)
     stated = _as_stated(spec, name) if mask.spacing_known else None
     if stated is None:
-        grid = _placed(choice, which, mask.shape, image.grid())
-    else:
-        mask, grid = stated, stated.grid()
-        if _as_in_file(image) == grid:
-            grid = image.grid()  # the file says it wrongly, as the image's does, which was overruled
-        _require_fit(choice, which, grid, image.grid())
-    return GivenMask(mask, grid)
+        return mask, _placed(f"{name} '{path}'", mask.shape, image)
+    grid = stated.grid()
+    # Its file may say it wrongly, as the image's does, which was overruled.
+    return stated, image.grid() if _as_in_file(image) == grid else grid
 
 
 def _spec(choice: str, image: Volume) -> ImageSpec:
@@ -155,23 +177,26 @@ def _as_in_file(image: Volume) -> Grid | None:
     return None if stated is None else stated.grid()
 
 
-def _placed(choice: str, which: str, shape: Shape, image: Grid) -> Grid:
+def _placed(what: str, shape: Shape, volume: Volume) -> Grid:
     """The grid of a mask whose file states no spacing: voxels of the image, or of a whole number of them."""
+    image, which = volume.grid(), volume.name
     factors = np.maximum(np.rint(np.divide(image.shape, shape)), 1).astype(int)
     if all(n in (a // f, -(-a // f)) for n, a, f in zip(shape, image.shape, factors, strict=True)):
         return Grid(shape, image.downsampled(np.minimum(factors, image.shape)).matrix)
     raise InputError(
-        f"{which} mask '{choice}' states no spacing, and its shape {shape} is neither that of {which}, {image.shape}, "
+        f"{what} states no spacing, and its shape {shape} is neither that of {which}, {image.shape}, "
         f"nor an integer part of it; write it on the voxels of {which}, or with its spacing and origin "
         "(bigreg convert --spacing Z Y X --origin Z Y X)"
     )
 
 
-def _require_fit(choice: str, which: str, mask: Grid, image: Grid) -> None:
+def require_fit(what: str, mask: Grid, volume: Volume) -> None:
+    """Raise InputError where the faces of a mask do not lie about where those of its image do."""
+    image, which = volume.grid(), volume.name
     low, high = mask.bounds(faces=True)
     first, last = image.bounds(faces=True)
     text = (
-        f"{which} mask '{choice}' spans {_um(low)} to {_um(high)} µm (shape {mask.shape}, spacing {_um(mask.spacing)}) "
+        f"{what} spans {_um(low)} to {_um(high)} µm (shape {mask.shape}, spacing {_um(mask.spacing)}) "
         f"and {which} {_um(first)} to {_um(last)} µm (shape {image.shape}, spacing {_um(image.spacing)}): "
     )
     remedy = f"write the mask with the spacing and origin of {which}, or on the same voxels without a spacing"
@@ -187,17 +212,19 @@ def _um(values: Numbers) -> str:
     return f"({', '.join(f'{v:.6g}' for v in values)})"
 
 
-def _content(mask: Volume) -> str | None:
+def _content(mask: Volume, labels: Sequence[int]) -> str | None:
     if int(np.prod(mask.shape, dtype=np.int64)) > DIGESTED:
         return None
     digest = hashlib.sha256()
     for start, stop in boxes(mask.shape, (PIECE,) * 3):
-        digest.update(inside_of(mask.read(start, stop)).tobytes())
+        digest.update(inside_of(mask.read(start, stop), labels).tobytes())
     return digest.hexdigest()
 
 
-def inside_of(values: np.ndarray) -> np.ndarray:
-    """Whether stored values of a mask are to be compared: all but 0 and what is no number."""
+def inside_of(values: np.ndarray, labels: Sequence[int] = ()) -> np.ndarray:
+    """Whether stored values of a mask are to be compared: those labels, or all but 0 and what is no number."""
+    if labels:
+        return np.isin(values, labels)
     return (values != 0) & np.isfinite(values) if values.dtype.kind == "f" else values != 0
 
 
@@ -209,6 +236,7 @@ class SourceMask:
         self.base: Shape = tuple(known["base"])
         self.finite = known["image"] is None and "padding" not in known["identity"]
         self.padding: float | None = known["identity"].get("padding")
+        self.labels: Sequence[int] = known["identity"].get("labels", ())
         self._known = known
 
     @cached_property
@@ -232,7 +260,7 @@ class SourceMask:
             piece = part.cropped(start, stop)
             shape = np.multiply(piece.shape, parts)
             fine = piece if (parts == 1).all() else piece.resampled(np.divide(piece.spacing, parts))
-            values = inside_of(self._nearest(fine)).reshape(
+            values = inside_of(self._nearest(fine), self.labels).reshape(
                 [n for size, p in zip(shape, parts, strict=True) for n in (size // p, p)]
             )
             out[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = values.all((1, 3, 5))

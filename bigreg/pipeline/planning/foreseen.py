@@ -10,6 +10,7 @@ import numpy as np
 
 from ...config import Config
 from ...geometry import BlockGrid, Grid, Shape, triple
+from ...volumes import Volume
 from ..context import images, masks
 from ..context.context import IMAGES
 from ..context.despeckled import DespeckledVolume, Source
@@ -52,6 +53,7 @@ class Foreseen:
     def __post_init__(self) -> None:
         self.made: dict[str, set[Shape]] = {}
         self._needs: dict[EngineChoice, float] = {}
+        self.mask_files: dict[str, masks.GivenMask] = {}
         self.masks = {which: self._mask(which) for which in IMAGES}
 
     @property
@@ -137,5 +139,8 @@ class Foreseen:
         if choice in (masks.AUTO, masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
             return None
         base = preprocess.level_of(self.frames, self.config, which)
+        image = self.volumes[which]
+        if choice not in masks.OWN and isinstance(image, Volume):
+            self.mask_files[which] = masks.given_mask(choice, which, image)
         identity = {"padding": math.nan} if choice == masks.PADDING else {}  # which value it is, costs nothing
         return masks.SourceMask(which, {"base": base, "image": None, "identity": identity})

@@ -17,7 +17,7 @@ from ..schedule.flow import ONE
 from ..tasks import despeckle, preprocess, start
 from ..tasks import prepare as making
 from .foreseen import MILLION, Foreseen
-from .workload import Amount, spans, whole_chunks
+from .workload import Amount, Span, seen, spans, whole_chunks
 
 INTENSITY_ARRAYS = 7
 """float32 arrays of what is read at once, while stripes or histograms are made of it (measured)."""
@@ -59,12 +59,11 @@ def prepare(plan: Foreseen, needs: dict[str, list[Shape]]) -> None:
             shape, chunks = images.extent_of(volume, step, mask)
             _, _, itemsize, _ = plan.level_of(volume, step.factors, which)
             blocks = BlockGrid(shape, chunks, (0, 0, 0))
-            # Of a level of the image's own only the mask is read, about a byte a voxel.
             fine, fine_chunks, fine_itemsize, own = plan.level_of(volume, step.source or step.factors, which)
             ratio = tuple(f // s for f, s in zip(step.factors, step.source or step.factors, strict=True))
             box = spans(blocks, scale=ratio)
             voxels = Amount.of(MILLION, box)
-            read = [Amount.of(1, box)] if mask is not None else []
+            read = [] if mask is None else [_mask_read(plan, which, step, box)]
             writes = [Amount.of(1, spans(blocks))] if mask is not None else []
             if step.source is not None:
                 read.append(Amount.of(fine_itemsize, whole_chunks(box, fine_chunks, fine.shape)))
@@ -79,6 +78,20 @@ def prepare(plan: Foreseen, needs: dict[str, list[Shape]]) -> None:
                 **{"source" if own else "reads": tuple(read)},
             )  # fmt: skip
             plan.phase += 1
+
+
+def _mask_read(plan: Foreseen, which: str, step: images.Step, box: list[Span]) -> Amount:
+    """What is read for the weights of boxes of an image: those of the level above, or for its own levels the mask."""
+    if step.source is not None:
+        return Amount.of(1, box)
+    grid, chunks, itemsize, _ = plan.level_of(plan.images_of(which)[-1], step.factors, which)
+    given = plan.mask_files.get(which)
+    if given is not None and given.volume is not None and given.grid is not None:
+        found = seen(box, grid, np.eye(4), given.grid, given.volume.chunks)
+        return Amount.of(given.volume.dtype.itemsize, found)
+    if getattr(plan.config.masks, which) in masks.OWN:  # the voxels themselves say it
+        return Amount.of(itemsize, whole_chunks(box, chunks, grid.shape))
+    return Amount.of(1, box)  # of a described image: about a byte a voxel
 
 
 def corrections(plan: Foreseen) -> None:

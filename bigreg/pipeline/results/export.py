@@ -32,6 +32,8 @@ field       ITK's displacement field: the whole map, the affine included
 affine      ITK's AffineTransform: the affine part alone
 matrix      the affine part as four lines of four numbers: source world to target world, z y x um
 bigwarp     pairs of landmarks on a regular lattice: moving x y z, fixed x y z, um
+
+Of a map in pieces the last alone: no other can say that it jumps, and that there is nothing between.
 """
 
 
@@ -42,6 +44,11 @@ def export(map_: Map, out: str, format: str | None, unit: str, axes: str, pairs:
     if format not in FORMATS or not out.lower().endswith(FORMATS[format]):
         offered = "; ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())
         raise ConfigError(f"'{out}' as format {format!r} cannot be written; formats are {offered}")
+    if map_.choice is not None and format != "bigwarp":
+        raise InputError(
+            f"'{out}': format {format} holds one map, which bridges what lies between its samples, and this one jumps "
+            f"from piece to piece; export the run of each piece, or landmarks ({named('--format', 'format')} bigwarp)"
+        )
     um = unit_um(unit)
     if axes_of(axes) == "xyz":
         map_ = Map(map_.steps, Frame(map_.source.grid), Frame(map_.target.grid))

@@ -85,19 +85,27 @@ class Opened:
         self.job = job
         self.map = job.transform.map(job.direction)
         self.writer = ImageWriter(job.out)
-        self._planes: dict[int, tuple[Volume, Averaged]] = {}
+        self._planes: dict[int, Volume] = {}
+        self._averaged: dict[tuple[int, bytes], Averaged] = {}
 
     @cached_property
     def _volume(self) -> Volume:
         return open_volume(self.job.image)
 
-    def plane(self, number: int) -> tuple[Volume, Averaged]:
-        """An image of the job, as it is and as it is sampled."""
+    def plane(self, number: int) -> Volume:
+        """An image of the job."""
         if number not in self._planes:
-            volume = self._volume.plane(*self.job.planes[number])
-            factors = averaging_factors(volume.grid(), self.job.grids[0], self.map.affine)
-            self._planes[number] = volume, Averaged(volume, factors, labels=self.job.labels)
+            self._planes[number] = self._volume.plane(*self.job.planes[number])
         return self._planes[number]
+
+    def averaged(self, number: int, through: Map) -> Averaged:
+        """The same as it is sampled through the map, or through one of its pieces."""
+        key = number, through.affine.tobytes()
+        if key not in self._averaged:
+            volume = self.plane(number)
+            factors = averaging_factors(volume.grid(), self.job.grids[0], through.affine)
+            self._averaged[key] = Averaged(volume, factors, labels=self.job.labels)
+        return self._averaged[key]
 
     def locate(self, level: int, index: Shape) -> tuple[int, Shape]:
         """(plane, block index in it) of a block: the planes lie one after another along z."""
@@ -119,18 +127,24 @@ def blocks_of(writer: ImageWriter, level: int) -> BlockGrid:
 def resample(here: Opened, index: Shape) -> tuple[Status, dict[str, float]]:
     """Task: one shard of the finest level; 0 where the map is not defined."""
     number, index = here.locate(0, index)
-    volume, image = here.plane(number)
+    inside = here.plane(number).grid()
     block = blocks_of(here.writer, 0)[index]
     data = np.zeros(block.shape, here.writer.array(0).dtype)
     for start, stop in warp.pieces(block.start, block.stop):
-        there, known = here.map.follow(Positions.of_grid(here.job.grids[0].cropped(start, stop), current_device()))
-        if known is not None and not bool(known.any()):
-            continue
-        values, _ = warp.sampled(there, image, image.grid, here.job.interpolation, inside=volume.grid())
-        if known is not None:
-            values = np.where(known.cpu().numpy(), values, 0)
         box = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, block.start, strict=True))
-        data[box] = cast(values, data.dtype)
+        places = Positions.of_grid(here.job.grids[0].cropped(start, stop), current_device())
+        for rows, through, some in here.map.parted(places):
+            there, known = through.follow(some)
+            if known is not None and not bool(known.any()):
+                continue
+            image = here.averaged(number, through)
+            values, _ = warp.sampled(there, image, image.grid, here.job.interpolation, inside=inside)
+            if known is not None:
+                values = np.where(known.cpu().numpy(), values, 0)
+            if rows is None:
+                data[box] = cast(values, data.dtype)
+            else:
+                data[box][np.unravel_index(rows, data[box].shape)] = cast(values, data.dtype)
     here.writer.write(0, block.start, data, channel=number)
     return Status.DONE, {}
 

@@ -17,7 +17,7 @@ from bigreg.pipeline.context.masks import SourceMask, find_tissue, given_masks, 
 from bigreg.pipeline.planning.plan import make_plan, plan
 from bigreg.pipeline.store.damage import _owner
 from bigreg.pipeline.store.store import RunStore
-from bigreg.pipeline.tasks.start import counted, percentiles
+from bigreg.pipeline.tasks.start import THICKER, counted, percentiles, thickened
 from bigreg.quality.metrics import target_registration_error
 from bigreg.volumes import convert
 
@@ -247,6 +247,8 @@ def masked(pair, thread_client, small_config, tmp_path_factory):
     folder, kept = tmp_path_factory.mktemp("masked"), {}
     out = bubble(pair.fixed.shape, (18, 24, 30), 7)
     out[:, :5] = True
+    _, y, x = np.indices(out.shape)
+    out |= np.abs(x - 0.4 * y - 30) < 1  # a sheet of two voxels, on the blocks of no level
     tifffile.imwrite(folder / "mask.tif", (~out).astype(np.uint8))
 
     def run(value, choice="given", *, swapped=False):
@@ -332,6 +334,47 @@ def test_a_mask_that_is_thin_everywhere_serves_the_start(pair, small_config, tmp
     image = LevelImage(store, volumes["fixed"], (2, 4, 4), mask)
     assert not (image.weights.shares((0, 0, 0), image.grid.shape) > 0.5).any()
     assert counted(Context(store.url, "test"), "fixed", image).mean() > 0.5
+
+
+def test_a_run_that_may_look_at_thin_sheets_alone_is_right_in_them(pair, small_config, thread_client, tmp_path):
+    """Two voxels in eight: on coarser levels no voxel is half inside, and no place between voxels in the start."""
+    fixed, sheets = pair.fixed.copy(), np.zeros(pair.fixed.shape, bool)
+    sheets[..., ::8] = sheets[..., 1::8] = True
+    fixed[~sheets] = np.random.default_rng(0).integers(0, 60000, int((~sheets).sum()))
+    tifffile.imwrite(tmp_path / "mask.tif", sheets.astype(np.uint8))
+    run = register((fixed, pair.spacing), (pair.moving, pair.spacing), out=str(tmp_path / "r.zarr"),
+                   config=small_config(f"masks.fixed={tmp_path / 'mask.tif'}"), client=thread_client)  # fmt: skip
+    index = np.argwhere(pair.mask & sheets)[::5]
+    points, truth = index * np.asarray(pair.spacing), pair.truth[:, *index.T].T.astype(float)
+    assert target_registration_error(run.map_points(points), truth).mean < 0.6 * min(pair.spacing)
+
+
+@pytest.mark.parametrize("thick", [3, 12])
+def test_a_thin_mask_is_thicker_in_the_start_and_nothing_else_is_seen_there(thick):
+    inside = np.zeros((24, 30, 32), bool)
+    inside[:, 8 : 8 + thick] = True
+    image = np.where(inside, np.indices(inside.shape).sum(0), 1e9).astype(np.float32)
+    values, counted = thickened(image, inside)
+    if thick == 12:
+        assert values is image and counted is inside
+    else:
+        assert counted.sum() == (thick + 2 * THICKER) * 24 * 32
+        assert values[counted].max() < 100 and np.array_equal(values[inside], image[inside])
+
+
+def test_the_plan_knows_what_is_read_of_a_mask(pair, small_config, tmp_path):
+    """Twice as fine as the image, of 4 bytes a voxel; labels of one byte; and none, where the voxels say it."""
+    fine = pair.fixed.repeat(2, 0).repeat(2, 1).repeat(2, 2) > 0
+    half = tuple(s / 2 for s in pair.spacing)
+    convert(fine.astype(np.float32), tmp_path / "fine.ome.zarr", spacing=half, origin=[-s / 2 for s in half])
+    tifffile.imwrite(tmp_path / "labels.tif", (pair.fixed > 0).astype(np.uint8))
+    read = {}
+    for choice in (f"{tmp_path / 'fine.ome.zarr'}", f"{tmp_path / 'labels.tif'}:1", "finite"):
+        images = [(getattr(pair, which).astype(np.float32), pair.spacing) for which in ("fixed", "moving")]
+        found = plan(*images, config=small_config(f"masks.fixed={choice}")).work.stages
+        (work,) = (w for w in found if w.name == "stages/prepare/fixed-1x1x1")
+        read[choice] = sum(amount.total for amount in work.source) / pair.fixed.size
+    assert list(read.values()) == [32.0, 1.0, 4.0]
 
 
 def test_a_mask_is_kept_as_fine_as_what_is_compared(masked):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 
 from bigreg.config import load_config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid
 from bigreg.pipeline.context.images import LevelImage, create_level, fill_level, looked_up, preparation
-from bigreg.pipeline.context.masks import SourceMask, given_masks
+from bigreg.pipeline.context.masks import PIECE, SourceMask, given_mask, given_masks, labels_of
 from bigreg.pipeline.context.weights import WHOLE
 from bigreg.pipeline.store.store import RunStore
 from bigreg.transforms.positions import Positions
@@ -153,6 +154,68 @@ def test_a_mask_whose_axes_are_turned_is_read_where_it_lies(tmp_path):
     volume = open_volume(tmp_path / "fixed.nii.gz", name="fixed")
     covered = given(tmp_path / "mask.nii.gz", volume).covers(volume.grid())
     assert np.array_equal(covered, inside)
+
+
+HOSTILE = {
+    "floats with NaN and Inf": lambda inside, rng: np.where(
+        inside, 0.25, rng.choice([0.0, np.nan, np.inf, -np.inf], SHAPE)
+    ),
+    "negative floats": lambda inside, rng: np.where(inside, -1e-30, -0.0).astype("f4"),
+    "half floats": lambda inside, rng: inside.astype("f2"),
+    "big endian": lambda inside, rng: (inside * 256).astype(">u2"),
+    "inverted": lambda inside, rng: ~inside,
+    "8 bytes": lambda inside, rng: inside * np.uint64(2**40),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_whatever_a_mask_is_made_of_what_is_not_0_and_a_number_counts(kind, tmp_path):
+    inside = ~ball()
+    values = HOSTILE[kind](inside, np.random.default_rng(0))
+    zarr.save_array(tmp_path / "mask.zarr", values)
+    volume = opened(np.full(SHAPE, 100, np.uint16), tmp_path)
+    mask = given(tmp_path / "mask.zarr", volume)
+    expected = ~inside if kind == "inverted" else inside
+    assert np.array_equal(mask.covers(volume.grid()), expected)
+
+
+@pytest.mark.parametrize("labels", [(1,), (2, 40000)])
+def test_a_mask_may_be_labels_of_a_label_image(labels, tmp_path):
+    ids = np.random.default_rng(0).choice([0, 1, 2, 40000], SHAPE).astype(np.uint32)
+    convert(ids, tmp_path / "ids.ome.zarr", spacing=SPACING, labels=True)
+    volume = opened(np.full(SHAPE, 100, np.uint16), tmp_path)
+    choice = f"{tmp_path / 'ids.ome.zarr'}:{','.join(map(str, labels))}"
+    assert np.array_equal(given(choice, volume).covers(volume.grid()), np.isin(ids, labels))
+    config, found = given_masks(
+        load_config(preset="demo", overrides=[f"masks.fixed={choice}"]), dict.fromkeys(("fixed", "moving"), volume)
+    )
+    assert config.masks.fixed == choice and found["fixed"].identity["labels"] == list(labels)
+    assert found["fixed"].identity != given_mask(f"{tmp_path / 'ids.ome.zarr'}:7", "fixed", volume).identity
+
+
+def test_a_path_that_ends_like_labels_is_a_path_where_it_is_one(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif:1", np.ones(SHAPE, np.uint8))
+    assert labels_of(str(tmp_path / "a.tif:1")) == (str(tmp_path / "a.tif:1"), ())
+    assert labels_of("s3://bucket/a.ome.zarr:3,1,3") == ("s3://bucket/a.ome.zarr", (1, 3))
+    assert labels_of("a.n5/labels/s0") == ("a.n5/labels/s0", ())
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 0.25, 0.25), (3.0, 1.5, 1.4)], ids=["much finer", "of another kind"])
+def test_what_is_read_of_a_mask_does_not_grow_with_it(spacing, tmp_path, monkeypatch):
+    volume = opened(np.full(SHAPE, 100, np.uint16), tmp_path)
+    grid = volume.grid().resampled(spacing)
+    inside = np.ones(grid.shape, np.uint8)
+    inside[:, grid.shape[1] // 2 : grid.shape[1] // 2 + 2] = 0  # a sheet of two voxels
+    convert(inside, tmp_path / "mask.ome.zarr", spacing=grid.spacing, origin=grid.origin, labels=True)
+    mask, sizes = given(tmp_path / "mask.ome.zarr", volume), []
+    read = type(volume).read
+    monkeypatch.setattr(
+        type(volume), "read", lambda v, a, b, *more: sizes.append(np.prod(np.subtract(b, a))) or read(v, a, b, *more)
+    )
+    covered = mask.covers(volume.grid())
+    assert max(sizes) <= (PIECE + 2) ** 3
+    gone = np.unique(np.argwhere(~covered)[:, 1])
+    assert len(gone) in (1, 2, 3, 4) and abs(gone.mean() - SHAPE[1] / 2) < 2 and not covered[:, gone].any()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
