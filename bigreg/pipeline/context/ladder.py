@@ -9,6 +9,7 @@ import numpy as np
 
 from ...config import Config
 from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
+from .channels import side
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
@@ -35,13 +36,15 @@ class LevelPlan:
         return self.lattice.part(start, stop, (self.cell_voxels,) * 3)
 
 
-def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
+def pooling(frames: Frames, which: str, spacing: np.ndarray, grid: Grid | None = None) -> Shape:
     """By how much an image is block-averaged for a level of that spacing (um, along the axes of mid-space).
+
+    grid   of an image that does not lie on the voxels of its side
 
     Per index axis of the image, the power of two nearest to the level, so that an image is neither aliased nor blurred.
     """
-    grid = frames.grid(which)
-    if which == "moving":
+    grid = frames.grid(which) if grid is None else grid
+    if side(which) == "moving":
         spacing = np.abs(frames.canonical[:3, :3]) @ spacing
     along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
     ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
