@@ -29,7 +29,7 @@ from .frames import Frames
 from .given import PLACE, GivenStart
 from .images import LevelImage
 from .label_images import CommonLabels, LabelVolume, OneHots
-from .ladder import LevelPlan, ladder, pooling
+from .ladder import LevelPlan, along_axes, ladder, pooling
 from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
 from .pairing import PairGrid, pair_grid, sought
 from .seen import Measured, SeenImage, seen_image
@@ -176,10 +176,11 @@ class Context:
         return CommonLabels.from_json(self.attributes[FOUND_LABELS]) if self.config.labels is not None else None
 
     @lru_cache(maxsize=64)  # noqa: B019
-    def one_hots(self, which: str, factors: Shape) -> OneHots:
-        """A label image as engines see it."""
+    def one_hots(self, which: str, level: LevelPlan) -> OneHots:
+        """A label image at a level's resolution, as engines see it."""
         assert self.common_labels is not None, "there are labels"
-        return OneHots(self.image(which, factors), self.common_labels)
+        image = self.image(which, self.pooling(which, level.spacing))
+        return OneHots(image, self.common_labels, along_axes(self.frames, which, np.asarray(level.spacing), image.grid))
 
     @lru_cache(maxsize=64)  # noqa: B019
     def source_mask(self, which: str) -> SourceMask | None:

@@ -21,8 +21,12 @@ from .images import LevelImage
 
 MOST = 14
 """Labels that are compared: the commonest of those that both images hold."""
-SIGMA, REACH = 1.5, 5
-"""Voxels of a level: SD by which labels are smoothed, and how far that looks."""
+SIGMA = 1.5
+"""Voxels of a level: SD by which labels are smoothed, whatever the voxels of their image are."""
+LEAST_SIGMA, REACH = 0.5, 3.3
+"""Voxels of a label image: SD at least; and SDs that smoothing looks."""
+UNIT = 4.0
+"""Weight of labels that count as images do, in units of half their squared difference."""
 
 
 class LabelVolume:
@@ -134,23 +138,30 @@ class CommonLabels:
 
 
 class OneHots:
-    """A label image at one resolution: `read` gives float32 (labels, z, y, x), each 0 .. the root of its weight."""
+    """A label image at one resolution: `read` gives float32 (labels, z, y, x), each 0 .. the root of its weight.
 
-    def __init__(self, image: LevelImage, labels: CommonLabels) -> None:
+    spacing   um along the index axes: voxels of the level that compares it
+    """
+
+    def __init__(self, image: LevelImage, labels: CommonLabels, spacing: np.ndarray) -> None:
         self.image, self.grid, self.labels = image, image.grid, labels
+        # Voxels blur by themselves, by half an edge (SD): what is coarser is smoothed less.
+        own = np.asarray(image.grid.spacing)
+        variance = (SIGMA**2 + 0.25) * np.square(spacing) - 0.25 * np.square(own)
+        self.sigma = np.maximum(np.sqrt(np.maximum(variance, 0.0)) / own, LEAST_SIGMA)
+        self.reach = triple(int(n) for n in np.ceil(REACH * self.sigma))
 
     def read(self, start: Shape, stop: Shape) -> np.ndarray:
-        low = triple(max(a - REACH, 0) for a in start)
-        high = triple(min(b + REACH, n) for b, n in zip(stop, self.grid.shape, strict=True))
+        low = triple(max(a - r, 0) for a, r in zip(start, self.reach, strict=True))
+        high = triple(min(b + r, n) for b, r, n in zip(stop, self.reach, self.grid.shape, strict=True))
         inner = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, low, strict=True))
         values = self.image.read(low, high)
         return np.stack([
-            np.float32(weight**0.5) * smoothed((values == label).astype(np.float32))[inner]
+            np.float32(weight**0.5) * self._smoothed((values == label).astype(np.float32))[inner]
             for label, weight in zip(self.labels.values, self.labels.weights, strict=True)
         ])  # fmt: skip
 
-
-def smoothed(values: np.ndarray) -> np.ndarray:
-    """(z, y, x) float32; beyond the border as at it."""
-    found: np.ndarray = ndimage.gaussian_filter(values, SIGMA, mode="nearest", radius=REACH)
-    return found
+    def _smoothed(self, values: np.ndarray) -> np.ndarray:
+        """(z, y, x) float32; beyond the border as at it."""
+        found: np.ndarray = ndimage.gaussian_filter(values, self.sigma, mode="nearest", radius=self.reach)
+        return found

@@ -44,12 +44,18 @@ def pooling(frames: Frames, which: str, spacing: np.ndarray, grid: Grid | None =
     Per index axis of the image, the power of two nearest to the level, so that an image is neither aliased nor blurred.
     """
     grid = frames.grid(which) if grid is None else grid
+    ratio = along_axes(frames, which, spacing, grid) / np.asarray(grid.spacing)
+    factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
+    return triple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
+
+
+def along_axes(frames: Frames, which: str, spacing: np.ndarray, grid: Grid) -> np.ndarray:
+    """(3,) um along the index axes of an image's grid, of a spacing (um) along the axes of mid-space."""
     if side(which) == "moving":
         spacing = np.abs(frames.canonical[:3, :3]) @ spacing
     along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
-    ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
-    factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
-    return triple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
+    found: np.ndarray = np.asarray(spacing)[along]
+    return found
 
 
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:

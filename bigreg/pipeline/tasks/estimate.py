@@ -20,6 +20,7 @@ from ..context.channels import IMAGES, LABELS, intensity_of, side
 from ..context.context import Context, compressed
 from ..context.engines import gives_sigma
 from ..context.images import LevelImage, looked_up
+from ..context.label_images import UNIT
 from ..context.ladder import LevelPlan
 from ..context.outline import Outlined
 from ..context.seen import SeenImage
@@ -138,12 +139,12 @@ def label_pair(context: Context, level: LevelPlan, positions: Mapping[str, Posit
     assert labels is not None and common is not None, "there are labels"
     values, masks = [], []
     for name in LABELS:
-        places, image = positions[side(name)], context.one_hots(name, context.pooling(name, level.spacing))
+        places, image = positions[side(name)], context.one_hots(name, level)
         values.append(places.sample(image.read, image.grid))
         known = places.inside(image.grid) & places.inside(context.frames.grid(name))
         masks.append(known.to(values[-1].dtype))
     # The loss of a pair is the mean over its channels; that of labels is to be their sum.
-    weight = labels.weight * len(common.values)
+    weight = UNIT * labels.weight * len(common.values)
     return ChannelPair(values[0], values[1], masks[0], masks[1], "mse", weight, labels=True)
 
 

@@ -23,7 +23,7 @@ from ..context.context import Context, compressed
 from ..context.frames import Frames
 from ..context.given import GivenStart
 from ..context.images import LevelImage
-from ..context.label_images import CommonLabels, OneHots
+from ..context.label_images import UNIT, CommonLabels, OneHots
 from ..context.lying import provisional
 from ..context.seen import SeenImage
 from ..labels import label
@@ -264,7 +264,8 @@ def label_copies(context: Context, frames: Frames) -> LabelCopies:
     voxels = context.config.affine.voxels
     small = [context.image(w, factors_of(context, frames, w, voxels)) for w in LABELS]
     common = CommonLabels.of(*(image.read((0, 0, 0), image.grid.shape) for image in small))
-    seen = [torch.as_tensor(OneHots(image, common).read((0, 0, 0), image.grid.shape)) for image in small]
+    voxel = np.full(3, max(max(image.grid.spacing) for image in small))
+    seen = [torch.as_tensor(OneHots(image, common, voxel).read((0, 0, 0), image.grid.shape)) for image in small]
     return LabelCopies(common, tuple(seen), tuple(image.grid for image in small))
 
 
@@ -286,7 +287,7 @@ def compared_pairs(context: Context, copies: Mapping[str, Copy], labels: LabelCo
             )
         )  # fmt: skip
     if labels is not None:
-        weight = context.config.labels.weight if context.config.labels is not None else 0.0
+        weight = UNIT * context.config.labels.weight if context.config.labels is not None else 0.0
         others += [
             looked.Other((f.contiguous(), m.contiguous()), labels.grids, (None, None), "mse", weight)
             for f, m in zip(*labels.images, strict=True)
