@@ -35,8 +35,9 @@ PATCH_ARRAYS = 40
 """float32 arrays of a patch's size that are alive at once at the worst moment of an estimate (measured)."""
 FEATURE_ARRAYS = 4
 """And for each further channel of what a similarity compares: of both images, as they lie and warped."""
-CHANNEL_ARRAYS = 4
-"""And for each further pair of channels, or labels: masks, and what is added up."""
+CHANNEL_ARRAYS, PER_CHANNEL = 4, 6
+"""And for each further pair of channels, or labels: masks and what is added up; and of each of its features both images
+as they are read, compared and warped (measured)."""
 
 
 @dataclass(eq=False)
@@ -145,7 +146,7 @@ class Foreseen:
         own = getattr(engine, "channels", 1)
         kept = [own if p.similarity is None else by_name(p.similarity).channels for p in pairs(self.config)[1:]]
         kept += [MOST] if self.config.labels is not None else []
-        return sum(FEATURE_ARRAYS * channels + CHANNEL_ARRAYS for channels in kept)
+        return sum(PER_CHANNEL * channels + CHANNEL_ARRAYS for channels in kept)
 
     def coarsened(self, stage: Stage, finer: BlockGrid, blocks: BlockGrid, voxel_bytes: int) -> None:
         """A level of a pyramid, made of the one before."""
