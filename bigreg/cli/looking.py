@@ -25,6 +25,7 @@ from .options import (
     MovingTime,
     Set,
     Workers,
+    channel_overrides,
     images_of,
     overrides_of,
     tell,
@@ -70,11 +71,15 @@ def doctor(
     moving_orientation: MovingOrientation = None,
 ) -> None:  # fmt: skip
     """Inspect two images: preset and similarity that suit them, orientation, cost of a run, and the reasons."""
-    images = images_of(fixed, moving, locals())
+    options = locals()
+    images = images_of(fixed, moving, options)
+    from ..config import load_config
     from ..display import pairs
     from ..pipeline.doctor import doctor as examine
 
-    found = examine(*images, overrides=overrides_of(set_, workers, None), cluster=cluster)
+    overrides = overrides_of(set_, workers, None)
+    overrides += channel_overrides(images, options, load_config(cluster=cluster, overrides=overrides))
+    found = examine(*images, overrides=overrides, cluster=cluster)
     if as_json:
         print_json(**found.to_json())
         return

@@ -124,13 +124,20 @@ MASK = "What is compared: a mask image (0: not), LABELS:1,3 (labels of a label i
 FixedMask = Annotated[str | None, image_option("fixed", "mask", MASK)]
 MovingMask = Annotated[str | None, image_option("moving", "mask", MASK)]
 FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]
-FixedChannel = Annotated[int | None, image_option("fixed", "channel", "Channel, from 0.")]
+CHANNEL = "Channel, from 0, or its name; several as 0,2, each compared with that of the other image in its place."
+LABELS = "Labels of it, such as a few rough regions drawn by hand, brought onto those of the other image. Path or URL."
+FixedChannel = Annotated[str | None, image_option("fixed", "channel", CHANNEL)]
+FixedLabels = Annotated[str | None, image_option("fixed", "labels", LABELS)]
 FixedTime = Annotated[int | None, image_option("fixed", "time", "Time point, from 0.")]
 FixedSpacing = Annotated[Triple | None, image_option("fixed", "spacing", SPACING)]
 FixedOrigin = Annotated[Triple | None, image_option("fixed", "origin", ORIGIN)]
 FixedOrientation = Annotated[str | None, image_option("fixed", "orientation", ORIENTATION)]
 MovingDataset = Annotated[str | None, image_option("moving", "dataset", DATASET)]
-MovingChannel = Annotated[int | None, image_option("moving", "channel", "Channel, from 0.")]
+MovingChannel = Annotated[str | None, image_option("moving", "channel", CHANNEL)]
+MovingLabels = Annotated[str | None, image_option("moving", "labels", LABELS)]
+LabelsWeight = Annotated[
+    float | None, typer.Option("--labels-weight", help="Weight of the labels, against 1 of the images.")
+]
 MovingTime = Annotated[int | None, image_option("moving", "time", "Time point, from 0.")]
 MovingSpacing = Annotated[Triple | None, image_option("moving", "spacing", SPACING)]
 MovingOrigin = Annotated[Triple | None, image_option("moving", "origin", ORIGIN)]
@@ -176,11 +183,68 @@ def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
     """Both images, with the --fixed-... and --moving-... options among the verb's arguments."""
     from ..volumes import open_volume
 
-    names = ("dataset", "channel", "time", "spacing", "origin", "orientation")
-    return [
-        open_volume(path, name=which, **{n: given[f"{which}_{n}"] for n in names})
-        for which, path in (("fixed", fixed), ("moving", moving))
-    ]
+    names = ("dataset", "time", "spacing", "origin", "orientation")
+    found = []
+    for which, path in (("fixed", fixed), ("moving", moving)):
+        asked = given[f"{which}_channel"]
+        first = None if asked is None else asked.partition(",")[0].strip()
+        number = int(first) if first is not None and first.isdecimal() else None
+        volume = open_volume(path, name=which, channel=number, **{n: given[f"{which}_{n}"] for n in names})
+        if asked is not None:
+            numbers = _channels(asked, volume)
+            volume = volume if number == numbers[0] else volume.with_channel(numbers[0])
+        found.append(volume)
+    return found
+
+
+def _channels(asked: str, volume: Any) -> list[int]:
+    """The channels that an option names. Raises InputError for one that is not there."""
+    from ..volumes import channel_names, channel_number
+
+    if asked in channel_names(volume):  # with a comma in it
+        return [channel_number(volume, asked)]
+    return [channel_number(volume, part.strip()) for part in asked.split(",")]
+
+
+def channel_overrides(images: list[Any], given: dict[str, Any], known: Any) -> list[str]:
+    """What --fixed-channel and --moving-channel say of several channels, and the labels, as overrides.
+
+    known   the configuration without them, whose pairs of channels keep their weights and settings
+    Raises InputError where they are not as many, ConfigError where the configuration has another number of pairs.
+    """
+    from ..errors import ConfigError, InputError
+
+    overrides = []
+    asked = {which: given[f"{which}_channel"] for which in ("fixed", "moving")}
+    numbers = [_channels(text or "0", image) for text, image in zip(asked.values(), images, strict=True)]
+    several = max(map(len, numbers)) > 1
+    if several and len(numbers[0]) != len(numbers[1]):
+        said = " and ".join(
+            f"--{w}-channel {asked[w] or '(none)'} names {len(n)}" for w, n in zip(asked, numbers, strict=True)
+        )
+        raise InputError(f"{said}: channels are compared in pairs, in order; name as many of both images")
+    if several or (known.channels and any(asked.values())):
+        pairs = [pair.model_dump(mode="json") for pair in known.channels] or [{} for _ in numbers[0]]
+        if len(pairs) != len(numbers[0]):
+            raise ConfigError(
+                f"{len(numbers[0])} channels of each image are named, and the configuration has {len(pairs)} pairs "
+                "(channels); name as many"
+            )
+        for pair, fixed, moving in zip(pairs, *numbers, strict=True):
+            pair |= {"fixed": fixed, "moving": moving}
+        overrides.append(f"channels={json.dumps(pairs)}")
+    labels = {which: given.get(f"{which}_labels") for which in ("fixed", "moving")}
+    for which, path in labels.items():
+        if path is not None:
+            overrides.append(f"labels.{which}={json.dumps(path)}")
+    if any(labels.values()) and not all(labels.values()) and known.labels is None:
+        missing = next(which for which, path in labels.items() if path is None)
+        raise InputError(f"labels are given of one image alone; pass --{missing}-labels too")
+    if given.get("labels_weight") is not None:
+        if not any(labels.values()) and known.labels is None:
+            raise InputError("--labels-weight is given without labels; pass --fixed-labels and --moving-labels")
+        overrides.append(f"labels.weight={given['labels_weight']}")
+    return overrides
 
 
 def tell_written(target: str, written: Any, as_json: bool) -> None:

@@ -21,15 +21,18 @@ from .options import (
     Fixed,
     FixedChannel,
     FixedDataset,
+    FixedLabels,
     FixedMask,
     FixedOrientation,
     FixedOrigin,
     FixedSpacing,
     FixedTime,
+    LabelsWeight,
     Memory,
     Moving,
     MovingChannel,
     MovingDataset,
+    MovingLabels,
     MovingMask,
     MovingOrientation,
     MovingOrigin,
@@ -41,6 +44,7 @@ from .options import (
     Set,
     Triple,
     Workers,
+    channel_overrides,
     config_of,
     images_of,
     masks_of,
@@ -113,13 +117,17 @@ def plan(
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
-    moving_orientation: MovingOrientation = None, as_json: Json = False,
+    moving_orientation: MovingOrientation = None,
+    fixed_labels: FixedLabels = None, moving_labels: MovingLabels = None, labels_weight: LabelsWeight = None,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Show what a registration would do and cost: stages, memory, bytes, disk, files, time; also for future images.
 
     Times come from rates: measured on this machine (--calibrate), given (--rates), or built-in.
     """
-    images = _planned_images(locals())  # what is wrong with these is told before all that takes seconds to import
+    options = locals()
+    images = _planned_images(options)  # what is wrong with these is told before all that takes seconds to import
+    from ..config import load_config
     from ..pipeline.calibrate import chosen_rates
     from ..pipeline.planning import plan as planning
 
@@ -128,12 +136,15 @@ def plan(
     if affine_only:
         set_ = [*(set_ or []), "deformation=false"]
     overrides = overrides_of(set_, workers, memory_limit)
+    if fixed is not None:
+        known = load_config(config, preset=preset, cluster=cluster, overrides=overrides)
+        overrides += channel_overrides(images, options, known)
     settings, _ = config_of(images, preset, config, cluster, overrides, output)
     settings = _quick(settings, images) if quick else settings
-    known = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
-    _show_plan(images[0], images[1], settings, known, output=output, numbers=numbers, stages=stages, as_json=as_json)
+    found = chosen_rates(settings, rates or [], calibrate, output, images[0], say=_say if calibrate else None)
+    _show_plan(images[0], images[1], settings, found, output=output, numbers=numbers, stages=stages, as_json=as_json)
     if save_rates is not None:
-        known[0].save(save_rates)
+        found[0].save(save_rates)
 
 
 def _quick(settings: Any, images: list[Any]) -> Any:
@@ -230,7 +241,9 @@ def register(
     fixed_spacing: FixedSpacing = None, fixed_origin: FixedOrigin = None, fixed_orientation: FixedOrientation = None,
     moving_dataset: MovingDataset = None, moving_channel: MovingChannel = None, moving_time: MovingTime = None,
     moving_spacing: MovingSpacing = None, moving_origin: MovingOrigin = None,
-    moving_orientation: MovingOrientation = None, as_json: Json = False,
+    moving_orientation: MovingOrientation = None,
+    fixed_labels: FixedLabels = None, moving_labels: MovingLabels = None, labels_weight: LabelsWeight = None,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Register MOVING to FIXED into the run store RUN; the same command again resumes after an interruption."""
     from ..config import load_config
@@ -246,8 +259,9 @@ def register(
     if allow_mirror:
         set_ = [*(set_ or []), "affine.allow_mirror=true"]
     overrides = overrides_of(set_, workers, memory_limit)
-    load_config(config, preset=preset, cluster=cluster, overrides=overrides)  # what is misspelt is told before all else
+    known = load_config(config, preset=preset, cluster=cluster, overrides=overrides)  # first: what is misspelt is told
     images = images_of(fixed, moving, options)
+    overrides += channel_overrides(images, options, known)
     tell(images)
     settings, choice = config_of(images, preset, config, cluster, overrides, run)
     settings = _quick(settings, images) if quick else settings

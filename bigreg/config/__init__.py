@@ -1,6 +1,8 @@
 """What configs/*.yaml says: its keys (`sections`), and how it is read (`loading`)."""
 
 from ..cluster.settings import Cluster
+from .channels import ChannelPair, Labels
+from .images import Intensity, Preprocess, Preprocessing, Section, Stripes
 from .loading import (
     cluster_names,
     load_cluster,
@@ -18,26 +20,23 @@ from .sections import (
     Coarse,
     Config,
     Guarantee,
-    Intensity,
     Ladder,
     Landmarks,
     Masks,
     Output,
-    Preprocess,
-    Preprocessing,
-    Section,
-    Stripes,
 )
 
 __all__ = [
     "IO",
     "Affine",
     "Blocks",
+    "ChannelPair",
     "Cluster",
     "Coarse",
     "Config",
     "Guarantee",
     "Intensity",
+    "Labels",
     "Ladder",
     "Landmarks",
     "Masks",

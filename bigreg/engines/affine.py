@@ -7,7 +7,7 @@ does not either, the mirror image of moving is looked at, so that it can be name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..similarity import Similarity
 from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotation
-from .affine_refinement import Kind, Refinement
+from .affine_refinement import Compared, Kind, Refinement
 from .belief import Belief
 from .judge import Judge, Start
 from .placed import Placed
@@ -107,6 +107,7 @@ def register_affine(
     within_deg: float = 180.0,
     allow_mirror: bool = False,
     start: np.ndarray | None = None,
+    pairs: Sequence[Compared] = (),
 ) -> AffineResult:
     """Find the affine between two coarse images (z, y, x) of intensities about 0..1 on axis-aligned grids.
 
@@ -117,6 +118,8 @@ def register_affine(
     within_deg                rotations that turn by more are not among "rotations"
     allow_mirror              whether the mirror image of moving may be chosen
     start                     fixed world to moving world (4 x 4, um) to begin with, in place of any search
+    pairs                     channels and labels, in the same worlds: where there are some the refinement compares
+                              these, and `fixed` and `moving`, the images as one, are what starts are searched with
 
     It works on the CPU: the images are small, and on one machine one thread gives the same bits each time. Raises
     InputError for a blank image, and where no start has `min_overlap` and a positive correlation.
@@ -132,13 +135,14 @@ def register_affine(
     swapped = _digest(pair[0]) > _digest(pair[1])
     if swapped:
         pair.reverse()
+        pairs = [each.swapped() for each in pairs]
     if start is not None and swapped:
         start = np.linalg.inv(start)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums are added in one order, and transforms so small are slower on several
     try:
         with torch.no_grad():
-            affine = _Affine(pair[0], pair[1], kind, similarity, min_overlap, within_deg)
+            affine = _Affine(pair[0], pair[1], kind, similarity, min_overlap, within_deg, pairs)
             result = affine.found(starts, rotations_deg, allow_mirror, start)
     finally:
         torch.set_num_threads(threads)
@@ -204,11 +208,13 @@ class _Affine:
     """The search for one pair of images."""
 
     def __init__(
-        self, fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, min_overlap: float, within_deg: float
-    ) -> None:
+        self, fixed: Placed, moving: Placed, kind: Kind, similarity: Similarity, min_overlap: float, within_deg: float,
+        pairs: Sequence[Compared] = (),
+    ) -> None:  # fmt: skip
+        self.pairs = pairs
         self.fixed, self.moving, self.kind = fixed, moving, kind
         self.similarity, self.min_overlap, self.within_deg = similarity, min_overlap, within_deg
-        self.signless = similarity.name in SIGNLESS
+        self.signless = any(one.name in SIGNLESS for one in (similarity, *(p.similarity for p in pairs)))
         self.kinds: tuple[Structure, ...] = ("band", "directions") if self.signless else ("band", "rank")
         self.judge = Judge(fixed, moving, self.signless)
         self.belief = Belief(self.judge, fixed, moving, self.kinds[0], min_overlap, within_deg)
@@ -256,8 +262,12 @@ class _Affine:
     def _refinement(self, turn: np.ndarray, spacing: np.ndarray) -> Refinement:
         key = tuple(turn.ravel()), tuple(spacing)
         if key not in self._refinements:
-            moving = self.moving if np.array_equal(turn, np.eye(3)) else self.moving.turned(turn)
-            self._refinements[key] = Refinement(self.fixed, moving, spacing, self.similarity, self.min_overlap)
+            moving, pairs = self.moving, self.pairs
+            if not np.array_equal(turn, np.eye(3)):
+                moving, pairs = moving.turned(turn), [pair.turned(turn) for pair in pairs]
+            self._refinements[key] = Refinement(
+                self.fixed, moving, spacing, self.similarity, self.min_overlap, pairs
+            )  # fmt: skip
         return self._refinements[key]
 
     def _refined(

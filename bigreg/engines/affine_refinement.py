@@ -6,12 +6,14 @@ new affine is H exp(D) H; D is the Levenberg-Marquardt step of the similarity's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
-from ..similarity import Similarity
+from ..similarity import Forces, Similarity
 from ..transforms.affine import exp_affine, principal_sqrt
 from .affine_cpu import pull
 from .placed import Placed, lattice_within, shared_box
@@ -49,6 +51,7 @@ class _Look:
 
     loss: float
     weight: float
+    voxels: float
     slope: np.ndarray
     curvature: np.ndarray
     centre: np.ndarray
@@ -69,18 +72,43 @@ def _upper(n: int) -> np.ndarray:
 UPPER3, UPPER4 = _upper(3), _upper(4)
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A pair of channels, or of labels (one a pair), that an affine brings onto each other."""
+
+    fixed: Placed
+    moving: Placed
+    similarity: Similarity
+    weight: float = 1.0
+
+    def swapped(self) -> Compared:
+        return Compared(self.moving, self.fixed, self.similarity, self.weight)
+
+    def turned(self, turn: np.ndarray) -> Compared:
+        """The same, moving seen in turned axes."""
+        return Compared(self.fixed, self.moving.turned(turn), self.similarity, self.weight)
+
+    def at(self, spacing: np.ndarray) -> Compared:
+        return Compared(self.fixed.at(spacing), self.moving.at(spacing), self.similarity, self.weight)
+
+
 class Refinement:
-    """Levenberg-Marquardt on one pair of images at one spacing (um, z y x)."""
+    """Levenberg-Marquardt on one pair of images at one spacing (um, z y x).
+
+    pairs   what is compared, in place of the two images, which then say where both are known
+    """
 
     TOLERANCE = 0.01  # voxels
     SHARE = 3e-4  # a step that gains less than this share of the gain so far is not worth its cost
     TRUST = 2.0  # voxels that a step moves the image's ends at most
 
     def __init__(
-        self, fixed: Placed, moving: Placed, spacing: np.ndarray, similarity: Similarity, min_overlap: float
-    ) -> None:
+        self, fixed: Placed, moving: Placed, spacing: np.ndarray, similarity: Similarity, min_overlap: float,
+        pairs: Sequence[Compared] = (),
+    ) -> None:  # fmt: skip
         self.fixed, self.moving = fixed.at(spacing), moving.at(spacing)
         self.similarity = similarity
+        self.pairs = [pair.at(spacing) for pair in pairs]
         self.spacing = spacing
         self.unit = float(np.prod(spacing)) ** (1 / 3)
         self.smaller = min(fixed.volume, moving.volume) / float(np.prod(spacing))
@@ -138,7 +166,7 @@ class Refinement:
                     damping = max(damping * 8, 1.0)
             if moved <= self.SHARE * (before - here.mean):
                 break
-        return matrix, 1.0 - here.mean, min(1.0, here.weight / self.smaller)
+        return matrix, 1.0 - here.mean, min(1.0, here.voxels / self.smaller)
 
     def _stepped(self, matrix: np.ndarray, step: np.ndarray, here: _Look) -> np.ndarray:
         generator = np.zeros((4, 4))
@@ -160,21 +188,42 @@ class Refinement:
             return None
         f, mask_f = self.fixed.on(grid, back)
         m, mask_m = self.moving.on(grid, half)
-        forces = self.similarity(f, m, mask_f * mask_m)
-        if forces.weight < max(self.least, 1.0):
+        both = mask_f * mask_m
+        alone = not self.pairs
+        forces = self.similarity(f, m, both) if alone else None
+        voxels = forces.weight if forces is not None else float(both.sum(dtype=torch.float64))
+        if voxels < max(self.least, 1.0):
             return None
         centre = (low + high) / 2
         radius = float(np.linalg.norm(high - low) / 2)
         slope, matrix = np.zeros((3, 4)), np.zeros((6, 10))
-        pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
-        pull(
-            f.numpy(), m.numpy(), *(t.expand_as(f).contiguous().numpy() for t in pulls),
-            # Per voxel of each axis to per voxel of equal edges.
-            (self.unit / self.spacing).astype(np.float32), (grid.origin - centre) / radius, self.spacing / radius,
-            slope, matrix,
-        )  # fmt: skip
+
+        def add(f: torch.Tensor, m: torch.Tensor, forces: Forces, slope: np.ndarray, matrix: np.ndarray) -> None:
+            pulls = (forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
+            pull(
+                f.numpy(), m.numpy(), *(t.expand_as(f).contiguous().numpy() for t in pulls),
+                # Per voxel of each axis to per voxel of equal edges.
+                (self.unit / self.spacing).astype(np.float32), (grid.origin - centre) / radius, self.spacing / radius,
+                slope, matrix,
+            )  # fmt: skip
+
+        loss = weight = 0.0
+        if forces is not None:
+            loss, weight = forces.loss, forces.weight
+            add(f, m, forces, slope, matrix)
+        for pair in self.pairs:
+            f, mask_f = pair.fixed.on(grid, back)
+            m, mask_m = pair.moving.on(grid, half)
+            forces = pair.similarity(f, m, mask_f * mask_m)
+            own_slope, own_matrix = np.zeros_like(slope), np.zeros_like(matrix)
+            add(f, m, forces, own_slope, own_matrix)
+            loss, weight = loss + pair.weight * forces.loss, weight + pair.weight * forces.weight
+            slope += pair.weight * own_slope
+            matrix += pair.weight * own_matrix
+        if not weight:
+            return None
         # v = -(1/2) D x: the moving image goes forth by half a step, the fixed one back. Sums over voxels are made once
         # for the twelve elements of a general D; a group's generators combine them.
         slope = -0.5 * slope.reshape(12)
         curvature = 0.25 * matrix[UPPER3][:, :, UPPER4].transpose(0, 2, 1, 3).reshape(12, 12)
-        return _Look(forces.loss, forces.weight, slope, curvature, centre, radius)
+        return _Look(loss, weight, voxels, slope, curvature, centre, radius)

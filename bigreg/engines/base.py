@@ -15,6 +15,38 @@ from ..geometry import Lattice
 
 
 @dataclass(frozen=True)
+class ChannelPair:
+    """What is compared at one patch of one channel of each image, or of labels.
+
+    fixed, moving             (C, z, y, x) float tensors, intensities about 0 .. 1
+    fixed_mask, moving_mask   (z, y, x), 1 where the channel has data, else 0
+    similarity                name; None: the engine's own
+    weight                    of its loss
+    labels                    they are one-hots of labels, C of them, and compared by their squared difference
+    """
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    fixed_mask: torch.Tensor
+    moving_mask: torch.Tensor
+    similarity: str | None = None
+    weight: float = 1.0
+    labels: bool = False
+
+    def swapped(self) -> ChannelPair:
+        return replace(
+            self, fixed=self.moving, moving=self.fixed, fixed_mask=self.moving_mask, moving_mask=self.fixed_mask
+        )
+
+    def part(self, box: tuple[Any, ...]) -> ChannelPair:
+        """A box (slices of z, y, x) of it."""
+        return replace(
+            self, fixed=self.fixed[(..., *box)], moving=self.moving[(..., *box)],
+            fixed_mask=self.fixed_mask[box], moving_mask=self.moving_mask[box],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class PatchPair:
     """Two patches of one place in mid-space, both already warped there by the coarser levels.
 
@@ -27,6 +59,8 @@ class PatchPair:
     start                     None, or the control points (3, cells + 4 an axis) in um of a velocity that was found
                               already: to start from
     sigma                     whether it is asked how far the velocity may be off
+    similarity, weight        of this, the first pair of channels, as of a ChannelPair
+    others                    the other pairs of channels, and labels; `channels` are all of them
     """
 
     fixed: torch.Tensor
@@ -38,16 +72,35 @@ class PatchPair:
     native: bool = False
     start: torch.Tensor | None = None
     sigma: bool = False
+    similarity: str | None = None
+    weight: float = 1.0
+    others: tuple[ChannelPair, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.lattice.grid.shape)
-        for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
-            if tuple(getattr(self, name).shape[-3:]) != shape:
-                raise ValueError(f"{name} patch is {tuple(getattr(self, name).shape)}, its lattice says {shape}")
+        for one in (self, *self.others):
+            for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
+                if tuple(getattr(one, name).shape[-3:]) != shape:
+                    raise ValueError(f"{name} patch is {tuple(getattr(one, name).shape)}, its lattice says {shape}")
         if self.start is not None and tuple(self.start.shape) != (3, *self.lattice.points):
             raise ValueError(
                 f"start is {tuple(self.start.shape)}, the lattice has {self.lattice.points} control points"
             )
+
+    @property
+    def channels(self) -> tuple[ChannelPair, ...]:
+        """Every pair of channels, and labels."""
+        first = ChannelPair(
+            self.fixed, self.moving, self.fixed_mask, self.moving_mask, self.similarity, self.weight
+        )  # fmt: skip
+        return (first, *self.others)
+
+    def of_channel(self, one: ChannelPair) -> PatchPair:
+        """The same patch of one pair of channels alone, with the weight 1."""
+        return replace(
+            self, fixed=one.fixed, moving=one.moving, fixed_mask=one.fixed_mask, moving_mask=one.moving_mask,
+            similarity=one.similarity, weight=1.0, others=(),
+        )  # fmt: skip
 
     def swapped(self) -> PatchPair:
         """The pair with the images exchanged, and so the start negated."""
@@ -58,6 +111,7 @@ class PatchPair:
             fixed_mask=self.moving_mask,
             moving_mask=self.fixed_mask,
             start=None if self.start is None else -self.start,
+            others=tuple(one.swapped() for one in self.others),
         )
 
 
@@ -95,6 +149,8 @@ class Engine(Protocol):
     Its class, called with options as keywords, makes it. Where it takes `iterations`, that is the level's. It may have
 
     takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
+    takes_channels   its class says that it compares all pairs of channels; without, a run of several is refused
+    takes_labels     its class says that it compares labels too; the last engine of a level has to, where there are some
     gives_sigma      its class says that patches have a `sigma` where their pair asks for it
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`

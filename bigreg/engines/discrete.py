@@ -32,6 +32,8 @@ class Discrete:
     """
 
     antisymmetric: ClassVar[bool] = True
+    takes_channels: ClassVar[bool] = True
+    takes_labels: ClassVar[bool] = True
     card_bytes_a_voxel: ClassVar[int] = 263  # counted on a simulated device
 
     def __init__(
@@ -46,15 +48,11 @@ class Discrete:
         self.smoothing = smoothing
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
-        """See bigreg.engines.base."""
+        """See bigreg.engines.base. All channels are compared by this engine's features, whatever their similarity."""
         samples = pair.lattice.samples
-        features = [
-            torch.cat([self.similarity.features(channel, mask) for channel in image])
-            for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
-        ]
         reach = [int(BOUND_CELLS * s) for s in samples]
         steps = list(product(*(range(-r, r + 1) for r in reach)))
-        cost, known = _costs(features, (pair.fixed_mask, pair.moving_mask), steps, samples)
+        cost, known = self._all_costs(pair, steps)
         candidates = torch.tensor(steps, dtype=cost.dtype, device=cost.device)
         spread = cost.std(0) * known
         field, chosen = self._coupled(cost / cost.mean().clamp_min(1e-12), candidates, spread)
@@ -71,6 +69,22 @@ class Discrete:
         # A cell whose cost is the same wherever it looks knows nothing.
         confidence = outer((spread / (spread + 0.25 * cost.mean()).clamp_min(1e-12))[None])[0]
         return VelocityPatch(outer(field) * voxel, confidence, quality)
+
+    def _all_costs(self, pair: PatchPair, steps: list) -> tuple[torch.Tensor, torch.Tensor]:
+        """The costs of all channels and labels, added up by their weights and by how much of a cell each shows."""
+        found = []
+        for one in pair.channels:
+            features = self.similarity.features if not one.labels else lambda image, mask: image[None]
+            images = [
+                torch.cat([features(channel, mask) for channel in image])
+                for image, mask in ((one.fixed, one.fixed_mask), (one.moving, one.moving_mask))
+            ]
+            found.append(_costs(images, (one.fixed_mask, one.moving_mask), steps, pair.lattice.samples))
+        if len(found) == 1:
+            return found[0]
+        weights = [one.weight for one in pair.channels]
+        cost = torch.stack([w * cost * known for w, (cost, known) in zip(weights, found, strict=True)]).sum(0)
+        return cost, torch.stack([known for _, known in found]).amax(0)
 
     def _coupled(
         self, cost: torch.Tensor, candidates: torch.Tensor, weight: torch.Tensor

@@ -19,12 +19,15 @@ from ..models import RANDOM, load, packaged_names
 from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, fit, soft_bound
 from .base import PatchPair, VelocityPatch
-from .gauss_newton import MidSpacePair, texture_confidence
+from .channels import mid_space_pair, named
+from .gauss_newton import texture_confidence
 
 SLACK = 2**0.5
 """How far outside the spacings it was trained on a network is used: to the middle of the next level's octave."""
 ROUGH = 0.15
 """Cells by which a control point may differ from the mean around it before it is drawn towards that."""
+UNSURE = 1e-6
+"""Confidence that every channel has at least, among several."""
 STIFFNESS = 0.32
 """What texture is weighed against for the confidence, as the engine `optimise` does by default."""
 
@@ -39,6 +42,7 @@ class NetworkEngine:
 
     architecture: ClassVar[str]
     antisymmetric: ClassVar[bool] = True
+    takes_channels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class NetworkEngine:
             )
         if not isinstance(weights, str):
             raise ConfigError(f"engine {self.architecture!r}: weights {weights!r} must be a name or a path")
-        self.similarity = by_name(similarity, radius=radius, noise=noise)
+        self.named = named(by_name(similarity, radius=radius, noise=noise), radius, noise)
         self.network, self.card = load(weights, self.architecture)
         self.identity = self.card.digest
         self.any_spacing = any_spacing
@@ -85,7 +89,26 @@ class NetworkEngine:
 
     @torch.inference_mode()
     def estimate(self, pair: PatchPair) -> VelocityPatch:
-        """See bigreg.engines.base."""
+        """See bigreg.engines.base. Of several channels the mean velocity, by how sure each is; without labels."""
+        if len(pair.channels) == 1:
+            return self._of_channel(pair)
+        # Each says how sure it is; where none is, all count alike.
+        images = [one for one in pair.channels if not one.labels]
+        found = [self._of_channel(pair.of_channel(one)) for one in images]
+        weights = torch.stack(
+            [one.weight * patch.confidence + UNSURE for one, patch in zip(images, found, strict=True)]
+        )
+        coefficients = torch.stack([patch.coefficients for patch in found])
+        mean = (weights[:, None] * coefficients).sum(0) / weights.sum(0)
+        confidence = torch.stack([patch.confidence for patch in found]).amax(0)
+        total = sum(one.weight for one in images)
+        quality = {
+            name: sum(one.weight * patch.quality[name] for one, patch in zip(images, found, strict=True)) / total
+            for name in found[0].quality
+        }
+        return VelocityPatch(mean, confidence, quality)
+
+    def _of_channel(self, pair: PatchPair) -> VelocityPatch:
         samples = pair.lattice.samples
         velocity = self.velocity(pair.fixed, pair.moving)
         like: dict[str, Any] = {"dtype": velocity.dtype, "device": velocity.device}
@@ -101,12 +124,8 @@ class NetworkEngine:
         # of patches would make rounding visible, and a network makes it larger at every finer level.
         if float(pair.fixed.sum()) > float(pair.moving.sum()):
             pair, c = pair.swapped(), -c
-        fixed, moving = (
-            torch.cat([self.similarity.features(channel, mask) for channel in image])
-            for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
-        )
         samples = pair.lattice.samples
-        images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
+        images = mid_space_pair(pair, self.named(pair.similarity), samples)
         before, after = images(None, curvature=False), images(c, curvature=True)
         quality = {"similarity_before": 1.0 - before.mean, "similarity_after": 1.0 - after.mean}
         assert after.matrix is not None, "it was asked for"

@@ -16,16 +16,15 @@ composes the true exponentials.
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
 from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
-from .agreement import agreement, without_detail
 from .base import PatchPair, VelocityPatch
-from .gauss_newton import MidSpacePair, texture_confidence
+from .channels import MidSpacePairs, mid_space_pairs, named, without_detail_of
+from .gauss_newton import texture_confidence
 from .regularisers import KINDS, edge_weights, regulariser
 from .uncertainty import velocity_sigma
 
@@ -61,6 +60,8 @@ class Optimise:
 
     antisymmetric: ClassVar[bool] = True
     takes_start: ClassVar[bool] = True
+    takes_channels: ClassVar[bool] = True
+    takes_labels: ClassVar[bool] = True
     gives_sigma: ClassVar[bool] = True
 
     def __init__(
@@ -85,8 +86,8 @@ class Optimise:
             raise ValueError(f"elastic_volume belongs to the regulariser elastic, and this is {regulariser}")
         if elastic_volume is not None and not 0 <= elastic_volume < float("inf"):
             raise ValueError(f"elastic_volume {elastic_volume} must be 0 or more: Lame's lambda / mu")
-        self.found_by = similarity
         self.similarity = by_name(similarity, radius=radius, noise=noise)
+        self.named = named(self.similarity, radius, noise)
         self.channels = self.similarity.channels
         self.card_bytes_a_voxel = CARD_BYTES.get(similarity, OTHER_CARD_BYTES)
         self.iterations = iterations
@@ -98,18 +99,13 @@ class Optimise:
         self.least_agreement = least_agreement
 
     def estimate(self, pair: PatchPair) -> VelocityPatch:
-        """See bigreg.engines.base. The loss is the mean of the similarity over the channels."""
+        """See bigreg.engines.base. The loss is the sum of the pairs of channels' similarities, times their weights."""
         samples = pair.lattice.samples
         voxel = torch.tensor(
             [s / n for s, n in zip(pair.lattice.spacing, samples, strict=True)],
             dtype=pair.fixed.dtype, device=pair.fixed.device,
         ).reshape(3, 1, 1, 1)  # fmt: skip
-        features = self.similarity.features
-        fixed, moving = (
-            torch.cat([features(channel, mask) for channel in image])
-            for image, mask in ((pair.fixed, pair.fixed_mask), (pair.moving, pair.moving_mask))
-        )
-        images = MidSpacePair(fixed, moving, pair.fixed_mask, pair.moving_mask, self.similarity, samples)
+        images = mid_space_pairs(pair, self.named, samples)
         cell = float(torch.tensor(samples).prod())
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
 
@@ -183,25 +179,18 @@ class Optimise:
             asked = self._asked(images, c, 1.0)
         quality = {"similarity_before": 1.0 - before, "similarity_after": 1.0 - after, "iterations": float(steps)}
         if asked.get("smoothed"):
-            followed = self._stiffer().estimate(
-                replace(
-                    pair,
-                    fixed=without_detail(pair.fixed, pair.fixed_mask),
-                    moving=without_detail(pair.moving, pair.moving_mask),
-                    sigma=False,
-                )
-            )
+            followed = self._stiffer().estimate(without_detail_of(pair, STIFFER))
             c, confidence, quality = followed.coefficients / voxel, followed.confidence, {**followed.quality}
         sigma = None
         if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
-            sigma = velocity_sigma(pair, c, self.found_by, samples, stiffness) * voxel
+            sigma = velocity_sigma(pair, c, self.similarity.name, samples, stiffness) * voxel
         return VelocityPatch(c * voxel, confidence, quality | asked, sigma)
 
-    def _asked(self, images: MidSpacePair, there: torch.Tensor | None, times: float) -> dict[str, float]:
+    def _asked(self, images: MidSpacePairs, there: torch.Tensor | None, times: float) -> dict[str, float]:
         """The agreement, and whether it lacks more than so many times what may be lacking."""
         assert self.least_agreement is not None, "it is asked for"
-        agreed = agreement(*images.warped(there))
+        agreed = images.agreement(there)
         return {"agreement": agreed, "smoothed": float(1.0 - agreed > times * (1.0 - self.least_agreement))}
 
     def _stiffer(self) -> Optimise:

@@ -62,6 +62,9 @@ def cut(pair: PatchPair, axis: int, start: int, stop: int) -> PatchPair:
         native=pair.native,
         start=None if pair.start is None else pair.start[(..., *points)],
         sigma=pair.sigma,
+        similarity=pair.similarity,
+        weight=pair.weight,
+        others=tuple(one.part(box) for one in pair.others),
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -45,9 +46,37 @@ def velocity_sigma(
 ) -> torch.Tensor:
     """(3, z, y, x) SD of the control points c (3, z, y, x) along each axis, both in voxels; NaN where nothing is known.
 
-    similarity   what they were found by, one of FACTORS
+    Of several pairs of channels the curvatures add up, times the weights, and the noise is their mean, by how much each
+    has to say. Labels are left out: what they are off by is not in the images.
+
+    similarity   what they were found by, one of FACTORS, where a channel does not say another
     stiffness    (3 components, 3 axes) of a lattice edge, in units of the loss
     """
+    found = [
+        (one.weight, FACTORS[one.similarity or similarity], _told(pair.of_channel(one), c, similarity, samples))
+        for one in pair.channels
+        if not one.labels
+    ]
+    factor = max(f for _, f, _ in found)
+    if len(found) == 1:
+        weight, _, (texture, noise, known) = found[0]
+        texture = texture if weight == 1.0 else weight * texture
+    else:
+        texture = cast(torch.Tensor, sum(weight * texture for weight, _, (texture, _, _) in found))
+        shares = [weight * one[0][:3].sum(0) * one[2] + 1e-12 * one[2] for weight, _, one in found]
+        total = torch.stack(shares).sum(0).clamp_min(1e-30)
+        noise = torch.stack([share * one[1] for share, (_, _, one) in zip(shares, found, strict=True)]).sum(0) / total
+        known = torch.stack([one[2] for _, _, one in found]).any(0)
+    blocks = inverses(own_blocks(texture, MEMBRANE * stiffness))
+    variance = torch.stack([blocks[axis, axis] for axis in range(3)]) * noise
+    return torch.where(known, factor * variance.clamp_min(0.0).sqrt(), torch.nan)
+
+
+def _told(
+    pair: PatchPair, c: torch.Tensor, similarity: str, samples: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of one pair of channels at control points: curvature (6, z, y, x), noise (z, y, x), and where it is known."""
+    similarity = pair.similarity or similarity
     signed = similarity in ONE_CONTRAST
     by = by_name("lncc" if signed else "lncc_squared", radius=RADIUS, noise=NOISE)
     images = MidSpacePair(pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, by, samples)
@@ -65,9 +94,7 @@ def velocity_sigma(
     known = seen > LEAST_SEEN * float(np.prod(samples))
     noise = 2.0 * around((unlike / seen.clamp_min(1e-12)).clamp(0.0, 1.0), known).clamp_min(LEAST_NOISE / 2)
     texture = positive(torch.stack([around(part, torch.ones_like(known)) for part in curvature / len(fixed)]))
-    blocks = inverses(own_blocks(texture, MEMBRANE * stiffness))
-    variance = torch.stack([blocks[axis, axis] for axis in range(3)]) * noise
-    return torch.where(known, FACTORS[similarity] * variance.clamp_min(0.0).sqrt(), torch.nan)
+    return texture, noise, known
 
 
 def around(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -11,13 +11,14 @@ from ..config import load_config
 from .choosing.diagnosis import ROUNDS, Diagnosis
 from .choosing.look import look
 from .context.beginning import beginning
+from .context.inputs import chosen_channels, with_labels
 from .planning.plan import make_plan
 from .planning.rates import known_rates
 from .store.inputs import as_volume, require_one_plane
 
 
 def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
-    """Inspect two images for some seconds, and suggest how to register them.
+    """Inspect two images for some seconds, and suggest how to register them; of several channels the first.
 
     fixed, moving   images as `register` takes them
     overrides       KEY=VALUE that the registration will get too; they take precedence over the suggestion
@@ -27,12 +28,14 @@ def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: A
     """
     begun = time.perf_counter()
     volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    base, volumes = chosen_channels(load_config(ROUNDS, cluster=cluster, overrides=list(overrides)), volumes)
     require_one_plane(*volumes.values())
+    planned: dict[str, Any] = {**volumes, **with_labels(base, volumes)[1]}
     seen = look(volumes, list(overrides), cluster)
     found = seen.diagnosis
     config = load_config(found.preset or ROUNDS, cluster=cluster, overrides=[*found.settings, *overrides])
     config, given = beginning(config, volumes)
-    plan = make_plan(seen.frames, volumes, config, *known_rates(config), given)
+    plan = make_plan(seen.frames, planned, config, *known_rates(config), given)
     cost = {
         "seconds": plan.seconds, "workers": plan.workers, "disk_bytes": int(plan.disk * plan.rates.stored),
         "memory_per_worker_bytes": plan.memory_per_worker,

@@ -28,6 +28,7 @@ from .context import looked, starts
 from .context.beginning import beginning
 from .context.context import IMAGES, Context
 from .context.engines import check_spacings, settled_engines
+from .context.inputs import channel_masks, chosen_channels, with_labels
 from .context.ladder import ladder
 from .context.ladder import quick as coarse_levels
 from .context.lying import provisional
@@ -46,7 +47,7 @@ from .stages import Stages
 from .store import stopping
 from .store.damage import forget
 from .store.identity import same_engines, same_run
-from .store.inputs import as_volume, require_depth, require_one_plane
+from .store.inputs import as_pair, require_depth, require_one_plane
 from .store.lock import at_work, working_on
 from .store.stopping import forget_request, request_stop
 from .store.store import RunStore, is_run, require_fields
@@ -95,13 +96,14 @@ def register(
     Raises InputError, ConfigError, OutputError or ResourceError before any work, StartError where the global start is
     too doubtful, IncompleteError where blocks failed.
     """
-    volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
+    known = None if config is None else load_config(config)
+    volumes = as_pair(fixed, moving, known.channels if known is not None else ())
     require_depth(*volumes.values())
-    if config is None:
-        config, choice = chosen_config(volumes, out=out)
+    if known is None:
+        known, choice = chosen_config(volumes, out=out)
         if choice is not None:
             logger.info(choice.line)
-    config = load_config(config)
+    config, volumes = chosen_channels(known, volumes)
     if quick:
         config = coarse_levels(config, [volume.grid() for volume in volumes.values()])
     _, given = beginning(config, volumes)
@@ -113,7 +115,7 @@ def register(
 
 
 def begin(
-    volumes: dict[str, Volume],
+    volumes: dict[str, Any],
     *,
     out: str,
     config: Config,
@@ -126,6 +128,8 @@ def begin(
     choice: Choice | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
+    config, volumes = chosen_channels(config, volumes)
+    config, labels = with_labels(config, volumes)
     config, engines = settled_engines(config)
     config, given = beginning(config, volumes)
     config, pairs = steering.given_pairs(config, volumes)
@@ -133,7 +137,11 @@ def begin(
     # A path is kept absolute, as those of the images are: a run may be gone on with from elsewhere.
     there = storage.exists(out)
     store = RunStore(out)
-    config, found = given_masks(config, volumes, store.attributes if is_run(out) else None)
+    begun = store.attributes if is_run(out) else None
+    asked = config
+    config, found = given_masks(config, volumes, begun)
+    found |= channel_masks(asked, volumes, found, begun)
+    volumes |= labels
     masks = {which: mask.to_json(level_of(frames, config, which)) for which, mask in found.items()}
     for which, mask in found.items():
         if mask.padding is not None:
@@ -145,7 +153,7 @@ def begin(
         require_memory(make_plan(frames, volumes, config, given=given).memory_per_worker, config.cluster)
     if not there:
         require_one_plane(*volumes.values())
-    identities = {which: volumes[which].identity() for which in IMAGES}
+    identities = {which: volume.identity() for which, volume in volumes.items()}
     start = None if given is None else given.to_json()
     if there:
         same_run(store, config, identities, start, resume, steering.identity(pairs), masks)
@@ -162,7 +170,8 @@ def begin(
                     "masks": masks,
                     "start": start,
                     "landmarks": steering.identity(pairs),
-                    "orientations": {w: v.orientation for w, v in volumes.items()},
+                    "orientations": {w: volumes[w].orientation for w in IMAGES},
+                    **({"label_grids": {w: v.grid().to_json() for w, v in labels.items()}} if labels else {}),
                     "engines": engines,
                     UNDERSTOOD: {w: v.understood for w, v in volumes.items()},
                     CHOICE: None if choice is None else choice.to_json(),
@@ -182,7 +191,7 @@ def begin(
         return Run(out)._go_on(client, settings, progress, accept_failed, accept_start, allow_device_change)
 
 
-def _keep_arrays(store: RunStore, volumes: dict[str, Volume]) -> None:
+def _keep_arrays(store: RunStore, volumes: dict[str, Any]) -> None:
     """Arrays in memory are written into the run, so that workers and later sessions can read them."""
     images = dict(store.attributes["images"])
     for which, volume in volumes.items():
@@ -216,7 +225,8 @@ class Run(Judged, Viewed, Transform):
         return f"Run('{self.store.url}', {self.store.attributes['created']})"
 
     def frame_image(self, frame: str) -> Volume:
-        return self._context().volumes[frame]
+        volume: Volume = self._context().volumes[frame]
+        return volume
 
     @property
     def url(self) -> str:
@@ -325,7 +335,7 @@ class Run(Judged, Viewed, Transform):
         attributes = self.store.attributes
         if attributes["state"] == "finished":
             return self
-        for which in IMAGES:
+        for which in attributes["images"]:
             if attributes["images"][which] is None:
                 raise InputError(f"{which} was an array in memory that was not kept yet; call register again with it")
         same_engines(attributes["engines"], settled_engines(self.config)[1], self.url)

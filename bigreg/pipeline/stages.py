@@ -18,10 +18,11 @@ from ..config import Config
 from ..transforms import ngff
 from ..volumes import ImageWriter
 from .context import given, images, lying, pairing, starts
-from .context.context import IMAGES, Context
+from .context.channels import preprocess_of, with_preprocess
+from .context.context import Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
-from .context.ladder import LevelPlan, pooling
+from .context.ladder import LevelPlan
 from .judging import confidence, likeness, page, sigma
 from .judging.status import PACE, planned_seconds_done, status_of
 from .planning.foresee import foresee
@@ -29,7 +30,7 @@ from .planning.plan import stage_seconds
 from .planning.rates import known_rates
 from .schedule.driver import Driver, new_stamp
 from .schedule.flow import Stage
-from .store.store import FOUND, Progress, RunStore
+from .store.store import FOUND, FOUND_LABELS, Progress, RunStore
 from .tasks import (
     compose,
     despeckle,
@@ -47,6 +48,8 @@ from .tasks import (
 from .tasks import pairing as finding
 
 logger = logging.getLogger(__name__)
+KEPT = ("frames", "intensity", "stored_intensity", "bright", FOUND_LABELS)
+"""What the run keeps as attributes of what the task of the affine finds."""
 
 
 class Stages:
@@ -90,12 +93,11 @@ class Stages:
     def _affine_needs(self) -> dict[str, list]:
         frames = self._provisional()
         voxels = self.context.config.affine.voxels
-        return {which: [start.affine_factors(frames, which, voxels)] for which in IMAGES}
+        return {which: [start.factors_of(self.context, frames, which, voxels)] for which in self.context.volumes}
 
     def _level_needs(self) -> dict[str, list]:
-        frames = self.context.frames
         levels = self.context.levels.values()
-        return {which: [pooling(frames, which, np.asarray(p.spacing)) for p in levels] for which in IMAGES}
+        return {which: [self.context.pooling(which, p.spacing) for p in levels] for which in self.context.volumes}
 
     def _prepare(self, needs: dict[str, list]) -> None:
         """Make the pyramid levels that the images do not have, and what their masks are there."""
@@ -113,7 +115,7 @@ class Stages:
         """See whether the images have impulses, and take them out of what is compared if so."""
         self._run(*despeckle.stages(self.context.config))
         self._renew()
-        for which in IMAGES:
+        for which in self.context.images:
             if self.context.compared_volumes[which] is not self.context.volumes[which]:
                 impulses = Impulses.read(self.store, which)
                 assert impulses is not None, "they were looked for"
@@ -122,8 +124,8 @@ class Stages:
 
     def _preprocess(self) -> None:
         """Estimate what corrects the images as engines see them."""
-        for which in IMAGES:
-            if not getattr(self.context.config.preprocess, which).any:
+        for which in self.context.images:
+            if not preprocess_of(self.context.config, which).any:
                 continue
             factors = preprocess.level_of(self._provisional(), self.context.config, which)
             self._prepare({which: [factors]})
@@ -137,9 +139,7 @@ class Stages:
         self._run(start.stage())
         if "frames" not in self.context.attributes:
             found = storage.read_attributes(self.store.path("affine"))["bigreg"]
-            self.store.update(
-                **{key: found[key] for key in ("frames", "intensity", "stored_intensity", "bright") if key in found}
-            )
+            self.store.update(**{key: found[key] for key in KEPT if key in found})
         if self.accept_start is not None:
             self._accept(self.accept_start)
         starts.require_believable(self.store)
@@ -164,7 +164,7 @@ class Stages:
         if not pairing.sought(self.context.config):
             return
         grid = self.context.pair_grid
-        self._prepare({w: [pooling(self.context.frames, w, np.asarray(grid.spacing))] for w in IMAGES})
+        self._prepare({w: [self.context.pooling(w, grid.spacing)] for w in self.context.images})
         for number in range(finding.PASSES):
             finding.create(self.context, number)
             for stage in finding.stages(grid, number):
@@ -327,8 +327,9 @@ class Stages:
 
     def _looked_for(self, config: Config) -> Config:
         """The configuration with despeckling where impulses were found, in place of `auto`."""
-        found = {}
-        for which in IMAGES:
-            if self.context.compared_volumes[which] is not self.context.volumes[which]:
-                found[which] = getattr(config.preprocess, which).model_copy(update={"despeckle": True})
-        return config.model_copy(update={"preprocess": config.preprocess.model_copy(update=found)})
+        found = {
+            which: preprocess_of(config, which).model_copy(update={"despeckle": True})
+            for which in self.context.images
+            if self.context.compared_volumes[which] is not self.context.volumes[which]
+        }
+        return with_preprocess(config, found)

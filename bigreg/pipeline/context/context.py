@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +18,21 @@ from ...geometry import Grid, Shape
 from ...intensity import LIMIT
 from ...storage import Array, configure
 from ...transforms.positions import Positions
-from ...volumes import ImageSpec, Volume, open_volume
+from ...volumes import ImageSpec, open_volume
 from ..store.identity import same_engines
-from ..store.store import FOUND, RunStore
-from .despeckled import DespeckledVolume, Impulses
+from ..store.store import FOUND, FOUND_LABELS, RunStore
+from .channels import IMAGES as IMAGES
+from .channels import Pair, everything, images, intensity_of, is_labels, mask_of, pairs, preprocess_of
+from .despeckled import DespeckledVolume, Impulses, Readable
 from .engines import engine_choice
 from .frames import Frames
 from .given import PLACE, GivenStart
 from .images import LevelImage
-from .ladder import LevelPlan, ladder, pooling
+from .label_images import CommonLabels, LabelVolume, OneHots
+from .ladder import LevelPlan, along_axes, ladder, pooling
 from .masks import NONE, TISSUE, Mask, SourceMask, source_mask
 from .pairing import PairGrid, pair_grid, sought
 from .seen import Measured, SeenImage, seen_image
-
-IMAGES = ("fixed", "moving")
 
 
 class Context:
@@ -44,25 +47,48 @@ class Context:
         self._arrays: dict[str, Array] = {}
 
     @cached_property
-    def volumes(self) -> dict[str, Volume]:
-        images = self.store.images
-        return {which: open_volume(ImageSpec.model_validate(images[which]), name=which) for which in IMAGES}
+    def volumes(self) -> dict[str, Any]:
+        """All images, labels as a LabelVolume, any other as a Volume."""
+        known, grids = self.store.images, self.attributes.get("label_grids", {})
+        opened = {w: open_volume(ImageSpec.model_validate(known[w]), name=w) for w in everything(self.config)}
+        return {
+            w: LabelVolume(volume, w, Grid.from_json(grids[w])) if is_labels(w) else volume
+            for w, volume in opened.items()
+        }
 
     @property
-    def compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+    def images(self) -> tuple[str, ...]:
+        """The names of all images but labels."""
+        return images(self.config)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Which images are compared with each other, without labels."""
+        return pairs(self.config)
+
+    def pooling(self, which: str, spacing: Sequence[float]) -> Shape:
+        """By how much an image is block-averaged for a level of that spacing."""
+        grid = self.volumes[which].grid() if is_labels(which) else None
+        return pooling(self.frames, which, np.asarray(spacing), grid)
+
+    @property
+    def compared_volumes(self) -> dict[str, Readable]:
         """The images that engines compare: see `_compared_volumes`."""
         return self._compared_volumes()
 
     # No cached_property: it would hold its lock while it reads, and a thread that reads waits for its turn.
     @lru_cache(maxsize=1)  # noqa: B019
-    def _compared_volumes(self) -> dict[str, Volume | DespeckledVolume]:
+    def _compared_volumes(self) -> dict[str, Readable]:
         """The images that engines compare: without impulses, where there are any and the configuration does not say no.
 
         Known once they were looked for.
         """
-        found: dict[str, Volume | DespeckledVolume] = {}
+        found: dict[str, Readable] = {}
         for which, volume in self.volumes.items():
-            setting, impulses = getattr(self.config.preprocess, which).despeckle, Impulses.read(self.store, which)
+            if is_labels(which):
+                found[which] = volume
+                continue
+            setting, impulses = preprocess_of(self.config, which).despeckle, Impulses.read(self.store, which)
             out = impulses if impulses is not None and impulses.taken_out(setting) else None
             found[which] = volume if out is None else DespeckledVolume(volume, out.floor)
         return found
@@ -134,7 +160,7 @@ class Context:
     @lru_cache(maxsize=64)  # noqa: B019
     def seen(self, which: str, factors: Shape, *, tiles: bool = True) -> LevelImage | SeenImage:
         """The image as engines see it: corrected, where the configuration says so (see `seen_image`)."""
-        image, settings = self.compared_image(which, factors), getattr(self.config.preprocess, which)
+        image, settings = self.compared_image(which, factors), preprocess_of(self.config, which)
         if not settings.any:
             return image
         measured = self.compared_image(which, Measured.known(self.store, which).factors)
@@ -142,22 +168,34 @@ class Context:
 
     def level_image(self, which: str, level: LevelPlan) -> LevelImage | SeenImage:
         """The image at a level's resolution, as engines see it."""
-        return self.seen(which, pooling(self.frames, which, np.asarray(level.spacing)))
+        return self.seen(which, self.pooling(which, level.spacing))
 
-    @lru_cache(maxsize=2)  # noqa: B019
+    @cached_property
+    def common_labels(self) -> CommonLabels | None:
+        """The labels that are compared; None without any. Known once the affine is."""
+        return CommonLabels.from_json(self.attributes[FOUND_LABELS]) if self.config.labels is not None else None
+
+    @lru_cache(maxsize=64)  # noqa: B019
+    def one_hots(self, which: str, level: LevelPlan) -> OneHots:
+        """A label image at a level's resolution, as engines see it."""
+        assert self.common_labels is not None, "there are labels"
+        image = self.image(which, self.pooling(which, level.spacing))
+        return OneHots(image, self.common_labels, along_axes(self.frames, which, np.asarray(level.spacing), image.grid))
+
+    @lru_cache(maxsize=64)  # noqa: B019
     def source_mask(self, which: str) -> SourceMask | None:
         """The given mask of an image, whose weights every `image` has; None where none is given."""
         return source_mask(self.attributes, which)
 
-    @lru_cache(maxsize=2)  # noqa: B019
+    @lru_cache(maxsize=64)  # noqa: B019
     def tissue(self, which: str) -> Mask | None:
         """The found tissue of an image; None where none is sought. Known once the affine is."""
-        return Mask.tissue(self.store, which) if getattr(self.config.masks, which) == TISSUE else None
+        return Mask.tissue(self.store, which) if mask_of(self.config, which) == TISSUE else None
 
-    @lru_cache(maxsize=2)  # noqa: B019
+    @lru_cache(maxsize=64)  # noqa: B019
     def mask(self, which: str) -> Mask | None:
         """Where an image is compared, at the finest resolution; None is everywhere. Known once the affine is."""
-        if getattr(self.config.masks, which) == NONE:
+        if mask_of(self.config, which) == NONE and self.source_mask(which) is None:
             return None
         weights = self.level_image(which, self.levels[0]).weights
         return self.tissue(which) if weights is None else weights.mask()
@@ -203,7 +241,7 @@ class Context:
 
     def compared(self, which: str, values: torch.Tensor) -> torch.Tensor:
         """Values of `seen` as engines compare them: about 0 .. 1, their logarithm where the configuration says so."""
-        return compressed(self.scaled(which, values), self.config.intensity.knee)
+        return compressed(self.scaled(which, values), intensity_of(self.config, which).knee)
 
     def scaled(self, which: str, values: torch.Tensor, *, stored: bool = False) -> torch.Tensor:
         """Values as engines see them (or as they are stored) to intensities of about 0 .. 1, at most `bright`."""

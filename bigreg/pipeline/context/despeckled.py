@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,8 +71,24 @@ class DespeckledVolume:
 
 Image = Volume | VolumeDescription
 """What can be planned with."""
-Readable = Volume | DespeckledVolume
-Source = Volume | VolumeDescription | DespeckledVolume
+
+
+class Voxels(Protocol):
+    """What is read as a volume is, such as labels."""
+
+    name: str
+    levels: tuple[Level, ...]
+    shape: Shape
+    chunks: Shape
+
+    @property
+    def dtype(self) -> Any: ...
+    def grid(self, level: int = 0) -> Grid: ...
+    def read(self, start: Shape, stop: Shape, level: int = 0) -> np.ndarray: ...
+
+
+Readable = Volume | DespeckledVolume | Voxels
+Source = Volume | VolumeDescription | DespeckledVolume | Voxels
 
 
 def _size(volume: Image) -> tuple[Shape, Shape]:

@@ -11,6 +11,7 @@ from ...config import Config
 from ...engines import Engine
 from ...engines.base import engine_kind
 from ...engines.chain import chained, load_engines
+from ...errors import ConfigError
 from .ladder import LevelPlan
 
 
@@ -63,6 +64,7 @@ def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:
     for which, choice in _choices(config).items():
         engines = choice.load(1)
         chained(engines)
+        _require_channels(config, choice)
         identities |= choice.identities(engines)
         given = json.loads(choice.options)
         settled[which] = {
@@ -73,6 +75,26 @@ def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:
     if "coarse" in settled:
         update["coarse"] = config.coarse.model_copy(update={"options": settled["coarse"]})
     return config.model_copy(update=update), identities
+
+
+def _require_channels(config: Config, choice: EngineChoice) -> None:
+    """Raise ConfigError where an engine would leave out channels or labels."""
+    place = choice.place.replace("_options", "").replace(".options", ".engine")
+    if not config.deformation:
+        return
+    several = len(config.channels) > 1
+    lacking = [n for n in choice.names if several and not getattr(engine_kind(n), "takes_channels", False)]
+    if lacking:
+        raise ConfigError(
+            f"{place}: engine {lacking[0]!r} compares one channel, and there are {len(config.channels)}; name one pair "
+            "of channels, or take another engine, such as optimise"
+        )
+    last = choice.names[-1]
+    if config.labels is not None and place == "engine" and not getattr(engine_kind(last), "takes_labels", False):
+        raise ConfigError(
+            f"{place}: engine {last!r} takes no labels, so they would not steer; let optimise follow "
+            f"([{last}, optimise]), or leave the labels out"
+        )
 
 
 def check_spacings(config: Config, levels: Iterable[LevelPlan]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...geometry import Grid
 from ...transforms.affine import about, apply_affine, nearest_axis_turn, principal_sqrt
+from .channels import side
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +57,15 @@ class Frames:
         return self.canonical @ self.half @ self.half
 
     def mid_to(self, which: str) -> np.ndarray:
-        """Mid-space to the world of `fixed` or `moving`."""
-        return np.linalg.inv(self.half) if which == "fixed" else self.canonical @ self.half
+        """Mid-space to the world of `fixed` or `moving`, or of an image of that side."""
+        return np.linalg.inv(self.half) if side(which) == "fixed" else self.canonical @ self.half
 
     def to_mid(self, which: str) -> np.ndarray:
         """The world of `fixed` or `moving` to mid-space."""
-        return self.half if which == "fixed" else np.linalg.inv(self.canonical @ self.half)
+        return self.half if side(which) == "fixed" else np.linalg.inv(self.canonical @ self.half)
 
     def grid(self, which: str) -> Grid:
-        return self.fixed if which == "fixed" else self.moving
+        return self.fixed if side(which) == "fixed" else self.moving
 
     def mid_spacing(self, which: str) -> np.ndarray:
         """Spacing of an image along the axes of mid-space, um: of rotations half is left there, so axes keep names."""

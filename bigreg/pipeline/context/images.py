@@ -17,6 +17,7 @@ from ...volumes import downsample, weighted_block_mean
 from ..labels import label
 from ..store.store import RunStore
 from . import weights
+from .channels import is_labels
 from .despeckled import Readable, Source
 from .masks import SEEN, SourceMask
 from .weights import Weights
@@ -186,6 +187,8 @@ def create_level(store: RunStore, volume: Readable, step: Step, mask: SourceMask
 def made_dtype(volume: Source) -> np.dtype:
     """Of the levels that are made of an image."""
     dtype = np.dtype(volume.dtype)
+    if is_labels(volume.name):
+        return dtype
     return dtype if dtype.kind in "uif" and dtype.itemsize <= 4 else np.dtype("float32")
 
 
@@ -219,7 +222,7 @@ def fill_level(store: RunStore, volume: Readable, step: Step, index: Shape, mask
     if data.dtype != array.dtype:
         data = data.astype(array.dtype)
     if source.weights is None or kept is None:
-        array.write(start, downsample(data, ratio))
+        array.write(start, downsample(data, ratio, labels=is_labels(volume.name)))
         return
     means, counted = weighted_block_mean(data, source.weights.read(low, high), ratio)
     array.write(start, means)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...config import Config
 from ...geometry import BlockGrid, Grid, Lattice, Shape, triple
+from .channels import side
 from .frames import Frames
 
 COARSEST_VOXELS = 64  # longest axis of an automatic coarsest level
@@ -35,18 +36,26 @@ class LevelPlan:
         return self.lattice.part(start, stop, (self.cell_voxels,) * 3)
 
 
-def pooling(frames: Frames, which: str, spacing: np.ndarray) -> Shape:
+def pooling(frames: Frames, which: str, spacing: np.ndarray, grid: Grid | None = None) -> Shape:
     """By how much an image is block-averaged for a level of that spacing (um, along the axes of mid-space).
+
+    grid   of an image that does not lie on the voxels of its side
 
     Per index axis of the image, the power of two nearest to the level, so that an image is neither aliased nor blurred.
     """
-    grid = frames.grid(which)
-    if which == "moving":
-        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
-    along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
-    ratio = np.asarray(spacing)[along] / np.asarray(grid.spacing)
+    grid = frames.grid(which) if grid is None else grid
+    ratio = along_axes(frames, which, spacing, grid) / np.asarray(grid.spacing)
     factors = 2 ** np.round(np.log2(np.maximum(ratio, 1.0))).astype(int)
     return triple(int(min(f, n)) for f, n in zip(factors, grid.shape, strict=True))
+
+
+def along_axes(frames: Frames, which: str, spacing: np.ndarray, grid: Grid) -> np.ndarray:
+    """(3,) um along the index axes of an image's grid, of a spacing (um) along the axes of mid-space."""
+    if side(which) == "moving":
+        spacing = np.abs(frames.canonical[:3, :3]) @ spacing
+    along = np.abs(grid.affine[:3, :3]).argmax(0)  # the world axis that each index axis runs along
+    found: np.ndarray = np.asarray(spacing)[along]
+    return found
 
 
 def ladder(frames: Frames, config: Config) -> list[LevelPlan]:

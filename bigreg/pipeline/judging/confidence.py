@@ -11,6 +11,7 @@ from ...quality.confidence import HALO, LARGE, RISKY, STRUCTURED, TILE, risk, sa
 from ...quality.tile_features import STEP, Cells, features, pooled
 from ...transforms.positions import Positions
 from ...volumes import create_image
+from ..context.channels import IMAGES, Pair
 from ..context.context import Context
 from ..context.images import LevelImage, looked_up
 from ..context.seen import SeenImage
@@ -44,10 +45,10 @@ def stage(tiles: Grid) -> Stage:
     return Stage("stages/confidence", label("confidence"), blocks_of(tiles).counts, measure, metrics=METRICS)
 
 
-def images_of(context: Context) -> tuple[LevelImage | SeenImage, LevelImage | SeenImage]:
-    """Both images at the finest level's resolution."""
-    finest = context.levels[0]
-    return context.level_image("fixed", finest), context.level_image("moving", finest)
+def images_of(context: Context, pair: Pair | None = None) -> tuple[LevelImage | SeenImage, LevelImage | SeenImage]:
+    """Both images of a pair of channels (by default the first) at the finest level's resolution."""
+    finest, (fixed, moving) = context.levels[0], IMAGES if pair is None else pair.images
+    return context.level_image(fixed, finest), context.level_image(moving, finest)
 
 
 def tiles_of(context: Context) -> Grid:
@@ -72,8 +73,12 @@ def create(context: Context) -> None:
     storage.write_attributes(context.store.path(PLACE, "0"), {"large_voxels": LARGE, "large_um": list(large)})
 
 
-def same_contrast(context: Context) -> bool:
-    """Whether the engines of the run take it that bright goes with bright."""
+def same_contrast(context: Context, pair: Pair | None = None) -> bool:
+    """Whether the engines of the run take it that bright goes with bright, in a pair of channels (None: in all)."""
+    if pair is None:
+        return all(same_contrast(context, each) for each in context.pairs)
+    if pair.similarity is not None:
+        return pair.similarity not in OTHER_CONTRAST
     options = context.config.engine_options
     return not any(options.get(e, {}).get("similarity") in OTHER_CONTRAST for e in context.config.engine)
 
@@ -85,28 +90,40 @@ def calibrated(context: Context) -> bool:
 
 
 def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
-    """The features of the tiles of a box (halo included)."""
-    return features(block_cells(context, start, stop), signed=same_contrast(context))
+    """The features of the tiles of a box (halo included); of several channels, those of the one with most detail."""
+    found = [
+        features(block_cells(context, start, stop, pair), signed=same_contrast(context, pair)) for pair in context.pairs
+    ]
+    if len(found) == 1:
+        return found[0]
+    judged = [np.isfinite(np.stack(list(one.values()))).all(0) for one in found]
+    detail = [np.where(known, one["detail"], -np.inf) for one, known in zip(found, judged, strict=True)]
+    best = np.stack(detail).argmax(0)[None]
+    return {name: np.take_along_axis(np.stack([one[name] for one in found]), best, 0)[0] for name in found[0]}
 
 
-def block_cells(context: Context, start: Shape, stop: Shape) -> Cells:
-    """Both images of a box of tiles, pooled piece by piece, so that it takes an eighth of the memory of its voxels."""
-    fixed, moving = images_of(context)
+def block_cells(context: Context, start: Shape, stop: Shape, pair: Pair | None = None) -> Cells:
+    """Both images of a box of tiles, pooled piece by piece, so that it takes an eighth of the memory of its voxels.
+
+    pair   of channels; None: the first
+    """
+    fixed, moving = images_of(context, pair)
+    names = IMAGES if pair is None else pair.images
     first = triple(a * TILE for a in start)
     last = triple(min(b * TILE, n) for b, n in zip(stop, fixed.grid.shape, strict=True))
     shape = tuple((b - a) * TILE // STEP for a, b in zip(start, stop, strict=True))
     cells = Cells(*(torch.zeros(shape, device=context.device) for _ in range(3)))
     for low, high, here, there in followed_pieces(context, fixed.grid, first, last):
         known = there.inside(context.frames.moving)
-        for which, places in (("fixed", here), ("moving", there)):
+        for which, places in zip(names, (here, there), strict=True):
             tissue = context.tissue(which)
             if tissue is not None:
                 known &= tissue.at(places)
         if not bool(known.any()):
             continue
         values = []
-        for which, image, places in (("fixed", fixed, here), ("moving", moving, there)):
-            if which == "fixed" and image.weights is None:
+        for which, image, places in zip(names, (fixed, moving), (here, there), strict=True):
+            if which == names[0] and image.weights is None:
                 read = image.read(low, high).astype(np.float32)
                 found, seen = torch.as_tensor(read, device=context.device)[None], None
             else:

@@ -7,6 +7,7 @@ import numpy as np
 from ... import storage
 from ...quality.confidence import said
 from ...quality.metrics import ErrorHistogram, JacobianSummary
+from ..context.channels import side
 from ..context.context import Context
 from ..store.store import Status
 from ..tasks.fields import DIRECTIONS
@@ -47,6 +48,8 @@ def similarity(context: Context) -> list[Row]:
     spacing = " x ".join(f"{s:.4g}" for s in likeness.display_grid(context).spacing)
     note = f"same voxels before and after, of {spacing} µm, smoothed"
     sign = "" if found.signed else ", of its size"
+    channels = likeness.of_channels(context)
+    note += f"; mean of {len(channels)} channels" if channels else ""
     rows: list[Row] = []
     for name, values, more in (
         ("NCC", found.ncc, ""),
@@ -55,7 +58,23 @@ def similarity(context: Context) -> list[Row]:
     ):
         unit = "nat" if name == "mutual information" else ""
         rows += [("similarity", f"{name} {t}", v, unit, note + more) for t, v in zip(TITLES, values, strict=True)]
+    for pair, one in zip(context.pairs, channels, strict=False):
+        what, of = one.overall
+        unit = "" if one.signed else "nat"
+        told = f"{_channel(context, pair.fixed)} and {_channel(context, pair.moving)}"
+        for name, figures, measure in ((what, of, unit), ("local correlation", one.local, "")):
+            rows += [
+                ("similarity", f"{name} {t}, channel pair {pair.number}", v, measure, told)
+                for t, v in zip(TITLES[1:], figures[1:], strict=True)
+            ]
     return rows
+
+
+def _channel(context: Context, which: str) -> str:
+    """What a channel is called."""
+    known = context.volumes[which].understood
+    name = f" ({known['channel_name']})" if known["channel_name"] else ""
+    return f"channel {known['channel']}{name} of {side(which)}"
 
 
 TITLES = ("before registration", "after the affine", "after the deformation")

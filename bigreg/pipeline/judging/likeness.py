@@ -8,7 +8,9 @@ interpolated, weigh less than structure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,8 @@ from ...geometry import Grid, Shape, triple
 from ...quality.metrics import CorrelationSummary, JointHistogram, local_correlation
 from ...quality.verdict import Agreement
 from ...transforms.positions import Positions
-from ..context.context import IMAGES, Context
+from ..context.channels import IMAGES, Pair, side
+from ..context.context import Context
 from ..context.ladder import pooling
 from ..context.outline import Outlined
 from ..labels import label
@@ -29,6 +32,8 @@ from ..tasks.fields import follow
 from . import confidence
 
 PLACE = "likeness"
+CHANNELS = "channels"
+"""Where that group keeps what is measured of each, where there are several."""
 STAGE = "stages/likeness"
 DISPLAY_VOXELS = 6_000_000
 """Of each volume that is measured or shown by one task, whatever the size of the run."""
@@ -76,15 +81,19 @@ class Views:
     counts: dict[str, np.ndarray]
 
 
-def views(context: Context, *, seen: bool = False) -> Views:
-    """The images at display_levels; 0 where moving does not reach. `seen`: as engines compare them, else as stored."""
+def views(context: Context, *, seen: bool = False, names: tuple[str, str] = IMAGES) -> Views:
+    """The images at display_levels; 0 where moving does not reach. `seen`: as engines compare them, else as stored.
+
+    names   of the two images, where they are other channels
+    """
     factors = display_levels(context)
-    fixed, moving = ((context.seen if seen else context.image)(which, factors[which]) for which in IMAGES)
+    fixed, moving = ((context.seen if seen else context.image)(name, factors[side(name)]) for name in names)
     grid, frames = fixed.grid, context.frames
-    tissue = {which: context.mask(which) for which in IMAGES}
+    tissue = {which: context.mask(name) for which, name in zip(IMAGES, names, strict=True)}
+    named = dict(zip(IMAGES, names, strict=True))
 
     def value(which: str, values: torch.Tensor) -> torch.Tensor:
-        return context.compared(which, values) if seen else values
+        return context.compared(named[which], values) if seen else values
 
     target = np.empty(grid.shape, np.float32)
     images = {state: np.zeros(grid.shape, np.float32) for state in STATES}
@@ -189,16 +198,50 @@ def error_of_mean(sums: np.ndarray, counts: np.ndarray) -> float:
 
 
 def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Measure and store it in the group `likeness` of the run."""
-    found = agreement_of(views(context, seen=True), signed=confidence.same_contrast(context))
-    storage.create_group(context.store.path(PLACE), {"bigreg": found.to_json()}, exist_ok=True)
+    """Measure and store it in the group `likeness` of the run: as one, and where there are several, of each channel."""
+    found = [_of_channel(context, pair) for pair in context.pairs]
+    kept = as_one(found, [pair.weight for pair in context.pairs]).to_json()
+    if len(found) > 1:
+        kept[CHANNELS] = [one.to_json() for one in found]
+    storage.create_group(context.store.path(PLACE), {"bigreg": kept}, exist_ok=True)
     return Status.DONE, {}
 
 
+def _of_channel(context: Context, pair: Pair) -> Agreement:
+    signed = confidence.same_contrast(context, pair)
+    return agreement_of(views(context, seen=True, names=pair.images), signed=signed)
+
+
+def as_one(found: Sequence[Agreement], weights: Sequence[float]) -> Agreement:
+    """The mean over channels; where bright need not go with bright in one, it is of size alone."""
+    if len(found) == 1:
+        return found[0]
+    share = np.asarray(weights) / np.sum(weights)
+    signed = all(one.signed for one in found)
+
+    def mean(values: Sequence[tuple[float, ...]]) -> tuple[Any, ...]:
+        known = np.isfinite(values) * share[:, None]
+        with np.errstate(invalid="ignore"):
+            return tuple((np.nan_to_num(values) * known).sum(0) / np.where(known.sum(0) > 0, known.sum(0), np.nan))
+
+    noise = np.sqrt(np.square([np.multiply(one.noise, s) for one, s in zip(found, share, strict=True)]).sum(0))
+    local = [one.local if one.signed == signed else triple(abs(v) for v in one.local) for one in found]
+    return Agreement(
+        mean([one.ncc for one in found]), mean(local), mean([one.mi for one in found]), (noise[0], noise[1]), signed
+    )
+
+
 def read(context: Context) -> Agreement:
-    """What was measured; measured now in a run of before it was kept."""
+    """What was measured, of all channels as one; measured now in a run of before it was kept."""
     url = context.store.path(PLACE)
     known = storage.read_attributes(url).get("bigreg") if storage.exists(url) else None
     if known is None:
-        return agreement_of(views(context, seen=True), signed=confidence.same_contrast(context))
-    return Agreement.from_json(known)
+        return _of_channel(context, context.pairs[0])
+    return Agreement.from_json({k: v for k, v in known.items() if k != CHANNELS})
+
+
+def of_channels(context: Context) -> list[Agreement]:
+    """The same of each channel; none where there is but one."""
+    url = context.store.path(PLACE)
+    known = storage.read_attributes(url).get("bigreg", {}) if storage.exists(url) else {}
+    return [Agreement.from_json(one) for one in known.get(CHANNELS, ())]

@@ -16,7 +16,8 @@ from ...quality.metrics import central_jacobian
 from ...quality.report import Figure, Picture, ReportData, Section, Table, write_report
 from ...transforms.positions import Positions
 from ..context import starts
-from ..context.context import IMAGES, Context, field_reader
+from ..context.channels import preprocess_of, side
+from ..context.context import Context, field_reader
 from ..store.store import DEVICES, EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
 from . import confidence
@@ -62,12 +63,12 @@ def collect(context: Context) -> ReportData:
         tables=[] if evaluation is None else _tables(evaluation),
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions={**context.attributes["versions"], **_made(context)},
-        inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in IMAGES],
+        inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in context.volumes],
         more=[*_choice(context), _start(context), *_pairs(context)]
         + [
-            _corrected(context, w, display_levels(context)[w])
-            for w in IMAGES
-            if getattr(context.config.preprocess, w).any
+            _corrected(context, w, display_levels(context)[side(w)])
+            for w in context.images
+            if preprocess_of(context.config, w).any
         ],
     )
 
@@ -112,7 +113,7 @@ def _pairs(context: Context) -> list[Section]:
 
 def _corrected(context: Context, which: str, factors: Shape) -> Section:
     """An image as it is stored, and as engines saw it."""
-    settings = getattr(context.config.preprocess, which)
+    settings = preprocess_of(context.config, which)
     done = ", ".join(f"{k} {v}" for k, v in settings.model_dump(exclude_none=True, exclude_defaults=True).items())
     pictures = []
     for key, title, image in (

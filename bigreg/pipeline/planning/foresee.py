@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from ...config import Config
-from ..context.context import IMAGES
+from ..context.channels import is_labels
 from ..context.engines import gives_sigma
 from ..context.frames import Frames
 from ..context.given import GivenStart
-from ..context.ladder import pooling
 from ..context.outline import Outline
 from ..context.pairing import sought
 from ..judging import page
@@ -36,9 +33,12 @@ def foresee(
 ) -> Workload:
     """All that a run would do, for frames that are known or provisional. Reads no voxel."""
     plan = Foreseen(Outline(frames, config), dict(volumes), start_from)
-    for which in IMAGES:
+    for which in volumes:
         of_images.keep_arrays(plan, which)
-    small = {w: start.affine_factors(frames, w, config.affine.voxels) for w in IMAGES}
+    small = {
+        w: start.affine_factors(frames, w, config.affine.voxels, v.grid() if is_labels(w) else None)
+        for w, v in volumes.items()
+    }
     of_images.impulses(plan)
     of_images.prepare(plan, {which: [factors] for which, factors in small.items()})
     of_images.corrections(plan)
@@ -46,7 +46,7 @@ def foresee(
     of_levels.pairs(plan)
     of_levels.begin(plan)
     levels = plan.levels.values()
-    of_images.prepare(plan, {w: [pooling(frames, w, np.asarray(p.spacing)) for p in levels] for w in IMAGES})
+    of_images.prepare(plan, {w: [plan.pooling(w, p.spacing) for p in levels] for w in volumes})
     for level in plan.outline.coarse_to_fine:
         of_levels.level_stages(plan, level)
     plan.phase += 1

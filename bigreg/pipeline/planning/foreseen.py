@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...config import Config
+from ...engines import Engine
 from ...geometry import BlockGrid, Grid, Shape, triple
+from ...similarity import by_name
 from ...volumes import Volume
 from ..context import images, masks
-from ..context.context import IMAGES
+from ..context.channels import images as images_of
+from ..context.channels import is_labels, mask_of, pairs, preprocess_of
 from ..context.despeckled import DespeckledVolume, Source
 from ..context.engines import EngineChoice, engine_choice
 from ..context.frames import Frames
 from ..context.given import GivenStart
-from ..context.ladder import LevelPlan
+from ..context.label_images import MOST
+from ..context.ladder import LevelPlan, pooling
 from ..context.outline import Outline
 from ..schedule.flow import Stage
 from ..store.inputs import Image
@@ -32,6 +36,9 @@ PATCH_ARRAYS = 40
 """float32 arrays of a patch's size that are alive at once at the worst moment of an estimate (measured)."""
 FEATURE_ARRAYS = 4
 """And for each further channel of what a similarity compares: of both images, as they lie and warped."""
+CHANNEL_ARRAYS, PER_CHANNEL = 4, 6
+"""And for each further pair of channels, or labels: masks and what is added up; and of each of its features both images
+as they are read, compared and warped (measured)."""
 
 
 @dataclass(eq=False)
@@ -54,7 +61,7 @@ class Foreseen:
         self.made: dict[str, set[Shape]] = {}
         self._needs: dict[EngineChoice, float] = {}
         self.mask_files: dict[str, masks.GivenMask] = {}
-        self.masks = {which: self._mask(which) for which in IMAGES}
+        self.masks = {which: self._mask(which) for which in self.volumes}
 
     @property
     def frames(self) -> Frames:
@@ -63,6 +70,16 @@ class Foreseen:
     @property
     def config(self) -> Config:
         return self.outline.config
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of all images but labels."""
+        return images_of(self.config)
+
+    def pooling(self, which: str, spacing: Sequence[float]) -> Shape:
+        """By how much an image is block-averaged for a level of that spacing."""
+        grid = self.volumes[which].grid() if is_labels(which) else None
+        return pooling(self.frames, which, np.asarray(spacing), grid)
 
     @property
     def levels(self) -> dict[int, LevelPlan]:
@@ -91,7 +108,7 @@ class Foreseen:
     def images_of(self, which: str) -> list[Source]:
         """An image as it is stored, and before it as it is compared, where that is another."""
         volume = self.volumes[which]
-        if getattr(self.config.preprocess, which).despeckle is not True:
+        if is_labels(which) or preprocess_of(self.config, which).despeckle is not True:
             return [volume]
         return [DespeckledVolume(volume, 0.0), volume]
 
@@ -111,7 +128,7 @@ class Foreseen:
         chosen = engine_choice(self.config, level, len(self.levels))
         if chosen not in self._needs:
             self._needs[chosen] = max(
-                4 * (PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1))
+                4 * (PATCH_ARRAYS + FEATURE_ARRAYS * (getattr(engine, "channels", 1) - 1) + self._more_arrays(engine))
                 + getattr(engine, "bytes_a_voxel", 0)
                 for engine in chosen.load(level.iterations).values()
             )
@@ -121,7 +138,17 @@ class Foreseen:
         """The same of a GPU's memory."""
         chosen = engine_choice(self.config, level, len(self.levels))
         engines = chosen.load(level.iterations).values()
-        return max(float(getattr(engine, "card_bytes_a_voxel", self.voxel_bytes(level))) for engine in engines)
+        return max(
+            float(getattr(engine, "card_bytes_a_voxel", self.voxel_bytes(level))) + 4 * self._more_arrays(engine)
+            for engine in engines
+        )
+
+    def _more_arrays(self, engine: Engine) -> int:
+        """Arrays of a patch's size that are there because of further channels, and labels."""
+        own = getattr(engine, "channels", 1)
+        kept = [own if p.similarity is None else by_name(p.similarity).channels for p in pairs(self.config)[1:]]
+        kept += [MOST] if self.config.labels is not None else []
+        return sum(PER_CHANNEL * channels + CHANNEL_ARRAYS for channels in kept)
 
     def coarsened(self, stage: Stage, finer: BlockGrid, blocks: BlockGrid, voxel_bytes: int) -> None:
         """A level of a pyramid, made of the one before."""
@@ -135,7 +162,9 @@ class Foreseen:
 
     def _mask(self, which: str) -> masks.SourceMask | None:
         """What matters of a given mask: the finest resolution that is compared."""
-        choice, floats = getattr(self.config.masks, which), np.dtype(self.volumes[which].dtype).kind == "f"
+        if is_labels(which):
+            return None
+        choice, floats = mask_of(self.config, which), np.dtype(self.volumes[which].dtype).kind == "f"
         if choice in (masks.AUTO, masks.NONE, masks.TISSUE) or (choice == masks.FINITE and not floats):
             return None
         base = preprocess.level_of(self.frames, self.config, which)

@@ -9,7 +9,7 @@ import numpy as np
 from ...geometry import Grid, Shape
 from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
-from ..context.context import IMAGES
+from ..context.channels import IMAGES, side
 from ..context.ladder import pooling
 from ..judging import confidence, likeness, sigma
 from ..schedule.flow import ONE
@@ -78,17 +78,18 @@ def check(plan: Foreseen) -> None:
 def similarity(plan: Foreseen) -> None:
     """How alike the images are before and after."""
     factors = likeness.display_levels(plan.outline)
-    found = {which: plan.source(which, factors[which]) for which in IMAGES}
+    found = {which: plan.source(which, factors[side(which)]) for which in plan.images}
+    channels = len(plan.images) // 2
     voxels = float(found["fixed"][0].voxels)
     slab = voxels * min(1.0, likeness.SLAB / found["fixed"][0].shape[0])
     states = len(likeness.STATES)
     source: list[Amount] = []
-    reads = [Amount.same(12 * voxels, ONE)]
-    for which, times in zip(IMAGES, (1, states), strict=True):
-        grid, _, itemsize, own = found[which]
+    reads = [Amount.same(12 * voxels * channels, ONE)]
+    for which, (grid, _, itemsize, own) in found.items():
+        times = 1 if side(which) == "fixed" else states
         (source if own else reads).append(Amount.same(times * itemsize * grid.voxels, ONE))
     plan.add(
-        likeness.stage(), (("likeness", Amount.same(MILLION * voxels, ONE)),),
+        likeness.stage(), (("likeness", Amount.same(MILLION * voxels * channels, ONE)),),
         reads=tuple(reads), source=tuple(source), memory=4 * (voxels * VIEW_ARRAYS + slab * SAMPLE_ARRAYS),
     )  # fmt: skip
 
@@ -96,7 +97,8 @@ def similarity(plan: Foreseen) -> None:
 def risks(plan: Foreseen) -> None:
     """The risk of every tile of the fixed image."""
     finest = np.asarray(plan.levels[0].spacing)
-    found = {which: plan.source(which, pooling(plan.frames, which, finest)) for which in IMAGES}
+    found = {which: plan.source(which, pooling(plan.frames, which, finest)) for which in plan.images}
+    channels = len(plan.images) // 2
     grid = found["fixed"][0]
     tiles = confidence.tile_grid(grid)
     blocks = confidence.blocks_of(tiles)
@@ -104,14 +106,14 @@ def risks(plan: Foreseen) -> None:
     box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
     there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (fields.chunk_of(plan.config),) * 3
     source: list[Amount] = []
-    reads = [read_in_pieces(12, box, grid, np.eye(4), there, chunk, warp.READ)]
-    for which, matrix in zip(IMAGES, (np.eye(4), plan.frames.affine), strict=True):
-        target, chunks, itemsize, own = found[which]
+    reads = [read_in_pieces(12 * channels, box, grid, np.eye(4), there, chunk, warp.READ)]
+    for which, (target, chunks, itemsize, own) in found.items():
+        matrix = np.eye(4) if side(which) == "fixed" else plan.frames.affine
         (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     plan.add(
-        confidence.stage(tiles), (("warp", voxels),),
+        confidence.stage(tiles), (("warp", Amount.of(MILLION * channels, box)),),
         reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
         memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS + _read_at_once(voxels),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from ...volumes import Volume
 from ...volumes.described import VolumeDescription
 from ...volumes.multiscale import CHUNKS, SHARDS, clipped
 from ..context import images, masks, weights
-from ..context.context import IMAGES
+from ..context.channels import is_labels, mask_of, preprocess_of
 from ..context.despeckled import DespeckledVolume
 from ..schedule.flow import ONE
 from ..tasks import despeckle, preprocess, start
@@ -96,8 +96,8 @@ def _mask_read(plan: Foreseen, which: str, step: images.Step, box: list[Span]) -
 
 def corrections(plan: Foreseen) -> None:
     """What corrects the images as engines see them."""
-    for which in IMAGES:
-        if not getattr(plan.config.preprocess, which).any:
+    for which in plan.images:
+        if not preprocess_of(plan.config, which).any:
             continue
         factors = preprocess.level_of(plan.frames, plan.config, which)
         prepare(plan, {which: [factors]})
@@ -125,7 +125,7 @@ def affine(plan: Foreseen, small: dict[str, Shape]) -> None:
         grid, _, itemsize, own = plan.source(which, factors)
         voxels += grid.voxels
         read["source" if own else "reads"].append(Amount.same(grid.voxels * itemsize, ONE))
-        if getattr(plan.config.masks, which) == masks.TISSUE:
+        if not is_labels(which) and mask_of(plan.config, which) == masks.TISSUE:
             plan.keeps(f"masks/{which}", grid.shape, grid.shape, 1)
     does = (("affine", Amount.same(voxels * MILLION, ONE)),)
     plan.add(start.stage(), does, **{k: tuple(v) for k, v in read.items()})

@@ -10,7 +10,7 @@ import numpy as np
 from ...geometry import Grid, triple
 from ..context import given
 from ..context.context import IMAGES
-from ..context.ladder import LevelPlan, pooling
+from ..context.ladder import LevelPlan
 from ..context.pairing import REACHES, pair_grid, sought
 from ..tasks import compose, estimate, given_maps, pairing, spline, steering, stitch
 from . import of_images
@@ -32,27 +32,28 @@ def pairs(plan: Foreseen) -> None:
     if not sought(plan.config):
         return
     grid, coarsest = pair_grid(plan.frames), plan.levels[max(plan.levels)]
-    of_images.prepare(plan, {w: [pooling(plan.frames, w, np.asarray(grid.spacing))] for w in IMAGES})
-    voxel, rows = grid.lattice.grid, 8 * pairing.COLUMNS * grid.slots
+    of_images.prepare(plan, {w: [plan.pooling(w, grid.spacing)] for w in plan.images})
+    voxel, slots = grid.lattice.grid, pairing.slots(plan.outline, grid)
+    rows = 8 * pairing.COLUMNS * slots
     for number, blocks in enumerate(grid.blocks):
         find, keep = pairing.stages(grid, number)
         box = spans(blocks, halo=True, scale=grid.cell)
-        voxels = Amount.of(MILLION, box)
+        voxels = Amount.of(MILLION * len(plan.images) / 2, box)
         source: dict[bool, list[Amount]] = {True: [], False: []}
-        for which in IMAGES:
-            image, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(grid.spacing)))
+        for which in plan.images:
+            image, chunks, itemsize, own = plan.source(which, plan.pooling(which, grid.spacing))
             source[own].append(Amount.of(itemsize, seen(box, voxel, plan.frames.mid_to(which), image, chunks)))
         # Half of the cells hold a point, and each is looked for back.
-        tried = Amount.same(MILLION * TRIED * grid.slots * (2 * REACHES[number] + 1) ** 3, blocks.counts)
+        tried = Amount.same(MILLION * TRIED * slots * (2 * REACHES[number] + 1) ** 3, blocks.counts)
         plan.add(
             find, (("patch", voxels), ("patch", tried)),
             reads=tuple(source[False]), source=tuple(source[True]), writes=(Amount.same(rows, blocks.counts),),
-            memory=voxels.largest / MILLION * PAIR_BYTES,
+            memory=Amount.of(PAIR_BYTES, box).largest,
         )  # fmt: skip
         plan.keeps(
             f"{find.name}/pairs",
-            (*blocks.counts, grid.slots, pairing.COLUMNS),
-            (1, 1, 1, grid.slots, pairing.COLUMNS),
+            (*blocks.counts, slots, pairing.COLUMNS),
+            (1, 1, 1, slots, pairing.COLUMNS),
             8,
         )
         plan.phase += 1
@@ -107,8 +108,8 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
     stage = estimate.stage(plan.levels, level, before)
     if stage.needs:
         reads.append(_maps(patch, level.patch((0, 0, 0), blocks.cells).grid, plan.levels[level.index + 1]))
-    for which in IMAGES if plan.config.deformation else ():
-        grid, chunks, itemsize, own = plan.source(which, pooling(plan.frames, which, np.asarray(level.spacing)))
+    for which in plan.volumes if plan.config.deformation else ():
+        grid, chunks, itemsize, own = plan.source(which, plan.pooling(which, level.spacing))
         samples = level.patch((0, 0, 0), blocks.cells).grid
         box = seen(patch, samples, plan.frames.mid_to(which), grid, chunks)
         (source if own else reads).append(Amount.of(itemsize, box))

@@ -20,13 +20,14 @@ from ...volumes import Volume
 from ...volumes.described import described
 from ..choosing.choice import chosen_config
 from ..context.beginning import beginning
-from ..context.engines import check_spacings
+from ..context.engines import check_spacings, settled_engines
 from ..context.frames import Frames
 from ..context.given import GivenStart
+from ..context.inputs import chosen_channels, with_labels
 from ..context.ladder import LevelPlan, ladder
 from ..context.lying import provisional
 from ..context.masks import given_masks
-from ..store.inputs import Image, as_image, require_one_plane
+from ..store.inputs import Image, as_pair, require_one_plane
 from ..tasks.steering import given_pairs
 from .foresee import foresee
 from .rates import Rates, known_rates
@@ -308,14 +309,21 @@ def plan(
     elif any(v is not None for v in own.values()):
         said = ", ".join(f"{k}={v}" for k, v in own.items() if v is not None)
         raise InputError(f"{said} is given together with images; give images or a shape, not both")
-    volumes = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
+    asked = None if config is None else load_config(config)
+    volumes: dict[str, Any] = as_pair(fixed, moving, asked.channels if asked is not None else (), plan=True)
+    if asked is None:
+        require_one_plane(*volumes.values())
+        asked = chosen_config(volumes)[0]
+    config, volumes = chosen_channels(asked, volumes)
     require_one_plane(*volumes.values())
-    config = chosen_config(volumes)[0] if config is None else load_config(config)
+    config, labels = with_labels(config, volumes)
+    config, _ = settled_engines(config)
     config, given = beginning(config, volumes)
     config, _ = given_pairs(config, volumes)
     stored = {which: volume for which, volume in volumes.items() if isinstance(volume, Volume)}
     if len(stored) == len(volumes):
         config, _ = given_masks(config, stored)
+    volumes |= labels
     frames = provisional(volumes["fixed"], volumes["moving"], given)
     check_spacings(config, ladder(frames, config))
     if rates is None:

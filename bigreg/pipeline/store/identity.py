@@ -10,8 +10,6 @@ from ...config import Config
 from ...errors import InputError, OutputError
 from .store import RunStore
 
-IMAGES = ("fixed", "moving")
-
 
 def same_run(
     store: RunStore,
@@ -37,8 +35,8 @@ def same_run(
             f"'{store.url}' is a run with another configuration: {'; '.join(keys[:3])}{more}. Choose another output, "
             f"or `bigreg resume {store.url}` with its own configuration"
         )
-    for which in IMAGES:
-        if there["identities"][which] != identities[which]:
+    for which, identity in identities.items():
+        if there["identities"][which] != identity:
             raise OutputError(
                 f"'{store.url}' is a run of another {which} image ({there['identities'][which]['path']}); "
                 "choose another output"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from ...errors import InputError
@@ -52,8 +53,22 @@ def as_image(source: Any, name: str) -> Image:
     return as_volume(source, name)
 
 
-def as_volume(source: Any, name: str) -> Volume:
+def as_volume(source: Any, name: str, channel: int | None = None) -> Volume:
     """An image argument: path, URL, ImageSpec, Volume, or a pair (array, spacing in um)."""
     if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "shape"):
-        return open_volume(source[0], spacing=source[1], name=name)
-    return open_volume(source, name=name)
+        return open_volume(source[0], spacing=source[1], channel=channel, name=name)
+    return open_volume(source, channel=channel, name=name)
+
+
+def as_pair(fixed: Any, moving: Any, channels: Sequence[Any] = (), *, plan: bool = False) -> dict[str, Image]:
+    """Both image arguments, of arrays without names of their axes the first of the `channels` of a configuration.
+
+    plan   they may be descriptions
+    """
+    found: dict[str, Image] = {}
+    for which, source in (("fixed", fixed), ("moving", moving)):
+        first = getattr(channels[0], which) if channels else None
+        unnamed = isinstance(first, int) and isinstance(source, tuple)
+        opened = as_volume(source, which, first) if unnamed else (as_image if plan else as_volume)(source, which)
+        found[which] = opened
+    return found

@@ -25,6 +25,8 @@ DEVICES = "devices"
 """The attribute that lists what has computed a run: "CPU", or models of GPUs."""
 EVALUATION = "evaluation"
 """Where a run keeps its last evaluation."""
+FOUND_LABELS = "labels"
+"""The attribute of a run with labels that says which of them are compared, and their weights."""
 FOUND = "found_pairs"
 """The attribute of a run that says what came of its search for pairs of points (see tasks/pairing.py)."""
 

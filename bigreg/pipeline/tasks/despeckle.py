@@ -7,7 +7,8 @@ from itertools import product
 from ...config import Config
 from ...geometry import Shape, triple
 from ...intensity.impulses import measure_impulses
-from ..context.context import IMAGES, Context
+from ..context.channels import images, preprocess_of
+from ..context.context import Context
 from ..context.despeckled import METRICS, stage_name
 from ..labels import label
 from ..schedule.flow import ONE, Stage
@@ -20,8 +21,8 @@ def stages(config: Config) -> list[Stage]:
     """The looks that are asked for."""
     return [
         Stage(stage_name(which), label("impulses", which=which), ONE, look, (which,), METRICS)
-        for which in IMAGES
-        if getattr(config.preprocess, which).despeckle is not False
+        for which in images(config)
+        if preprocess_of(config, which).despeckle is not False
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 
 from ... import storage
-from ...engines.base import PatchPair, VelocityPatch
+from ...engines.base import ChannelPair, PatchPair, VelocityPatch
 from ...engines.parts import estimate_fitting
 from ...geometry import Block, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
+from ..context.channels import IMAGES, LABELS, intensity_of, side
 from ..context.context import Context, compressed
 from ..context.engines import gives_sigma
 from ..context.images import LevelImage, looked_up
+from ..context.label_images import UNIT
 from ..context.ladder import LevelPlan
 from ..context.outline import Outlined
 from ..context.seen import SeenImage
@@ -109,16 +112,40 @@ def stage(levels: dict[int, LevelPlan], level: LevelPlan, coarser_stage: str | N
 def read_pair(context: Context, level: LevelPlan, block: Block) -> PatchPair:
     """Both images of a block, halo included, as the coarser levels bring them to mid-space."""
     lattice = level.patch(block.halo_start, block.halo_stop)
-    images, masks = [], []
-    for which in ("fixed", "moving"):
-        positions = context.half_way(Positions.of_grid(lattice.grid, context.device), level.index + 1, which)
-        values, mask = compared_at(context, which, context.level_image(which, level), positions)
-        images.append(values)
-        masks.append(mask)
+    positions = {
+        which: context.half_way(Positions.of_grid(lattice.grid, context.device), level.index + 1, which)
+        for which in IMAGES
+    }
+    found = []
+    for pair in context.pairs:
+        seen = [compared_at(context, w, context.level_image(w, level), positions[side(w)]) for w in pair.images]
+        (fixed, moving), (fixed_mask, moving_mask) = zip(*seen, strict=True)
+        found.append(ChannelPair(fixed, moving, fixed_mask, moving_mask, pair.similarity, pair.weight))
+    if context.config.labels is not None:
+        found.append(label_pair(context, level, positions))
+    first = found[0]
     # Without a coarser level there is no map that a patch could keep.
     native = level.downsample == 1 and any(plan.downsample > 1 for plan in context.levels.values())
     asked = sigma_kept(context, level)
-    return PatchPair(images[0], images[1], masks[0], masks[1], lattice, level.index, native=native, sigma=asked)
+    return PatchPair(
+        first.fixed, first.moving, first.fixed_mask, first.moving_mask, lattice, level.index, native=native,
+        sigma=asked, similarity=first.similarity, weight=first.weight, others=tuple(found[1:]),
+    )  # fmt: skip
+
+
+def label_pair(context: Context, level: LevelPlan, positions: Mapping[str, Positions]) -> ChannelPair:
+    """Both label images at a patch, as one-hots."""
+    labels, common = context.config.labels, context.common_labels
+    assert labels is not None and common is not None, "there are labels"
+    values, masks = [], []
+    for name in LABELS:
+        places, image = positions[side(name)], context.one_hots(name, level)
+        values.append(places.sample(image.read, image.grid))
+        known = places.inside(image.grid) & places.inside(context.frames.grid(name))
+        masks.append(known.to(values[-1].dtype))
+    # The loss of a pair is the mean over its channels; that of labels is to be their sum.
+    weight = UNIT * labels.weight * len(common.values)
+    return ChannelPair(values[0], values[1], masks[0], masks[1], "mse", weight, labels=True)
 
 
 def compared_at(
@@ -136,13 +163,17 @@ def compared_at(
     values = context.scaled(which, values)
     mask = mask if seen is None else mask & seen
     mask = keep_out_bright(values[0], mask.to(values.dtype), context.bright(which))
-    return compressed(values, context.config.intensity.knee), mask.to(values.dtype)
+    return compressed(values, intensity_of(context.config, which).knee), mask.to(values.dtype)
 
 
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
     """Whether an image is anything but one value inside the mask."""
-    values = image[0][mask > 0]
-    return values.numel() > 1 and float(values.max() - values.min()) > least
+    known = mask > 0
+    return any(_spread(channel[known]) > least for channel in image)
+
+
+def _spread(values: torch.Tensor) -> float:
+    return float(values.max() - values.min()) if values.numel() > 1 else 0.0
 
 
 def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, dict[str, float]]:
@@ -156,10 +187,12 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
         return Status.BLANK, {}
     block = level.blocks[index]
     pair = read_pair(context, level, block)
-    both = pair.fixed_mask * pair.moving_mask
-    overlap = float(both.mean())
+    both = [one.fixed_mask * one.moving_mask for one in pair.channels]
+    overlap = float(torch.stack(both).amax(0).mean())
     metrics = {"overlap": overlap, "confidence": 0.0, "patch_velocity": 0.0}
-    blank = overlap < LEAST_OVERLAP or not (textured(pair.fixed, both) and textured(pair.moving, both))
+    blank = overlap < LEAST_OVERLAP or not any(
+        textured(one.fixed, mask) and textured(one.moving, mask) for one, mask in zip(pair.channels, both, strict=True)
+    )
     if blank:
         store_patch(context, level, index, None)
     else:

@@ -23,15 +23,16 @@ from ... import storage
 from ...config import Config
 from ...engines.keypoints import keypoints, matches, texture
 from ...errors import InputError
-from ...geometry import Shape, triple
+from ...geometry import Block, Shape, triple
 from ...similarity.features import mind
 from ...transforms.affine import apply_affine
 from ...transforms.agreement import agreement
 from ...transforms.landmarks import bigwarp_text, landmarks, spans_volume
 from ...transforms.positions import Positions
-from ..context.context import IMAGES, Context, field_reader
+from ..context.channels import IMAGES, Pair, pairs, side
+from ..context.context import Context, field_reader
 from ..context.images import LevelImage
-from ..context.ladder import pooling
+from ..context.outline import Outlined
 from ..context.pairing import FOUND_FILE, REACHES, PairGrid
 from ..context.seen import SeenImage
 from ..labels import label
@@ -104,11 +105,16 @@ def create(context: Context, number: int) -> None:
     store.groups(find_name(number))
     store.groups(keep_name(number))
     storage.create_array(
-        store.path(find_name(number), "pairs"), shape=(*grid.blocks[number].counts, grid.slots, COLUMNS),
-        dtype="float64", chunks=(1, 1, 1, grid.slots, COLUMNS), fill_value=float("nan"), exist_ok=True,
+        store.path(find_name(number), "pairs"), shape=(*grid.blocks[number].counts, slots(context, grid), COLUMNS),
+        dtype="float64", chunks=(1, 1, 1, slots(context, grid), COLUMNS), fill_value=float("nan"), exist_ok=True,
     )  # fmt: skip
     if number < PASSES - 1:
         create_maps(store, keep_name(number), context.coarsest)
+
+
+def slots(context: Outlined, grid: PairGrid) -> int:
+    """Pairs that a block can find at the most: in each pair of channels as many."""
+    return grid.slots * len(pairs(context.config))
 
 
 def stages(grid: PairGrid, number: int) -> tuple[Stage, Stage]:
@@ -121,7 +127,7 @@ def stages(grid: PairGrid, number: int) -> tuple[Stage, Stage]:
 
 
 def _image(context: Context, which: str) -> LevelImage | SeenImage:
-    return context.seen(which, pooling(context.frames, which, np.asarray(context.pair_grid.spacing)))
+    return context.seen(which, context.pooling(which, context.pair_grid.spacing))
 
 
 def _moved(context: Context, number: int, which: str, places: Positions) -> Positions:
@@ -133,13 +139,27 @@ def _moved(context: Context, number: int, which: str, places: Positions) -> Posi
 
 
 def find(context: Context, number: int, index: Shape) -> tuple[Status, dict[str, float]]:
-    """Task: the pairs of one block, from points of either image in its core."""
+    """Task: the pairs of one block, from points of either image in its core, of every pair of channels."""
     grid = context.pair_grid
-    block = grid.blocks[number][index]
+    found = [_found(context, number, grid.blocks[number][index], pair) for pair in context.pairs]
+    rows = [part for parts, _ in found for part in parts]
+    data = np.full((slots(context, grid), COLUMNS), np.nan)
+    if rows:
+        data[: sum(map(len, rows))] = np.concatenate(rows)
+    array = context.array(*find_name(number).split("/"), "pairs", write=True)
+    array.write((*index, 0, 0), data[None, None, None])
+    looked = sum(number for _, number in found)
+    return Status.DONE, {"points": float(looked), "matched": float(sum(map(len, rows)))}
+
+
+def _found(context: Context, number: int, block: Block, pair: Pair) -> tuple[list[np.ndarray], int]:
+    """What a block of a pass finds in one pair of channels, as rows; and how many points were looked for."""
+    grid = context.pair_grid
     part = grid.lattice.part(block.halo_start, block.halo_stop).grid
     features, masks, responses = [], [], []
-    for which in IMAGES:
-        places = _moved(context, number, which, Positions.of_grid(part)).through(context.frames.mid_to(which))
+    for which in pair.images:
+        here_places = _moved(context, number, side(which), Positions.of_grid(part))
+        places = here_places.through(context.frames.mid_to(which))
         values, mask = compared_at(context, which, _image(context, which), places)
         responses.append(texture(values[0].numpy(), mask.numpy()))
         features.append(mind(values[0], mask, noise=NOISE).numpy())
@@ -161,12 +181,7 @@ def find(context: Context, number: int, index: Shape) -> tuple[Status, dict[str,
             _moved(context, number, name, Positions.of_points(p)).points() for name, p in zip(IMAGES, here, strict=True)
         ]
         rows.append(Found(np.stack(here), np.stack(ends), found.ratio).rows())
-    data = np.full((grid.slots, COLUMNS), np.nan)
-    if rows:
-        data[: sum(map(len, rows))] = np.concatenate(rows)
-    array = context.array(*find_name(number).split("/"), "pairs", write=True)
-    array.write((*index, 0, 0), data[None, None, None])
-    return Status.DONE, {"points": float(looked), "matched": float(sum(map(len, rows)))}
+    return rows, looked
 
 
 def gathered(context: Context, number: int) -> Found:
@@ -218,9 +233,9 @@ def keep(context: Context, number: int, index: Shape) -> tuple[Status, dict[str,
     else:
         storage.remove(context.store.path(*steering.PLACE.split("/")))  # what a task that was killed began to write
         if kept is not None:
-            pairs = worlds(context, kept.ends)
-            steering.keep(context.store, pairs)
-            text = bigwarp_text(landmarks(pairs[:, :3], pairs[:, 3:]))
+            ends = worlds(context, kept.ends)
+            steering.keep(context.store, ends)
+            text = bigwarp_text(landmarks(ends[:, :3], ends[:, 3:]))
             storage.write_file(context.store.path("landmarks"), FOUND_FILE, text.encode())
     metrics = {"found": float(len(found.ratio)), "used": 0.0}
     if kept is not None:

@@ -10,6 +10,7 @@ from ... import storage
 from ...config import Config
 from ...geometry import BlockGrid, Grid, Shape, triple
 from ...intensity import BINS, Bins, stripe_profile
+from ..context.channels import preprocess_of
 from ..context.context import Context
 from ..context.frames import Frames
 from ..context.ladder import ladder, pooling
@@ -49,7 +50,7 @@ def prepare(context: Context, which: str, factors: Shape) -> None:
 
 def blocks_of(config: Config, which: str, grid: Grid) -> dict[str, BlockGrid]:
     """What is to be estimated of an image, in order, and the blocks; `grid` is that of its level that is measured."""
-    settings, found = getattr(config.preprocess, which), {}
+    settings, found = preprocess_of(config, which), {}
     if settings.stripes is not None:  # blocks of whole segments, with what the median across the stripes sees
         segment = stripe_segment(settings.stripes, grid)
         long = [max(1, s / BLOCK) for s in segment]
@@ -68,7 +69,9 @@ def array_of(config: Config, which: str, grid: Grid, what: str) -> tuple[tuple[i
     blocks = blocks_of(config, which, grid)[what]
     if what == "histograms":
         return (*blocks.counts, BINS), (1, 1, 1, BINS)
-    segment = stripe_segment(getattr(config.preprocess, which).stripes, grid)
+    stripes = preprocess_of(config, which).stripes
+    assert stripes is not None, "no other array is of stripes"
+    segment = stripe_segment(stripes, grid)
     shape, chunks = (triple(-(-n // s) for n, s in zip(v, segment, strict=True)) for v in (blocks.cells, blocks.core))
     return shape, chunks
 
@@ -85,7 +88,8 @@ def stages(config: Config, which: str, grid: Grid) -> list[Stage]:
 def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:
     """The profile of the stripes of one block."""
     known = Measured.known(context.store, which)
-    settings = getattr(context.config.preprocess, which).stripes
+    settings = preprocess_of(context.config, which).stripes
+    assert settings is not None, "the stage is there for them"
     image = context.compared_image(which, known.factors)
     blocks = blocks_of(context.config, which, image.grid)["stripes"]
     block, segment = blocks[index], stripe_segment(settings, image.grid)
@@ -114,7 +118,7 @@ def stripes(context: Context, which: str, index: Shape) -> tuple[Status, dict[st
 def histogram(context: Context, which: str, index: Shape) -> tuple[Status, dict[str, float]]:
     """The histogram of one tile, stripes taken out."""
     known = Measured.known(context.store, which)
-    settings = getattr(context.config.preprocess, which)
+    settings = preprocess_of(context.config, which)
     image = context.seen(which, known.factors, tiles=False)
     begin, end = tiles_of(settings, image.grid).box(index)
     counts = np.zeros(BINS, np.int64)

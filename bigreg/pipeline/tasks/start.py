@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,15 +19,17 @@ from ...geometry import Grid, Shape, triple
 from ...intensity import bright_limit, keep_out_bright, usual_top
 from ...volumes import Volume
 from ..context import looked, masks, starts
+from ..context.channels import LABELS, intensity_of, is_labels, mask_of, preprocess_of
 from ..context.context import Context, compressed
 from ..context.frames import Frames
 from ..context.given import GivenStart
 from ..context.images import LevelImage
+from ..context.label_images import UNIT, CommonLabels, OneHots
 from ..context.lying import provisional
 from ..context.seen import SeenImage
 from ..labels import label
 from ..schedule.flow import ONE, Stage
-from ..store.store import Status
+from ..store.store import FOUND_LABELS, Status
 
 STAGE = "stages/affine"
 METRICS = ("overlap", "similarity")
@@ -34,13 +38,21 @@ THICKER = 4
 SAID_DEG = 65.0  # between axes and what a person calls them: at most 62.8, or another axis is nearer
 
 
-def affine_factors(frames: Frames, which: str, voxels: int) -> Shape:
-    """Block means that bring an image to at most `voxels` along its longest axis, nearly isotropic."""
+def affine_factors(frames: Frames, which: str, voxels: int, grid: Grid | None = None) -> Shape:
+    """Block means that bring an image to at most `voxels` along its longest axis, nearly isotropic.
+
+    grid   of an image that does not lie on the voxels of its side
+    """
     spacing = [max(frames.grid(w).spacing[i] * frames.grid(w).shape[i] for i in range(3)) for w in ("fixed", "moving")]
     target = max(spacing) / voxels
-    grid = frames.grid(which)
+    grid = frames.grid(which) if grid is None else grid
     factors = 2 ** np.ceil(np.log2(np.maximum(target / np.asarray(grid.spacing), 1.0)) - 1e-9).astype(int)
     return triple(int(max(1, min(f, n // 4))) for f, n in zip(factors, grid.shape, strict=True))
+
+
+def factors_of(context: Context, frames: Frames, which: str, voxels: int) -> Shape:
+    """The same of any image of a run."""
+    return affine_factors(frames, which, voxels, context.volumes[which].grid() if is_labels(which) else None)
 
 
 def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.ndarray | None:
@@ -51,7 +63,7 @@ def counted(context: Context, which: str, image: LevelImage | SeenImage) -> np.n
     if image.weights is None:
         return None
     shares = image.weights.shares((0, 0, 0), image.grid.shape)
-    masks.require_some(which, getattr(context.config.masks, which), float(shares.mean()))
+    masks.require_some(which, mask_of(context.config, which), float(shares.mean()))
     found = shares > masks.SEEN
     # What is thinner than these voxels fills none of them by half; they hold nothing else.
     return found if found.mean() >= masks.LEAST else shares > 0
@@ -104,20 +116,20 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     given = context.given
     frames = provisional(fixed, moving, given)
     settings = context.config.affine
-    images, shown, seen, grids, intensity, stored, bright = [], [], [], [], {}, {}, {}
-    limits = context.config.intensity.low, context.config.intensity.high
-    for which in ("fixed", "moving"):
+    shown, copies, intensity, stored, bright = {}, {}, {}, {}, {}
+    for which in context.images:
+        limits = intensity_of(context.config, which).low, intensity_of(context.config, which).high
         factors = affine_factors(frames, which, settings.voxels)
         image = context.seen(which, factors)
         data = image.read((0, 0, 0), image.grid.shape).astype(np.float32)
         found_mask = counted(context, which, image)
         low, high = percentiles(which, data, *limits, found_mask)
-        if getattr(context.config.masks, which) == masks.TISSUE:
+        if mask_of(context.config, which) == masks.TISSUE:
             found_mask = masks.find_tissue((data - low) / (high - low))
             masks.keep_tissue(context.store, which, found_mask, image.grid)
             low, high = percentiles(which, data, *limits, found_mask)
         intensity[which] = stored[which] = [low, high]
-        if getattr(context.config.preprocess, which).any:
+        if preprocess_of(context.config, which).any:
             uncorrected = context.image(which, factors).read((0, 0, 0), image.grid.shape)
             stored[which] = list(percentiles(which, uncorrected, *limits, found_mask))
         bright[which] = bright_limit(data if found_mask is None else data[found_mask], high, limits[1])
@@ -126,12 +138,17 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             assert found_mask is not None, "an image with weights has a mask"
             scaled, found_mask = thickened(scaled, found_mask)
             scaled = np.where(found_mask, scaled, scaled[found_mask].mean()).astype(np.float32)
-        shown.append(scaled)
+        shown[which] = scaled
         found_mask = without_bright(scaled, found_mask, bright[which])
-        images.append(compressed(torch.as_tensor(scaled), settings.knee))
-        seen.append(None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32))
-        grids.append(image.grid)
+        copies[which] = Copy(
+            compressed(torch.as_tensor(scaled), settings.knee),
+            None if found_mask is None else torch.as_tensor(found_mask, dtype=torch.float32),
+            image.grid,
+        )
     found: dict = {"intensity": intensity, "stored_intensity": stored, "bright": bright}
+    labels = None if context.config.labels is None else label_copies(context, frames)
+    if labels is not None:
+        found[FOUND_LABELS] = labels.common.to_json()
     if given is not None and (given.run is not None or settings.kind == "none"):
         score = {"overlap": float("nan")}  # taken as it is
     elif settings.kind == "none":
@@ -139,9 +156,11 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         _require_overlap(frames)
         score = {"overlap": float("nan")}
     else:
+        whole = [as_one([(copies[p.images[side]], p.weight) for p in context.pairs]) for side in (0, 1)]
         asked = question(
-            images, grids, seen, frames, settings, said=said(fixed, moving),
-            start=None if given is None else given.matrix,
+            [c.image for c in whole], [c.grid for c in whole], [c.mask for c in whole], frames, settings,
+            said=said(fixed, moving), start=None if given is None else given.matrix,
+            others=compared_pairs(context, copies, labels),
         )  # fmt: skip
         result = looked.known(context.store, asked) or asked.answer()
         canonical, before = frames.canonical, frames.before
@@ -160,7 +179,8 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
             "warnings": [*result.warnings, *of_sides(fixed, moving, settings.similarity, given)],
             "candidates": tried,
         }
-        starts.write(context.store, found["details"], shown, grids)
+        pictures = [c.image.numpy() for c in whole] if len(context.pairs) > 1 else list(shown.values())
+        starts.write(context.store, found["details"], pictures, [c.grid for c in whole])
         score = {"overlap": float(result.overlap), "similarity": float(result.similarity)}
     found |= {"frames": frames.to_json(), "matrix": frames.affine.tolist()}
     storage.create_group(context.store.path("affine"), {"bigreg": found}, exist_ok=True)
@@ -181,21 +201,16 @@ def question(
     *,
     said: bool,
     start: np.ndarray | None = None,
+    others: Sequence[looked.Other] = (),
 ) -> looked.Question:
     """What is asked of `register_affine` for small copies (z, y, x) of fixed and moving, in the canonical frame.
 
-    start: fixed world to moving world, in place of the search.
+    start    fixed world to moving world, in place of the search
+    others   what is compared, where that is not these images
     """
     back = np.linalg.inv(frames.canonical)
-    placed = grids[0], grids[1].transformed(back)
-    upright_images = [upright(image, grid) for image, grid in zip(images, placed, strict=True)]
     return looked.Question(
-        tuple(image for image, _ in upright_images),
-        tuple(grid for _, grid in upright_images),
-        tuple(
-            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
-            for mask, grid in zip(masks, placed, strict=True)
-        ),
+        *_upright(back, images, grids, masks),
         {
             "kind": settings.kind,
             "similarity": settings.similarity,
@@ -205,7 +220,94 @@ def question(
             "allow_mirror": settings.allow_mirror,
         },
         None if start is None else back @ start,
+        tuple(
+            looked.Other(*_upright(back, one.images, one.grids, one.masks), one.similarity, one.weight)
+            for one in others
+        ),
     )
+
+
+def _upright(
+    back: np.ndarray, images: Sequence[torch.Tensor], grids: Sequence[Grid], masks: Sequence[torch.Tensor | None]
+) -> tuple[tuple[torch.Tensor, ...], tuple[Grid, ...], tuple[torch.Tensor | None, ...]]:
+    """Images, grids and masks of fixed and moving in the canonical frame, their axes along the world's."""
+    placed = grids[0], grids[1].transformed(back)
+    turned = [upright(image, grid) for image, grid in zip(images, placed, strict=True)]
+    return (
+        tuple(image for image, _ in turned),
+        tuple(grid for _, grid in turned),
+        tuple(
+            None if mask is None else (upright(mask, grid)[0] > 0.5).float()
+            for mask, grid in zip(masks, placed, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A small copy (z, y, x) of one image as the affine sees it: about 0 .. 1, where it counts (None: all), grid."""
+
+    image: torch.Tensor
+    mask: torch.Tensor | None
+    grid: Grid
+
+
+def as_one(channels: Sequence[tuple[Copy, float]]) -> Copy:
+    """The channels of one image, each with its weight, as one image: their weighted mean, with what counts of any."""
+    if len(channels) == 1:
+        return channels[0][0]
+    total = sum(weight for _, weight in channels)
+    image = torch.stack([
+        weight / total * (copy.image if copy.mask is None else copy.image * copy.mask) for copy, weight in channels
+    ]).sum(0)  # fmt: skip
+    masks = [copy.mask for copy, _ in channels]
+    mask = None if any(m is None for m in masks) else torch.stack([m for m in masks if m is not None]).amax(0)
+    return Copy(image, mask, channels[0][0].grid)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCopies:
+    """Small copies (labels, z, y, x) of both label images as one-hots, their grids, and which labels these are."""
+
+    common: CommonLabels
+    images: tuple[torch.Tensor, ...]
+    grids: tuple[Grid, ...]
+
+
+def label_copies(context: Context, frames: Frames) -> LabelCopies:
+    """Raises InputError where the label images have no label in common."""
+    voxels = context.config.affine.voxels
+    small = [context.image(w, factors_of(context, frames, w, voxels)) for w in LABELS]
+    common = CommonLabels.of(*(image.read((0, 0, 0), image.grid.shape) for image in small))
+    voxel = np.full(3, max(max(image.grid.spacing) for image in small))
+    seen = [torch.as_tensor(OneHots(image, common, voxel).read((0, 0, 0), image.grid.shape)) for image in small]
+    return LabelCopies(common, tuple(seen), tuple(image.grid for image in small))
+
+
+def compared_pairs(context: Context, copies: Mapping[str, Copy], labels: LabelCopies | None) -> list[looked.Other]:
+    """What the affine is refined on: every pair of channels, every label; none where the images are all there is."""
+    pairs = context.pairs
+    if len(pairs) == 1 and labels is None and pairs[0].similarity is None:
+        return []
+    usual = context.config.affine.similarity
+    others = []
+    for pair in pairs:
+        both = [copies[which] for which in pair.images]
+        similarity = usual if pair.similarity is None else pair.similarity
+        others.append(
+            looked.Other(
+                tuple(c.image for c in both), tuple(c.grid for c in both), tuple(c.mask for c in both),
+                similarity if similarity in get_args(Affine.model_fields["similarity"].annotation) else MULTIMODAL[0],
+                pair.weight,
+            )
+        )  # fmt: skip
+    if labels is not None:
+        weight = UNIT * context.config.labels.weight if context.config.labels is not None else 0.0
+        others += [
+            looked.Other((f.contiguous(), m.contiguous()), labels.grids, (None, None), "mse", weight)
+            for f, m in zip(*labels.images, strict=True)
+        ]
+    return others
 
 
 def of_sides(fixed: Volume, moving: Volume, similarity: str, given: GivenStart | None) -> list[str]:
