@@ -73,12 +73,11 @@ def without_detail_of(pair: PatchPair, stiffer: float) -> PatchPair:
     """All channels of a patch without their detail, for a map so many times as stiff. Labels keep their borders, and
     their weight against the stiffness; nothing is asked of sigma."""
 
-    def smooth(one: ChannelPair | PatchPair) -> dict[str, torch.Tensor]:
-        return {
-            "fixed": without_detail(one.fixed, one.fixed_mask), "moving": without_detail(one.moving, one.moving_mask)
-        }  # fmt: skip
+    def smoothed(one: ChannelPair) -> ChannelPair:
+        fixed, moving = without_detail(one.fixed, one.fixed_mask), without_detail(one.moving, one.moving_mask)
+        return replace(one, fixed=fixed, moving=moving)
 
-    others = (
-        replace(one, weight=stiffer * one.weight) if one.labels else replace(one, **smooth(one)) for one in pair.others
+    first, *others = (
+        replace(one, weight=stiffer * one.weight) if one.labels else smoothed(one) for one in pair.channels
     )
-    return replace(pair, **smooth(pair), others=tuple(others), sigma=False)
+    return replace(pair, fixed=first.fixed, moving=first.moving, others=tuple(others), sigma=False)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from bigreg.engines import PatchPair, load_engine
 from bigreg.engines.agreement import agreement, without_detail
+from bigreg.engines.channels import without_detail_of
 from bigreg.geometry import Lattice
 from bigreg.transforms import evaluate
 from bigreg.transforms.field import identity, sample
@@ -152,3 +153,16 @@ def test_a_start_is_where_a_pair_without_its_detail_begins():
     patch = load_engine("optimise", ENGINE).estimate(images)
     assert patch.quality["smoothed"] == 1
     torch.testing.assert_close(patch.coefficients[0, 4:-4, 4:-4, 4:-4].mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+
+
+def test_every_channel_is_followed_without_its_detail_and_labels_keep_their_weight():
+    images, _ = pair(3, 0.4, 0.1, width=7)
+    engine = load_engine("optimise", ENGINE)
+    halves = replace(images, weight=0.5, others=(replace(images.channels[0], weight=0.5),))
+    alone, twice = engine.estimate(images), engine.estimate(halves)
+    assert alone.quality["smoothed"] == twice.quality["smoothed"] == 1
+    torch.testing.assert_close(twice.coefficients, alone.coefficients, atol=1e-4, rtol=0)
+
+    labels = replace(images.channels[0], labels=True, weight=2.0)
+    without = without_detail_of(replace(images, others=(labels,)), 16.0)
+    assert without.others[0].weight == 32.0 and without.others[0].fixed is images.fixed
