@@ -46,10 +46,13 @@ class Masks(Section):
     it; auto: padding where there is some, else none; or the path of a mask in any format that can be read, 0 where not
     to look (CONTAINER/DATASET in HDF5 and N5). A mask lies where its image lies: as its own spacing and origin say, or,
     where its file states none, voxel on voxel of the image or of a whole number of them.
+
+    noncorrespondence   leave out too what has no counterpart in the other image, as it is found on each level
     """
 
     fixed: str = "auto"
     moving: str = "auto"
+    noncorrespondence: bool = True
 
 
 class Stripes(Section):

@@ -96,6 +96,8 @@ class Engine(Protocol):
 
     takes_start      it continues from the pair's `start`; an engine that does not can only be the first of several
     gives_sigma      its class says that patches have a `sigma` where their pair asks for it
+    by_similarity    its class says that its option `similarity` names what it compares by; without it what has no
+                     counterpart is not looked for (see bigreg.engines.noncorrespondence)
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     card_bytes_a_voxel   bytes of a GPU's memory per voxel of a patch; without it, as many as of the host's

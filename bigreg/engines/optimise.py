@@ -57,6 +57,7 @@ class Optimise:
     antisymmetric: ClassVar[bool] = True
     takes_start: ClassVar[bool] = True
     gives_sigma: ClassVar[bool] = True
+    by_similarity: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from ...volumes import ImageSpec, Volume, open_volume
 from ..store.identity import same_engines
 from ..store.store import FOUND, RunStore
 from .despeckled import DespeckledVolume, Impulses
-from .engines import engine_choice
+from .engines import engine_choice, matched_by
 from .frames import Frames
 from .given import PLACE, GivenStart
 from .images import LevelImage
@@ -109,6 +109,12 @@ class Context:
         if sought(self.config):
             return self.attributes.get(FOUND, {}).get("used", 0) > 0
         return self.config.landmarks.path is not None
+
+    def matched_by(self, level: LevelPlan) -> str | None:
+        """See `engines.matched_by`. A run that began before non-correspondence was looked for does without."""
+        if "noncorrespondence" not in self.attributes["config"].get("masks", {}):
+            return None
+        return matched_by(self.config, level, len(self.levels))
 
     @property
     def splined(self) -> bool:
