@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...geometry import BlockGrid, Grid, Shape, triple
 from ...quality.confidence import TILE
 from ...transforms.positions import Positions
-from ...volumes import create_image
+from ...volumes import create_image, downsample
 from ..context.context import Context
 from ..labels import label
 from ..schedule.flow import Stage
@@ -22,11 +22,11 @@ from ..store.store import Status
 from ..tasks import estimate
 from ..tasks.fields import Followed
 from .confidence import images_of, tile_grid
+from .status import UNMATCHED_STAGE
 
 METRICS = ("seen", "unmatched")
 """Voxels that lie in both images, and those of them that have no counterpart."""
 PLACE = "noncorrespondence"
-STAGE = "stages/noncorrespondence"
 CORE = 16
 """Tiles of 8^3 voxels along an axis of a block."""
 CHUNK = CORE * TILE
@@ -38,7 +38,7 @@ def blocks_of(tiles: Grid) -> BlockGrid:
 
 
 def stage(tiles: Grid) -> Stage:
-    return Stage(STAGE, label("noncorrespondence"), blocks_of(tiles).counts, measure, metrics=METRICS)
+    return Stage(UNMATCHED_STAGE, label("noncorrespondence"), blocks_of(tiles).counts, measure, metrics=METRICS)
 
 
 def kept(context: Context) -> bool:
@@ -71,6 +71,19 @@ def create(context: Context) -> None:
     )  # fmt: skip
 
 
+def on_grid(context: Context, grid: Grid) -> np.ndarray:
+    """(z, y, x) share 0 .. 1 of the voxels in each voxel of a coarser grid along the fixed image's axes."""
+    array = context.store.array(PLACE, "0")
+    fine = images_of(context)[0].grid
+    factors = triple(max(1, round(c / f)) for c, f in zip(grid.spacing, fine.spacing, strict=True))
+    out = np.zeros(grid.shape, np.float32)
+    for z in range(grid.shape[0]):
+        planes = array.read((z * factors[0], 0, 0), (min((z + 1) * factors[0], fine.shape[0]), *fine.shape[1:]))
+        if planes.any():
+            out[z] = downsample(planes.astype(np.float32), (len(planes), *factors[1:]))[0]
+    return out
+
+
 def seen_in_fixed(context: Context, part: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     """Bool (z, y, x) at the samples of a grid of the fixed world: what lies in both images, and has no counterpart."""
     here = Positions.of_grid(part, context.device)
@@ -94,11 +107,3 @@ def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(start, found.cpu().numpy().astype(np.uint8))
     seen = float(known.sum())
     return (Status.DONE if seen else Status.BLANK), {"seen": seen, "unmatched": float(found.sum())}
-
-
-def share(context: Context) -> float:
-    """Of the voxels that lie in both images those that have no counterpart; NaN where it is not known."""
-    if not kept(context) or not storage.exists(context.store.path(STAGE, "metrics", "seen")):
-        return float("nan")
-    seen, unmatched = (float(np.nansum(context.store.array(STAGE, "metrics", name)[...])) for name in METRICS)
-    return unmatched / seen if seen else float("nan")
