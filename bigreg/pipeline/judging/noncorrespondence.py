@@ -58,7 +58,7 @@ def require_sought(context: Context) -> None:
     if not config.masks.noncorrespondence:
         raise InputError(f"{where}: masks.noncorrespondence is false in its configuration")
     raise InputError(
-        f"{where}: it is told by local correlation, so only where the finest level's last engine is `optimise` with "
+        f"{where}: local correlation decides on it, which needs `optimise` as the last engine of the finest level, with "
         "similarity lncc, lncc_squared, ncc or mse"
     )
 

@@ -80,6 +80,11 @@ class Viewed:
         return lookup(self.confidence, np.asarray(points, dtype=float), outside=np.nan)
 
     @property
+    def seeks_noncorrespondence(self) -> bool:
+        """Whether the run looks for what has no counterpart (see `noncorrespondence`)."""
+        return unmatched.kept(self._view())
+
+    @property
     def noncorrespondence(self) -> Volume:
         """1 where the fixed image has no counterpart in the moving one, or shows nothing where that shows something.
 
