@@ -92,6 +92,14 @@ def test_where_neither_image_has_texture_there_is_no_hole():
     assert not nc.unmatched(pair(image, image), STILL, signed=True).any
 
 
+def test_spots_that_only_one_image_has_are_no_hole():
+    image = texture(1)
+    spots = image.clone()
+    for place in range(8, 44, 12):
+        spots[place : place + 3, 20:23, 20:23] = 2.0
+    assert not nc.unmatched(pair(image, spots), STILL, signed=True).any
+
+
 @pytest.mark.parametrize("shift", [0, 9])
 def test_a_wrong_start_is_no_hole(shift):
     """Images that have nothing to do with one another, or lie too far apart."""

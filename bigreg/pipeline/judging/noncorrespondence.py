@@ -58,8 +58,8 @@ def require_sought(context: Context) -> None:
     if not config.masks.noncorrespondence:
         raise InputError(f"{where}: masks.noncorrespondence is false in its configuration")
     raise InputError(
-        f"{where}: local correlation decides on it, which needs `optimise` as the last engine of the finest level, with "
-        "similarity lncc, lncc_squared, ncc or mse"
+        f"{where}: local correlation decides on it, which needs `optimise` as the last engine of the finest level, "
+        "with similarity lncc, lncc_squared, ncc or mse"
     )
 
 
