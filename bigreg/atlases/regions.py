@@ -37,9 +37,18 @@ class Counts:
                     self.of[int(label)][place] += int(count)
 
 
-def count_voxels(annotation: Volume, through: Map, atlas: Atlas, progress: Progress | None = None) -> Counts:
-    """Voxels of each label of an annotation in a brain, by the side of the atlas to which `through` takes them."""
-    counts = Counts()
+def count_voxels(
+    annotation: Volume,
+    through: Map,
+    atlas: Atlas,
+    progress: Progress | None = None,
+    unmatched: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[Counts, Counts | None]:
+    """Voxels of each label of an annotation in a brain, by the side of the atlas to which `through` takes them.
+
+    unmatched   says of places (N, 3) um in the atlas which are 1, without a counterpart; those are counted apart too
+    """
+    counts, missing = Counts(), None if unmatched is None else Counts()
     grid = annotation.grid()
     tiles = list(boxes(grid.shape, (BOX,) * 3))
     for number, (start, stop) in enumerate(tiles):
@@ -47,10 +56,14 @@ def count_voxels(annotation: Volume, through: Map, atlas: Atlas, progress: Progr
         some = np.argwhere(labels)
         if len(some):
             there = through.points(grid.index_to_world(some + start))
-            counts.add(labels[tuple(some.T)], atlas.sides_of(there))
+            here, sides = labels[tuple(some.T)], atlas.sides_of(there)
+            counts.add(here, sides)
+            if unmatched is not None and missing is not None:
+                gone = unmatched(there) == 1
+                missing.add(here[gone], sides[gone])
         if progress is not None:
             progress(number + 1, len(tiles), "count")
-    return counts
+    return counts, missing
 
 
 @dataclass(eq=False)
@@ -111,13 +124,15 @@ def _sums(structures: Structures, counts: Mapping[int, np.ndarray]) -> dict[int,
     return {**counts, **structures.summed({**zero, **{k: v for k, v in counts.items() if k in structures}})}
 
 
-def region_rows(structures: Structures, voxels: Counts, voxel_um3: float) -> list[Row]:
+def region_rows(structures: Structures, voxels: Counts, voxel_um3: float, missing: Counts | None = None) -> list[Row]:
     """The table of volumes: a row for each structure in the order of the tree, every one with all below it.
 
     A volume is the number of the annotation's voxels in the sample times the volume of a voxel there, so of the tissue
     as it was imaged, shrunk or grown as it may be. `own_voxels` counts those that bear the structure's own label.
+    `missing_mm3` is how much of it shows in atlas or sample what the other does not, empty where the run does not look.
     """
     total = _sums(structures, voxels.of)
+    gone = None if missing is None else _sums(structures, missing.of)
     rows: list[Row] = []
     for s, _ in _listed(structures, voxels.of):
         left, right = (int(n) for n in total[s.id])
@@ -129,6 +144,7 @@ def region_rows(structures: Structures, voxels: Counts, voxel_um3: float) -> lis
                 "volume_mm3": (left + right) * voxel_um3 / 1e9,
                 "voxels": left + right,
                 "own_voxels": int(voxels.of[s.id].sum()) if s.id in voxels.of else 0,
+                "missing_mm3": "" if gone is None else float(np.sum(gone.get(s.id, 0))) * voxel_um3 / 1e9,
             }
         )
     return rows
@@ -173,6 +189,6 @@ def from_csv(text: str) -> list[Row]:
     def value(name: str, item: str) -> int | float | str:
         if name in ("acronym", "name") or item == "":
             return item
-        return float(item) if name.startswith(("volume", "density")) else int(item)
+        return float(item) if name.startswith(("volume", "density", "missing")) else int(item)
 
     return [{k: value(k, v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]

@@ -122,15 +122,17 @@ def _atlas(
     ))  # fmt: skip
     voxel = abs(float(np.linalg.det(grid.affine[:3, :3])))
     # The cells' densities need the voxels too, and those of an earlier call are in its table.
-    counted: list[Counts] = []
+    counted: list[tuple[Counts, Counts | None]] = []
 
-    def voxels(told: Any) -> Counts:
+    def voxels(told: Any) -> tuple[Counts, Counts | None]:
         if not counted:
-            counted.append(count_voxels(result.annotation, into, source, told))
+            unmatched = run.noncorrespondence_at if run.seeks_noncorrespondence else None
+            counted.append(count_voxels(result.annotation, into, source, told, unmatched))
         return counted[0]
 
     def measure(told: Any) -> dict[str, str]:
-        rows = region_rows(source.structures, voxels(told), voxel)
+        present, missing = voxels(told)
+        rows = region_rows(source.structures, present, voxel, missing)
         work.table(REGIONS, rows)
         return {"warning": warning_of_halves(rows, source)}
 
@@ -145,10 +147,12 @@ def _atlas(
         def count(told: Any) -> dict[str, int]:
             counter = CellCounter(source)
             through = Watched(into, counter.add)
+            name = "noncorrespondence"
+            added = {name: run.noncorrespondence_column("moving_to_fixed")} if run.seeks_noncorrespondence else {}
             work.points(path, lambda target: map_points_file(
-                path, target, through, columns=columns, units=units, to="um", grids=(volume.grid(), None)
+                path, target, through, columns=columns, units=units, to="um", grids=(volume.grid(), None), added=added
             ))  # fmt: skip
-            work.table(CELLS, cell_rows(source.structures, counter.counts, voxels(told), voxel))
+            work.table(CELLS, cell_rows(source.structures, counter.counts, voxels(told)[0], voxel))
             return {"cells": counter.cells, "outside": counter.outside, "no region": counter.unlabelled}
 
         work.step("cells", count, known)

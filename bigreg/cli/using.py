@@ -212,6 +212,9 @@ def points(
             "--sigma", help="Add four columns: SD of the mapped place along z, y and x, and as a distance, µm."
         ),
     ] = False,
+    noncorrespondence: Annotated[
+        bool, typer.Option("--noncorrespondence", help="Add a column: 1 where one image shows what the other does not.")
+    ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",
     old_unit: OldUnit = None,
@@ -231,7 +234,7 @@ def points(
     through = chain(run, *(then or []), fixed=fixed, moving=moving, unit=unit, axes=axes)
     counts = through.map_file(
         source, target, direction=direction, columns=None if columns is None else columns.split(","), units=units,
-        to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk, sigma=sigma,
+        to=to, image=ends[0], onto=ends[1], inside=inside, risk=risk, sigma=sigma, noncorrespondence=noncorrespondence,
     )  # fmt: skip
     given, other = direction.split("_to_")
     if as_json:  # of the other image nothing is known where a file is the map and no image is given

@@ -27,10 +27,13 @@ class Masks(Section):
     to look (CONTAINER/DATASET in HDF5 and N5), or of a label image and the labels to compare (PATH:1, PATH:1,3). A mask
     lies where its image lies: as its own spacing and origin say, or, where its file states none, voxel on voxel of the
     image or of a whole number of them.
+
+    noncorrespondence   leave out too what has no counterpart in the other image, as it is found on each level
     """
 
     fixed: str = "auto"
     moving: str = "auto"
+    noncorrespondence: bool = True
 
 
 class Affine(Section):

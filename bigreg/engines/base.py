@@ -152,6 +152,8 @@ class Engine(Protocol):
     takes_channels   its class says that it compares all pairs of channels; without, a run of several is refused
     takes_labels     its class says that it compares labels too; the last engine of a level has to, where there are some
     gives_sigma      its class says that patches have a `sigma` where their pair asks for it
+    by_similarity    its class says that its option `similarity` names what it compares by; without it what has no
+                     counterpart is not looked for (see bigreg.engines.noncorrespondence)
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     card_bytes_a_voxel   bytes of a GPU's memory per voxel of a patch; without it, as many as of the host's

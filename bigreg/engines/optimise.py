@@ -63,6 +63,7 @@ class Optimise:
     takes_channels: ClassVar[bool] = True
     takes_labels: ClassVar[bool] = True
     gives_sigma: ClassVar[bool] = True
+    by_similarity: ClassVar[bool] = True
 
     def __init__(
         self,

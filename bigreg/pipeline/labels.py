@@ -27,6 +27,7 @@ LABELS = {
     "likeness": "similarity before and after",
     "confidence": "risk of errors",
     "sigma": "error bars of the map (sigma)",
+    "noncorrespondence": "what has no counterpart",
     "warped": "warped image",
     "warped level": "warped image, level {level}",
     "comparison": "comparison at the finest level",

@@ -23,7 +23,7 @@ from .context.context import Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
 from .context.ladder import LevelPlan
-from .judging import confidence, likeness, page, sigma
+from .judging import confidence, likeness, noncorrespondence, page, sigma
 from .judging.status import PACE, planned_seconds_done, status_of
 from .planning.foresee import foresee
 from .planning.plan import stage_seconds
@@ -281,7 +281,12 @@ class Stages:
             stage for direction in fields.DIRECTIONS for stage in fields.pyramid_stages(self.context, direction)
         ]
         output = self.context.config.output
-        tiled = [m for m, kept in ((confidence, output.confidence), (sigma, sigma.kept(self.context))) if kept]
+        kept = {
+            confidence: output.confidence,
+            sigma: sigma.kept(self.context),
+            noncorrespondence: noncorrespondence.kept(self.context),
+        }
+        tiled = [module for module, wanted in kept.items() if wanted]
         self._run(
             fields.check_stage(self.context), likeness.stage(), *map(self._tiles_stage, tiled), *self._warped_stages(),
             *pyramids,
@@ -290,7 +295,7 @@ class Stages:
             ImageWriter(self.store.path(place)).finish()
 
     def _tiles_stage(self, of: ModuleType) -> Stage:
-        """The stage of `confidence` or `sigma`, and the empty image that it fills with a value or more per tile."""
+        """The stage of a module such as `confidence`, and the empty image that it fills tile by tile."""
         stage: Stage = of.stage(confidence.tiles_of(self.context))
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(of.PLACE))  # whatever an interrupted run began to create

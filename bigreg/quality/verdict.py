@@ -34,6 +34,8 @@ UNKNOWN_NOISE = 0.1
 """Fall of a local correlation that counts where there are too few tiles to know its noise."""
 LARGE_TRE = 5.0
 """Voxels of the finest level: landmarks further from the map than that contradict it."""
+MUCH_UNMATCHED = 0.05
+"""Share of what both images show that has no counterpart: from here on a person should see where."""
 FEW_PAIRS = 0.1
 """Share of the pairs that steer a run that may contradict the images: single pairs are clicked wrongly."""
 
@@ -128,7 +130,8 @@ class Outcome:
     confidence.py), and `risk_calibrated` whether that was calibrated for the similarity that the run used;
     `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `confidence` of the
     start, 0 .. 1; `warnings` are those of the start; `error_*` are target registration errors against a known truth,
-    where there is one; `landmarks` what was measured of pairs.
+    where there is one; `landmarks` what was measured of pairs; `unmatched` the share of what lies in both images that
+    has no counterpart in the other.
     """
 
     agreement: Agreement
@@ -143,6 +146,7 @@ class Outcome:
     confidence: float = math.nan
     warnings: Sequence[str] = ()
     landmarks: Sequence[PairsOutcome] = ()
+    unmatched: float = math.nan
     error_before: RegistrationError | None = None
     error_affine: RegistrationError | None = None
     error_after: RegistrationError | None = None
@@ -202,6 +206,11 @@ def judge(outcome: Outcome) -> Verdict:
     for pairs in o.landmarks:
         _landmarks(pairs, bad, look)
     _risk(o, bad, look)
+    if o.unmatched >= MUCH_UNMATCHED:
+        look.append(
+            f"{o.unmatched:.1%} of what lies in both images has no counterpart in the other and was left out: holes, "
+            "missing tissue, or a map that is wrong there. The section on it shows where."
+        )
     if o.confidence < LOW_CONFIDENCE:
         look.append(
             f"The start (affine) is uncertain: confidence {o.confidence:.2f} of 1, below {LOW_CONFIDENCE}; check the "
@@ -316,6 +325,8 @@ def _sentence(o: Outcome) -> str:
         parts.append(f"{o.folds:,} folds in {o.samples:,} samples")
     if math.isfinite(o.inverse_error):
         parts.append(f"inverse error {o.inverse_error:.3g} voxel (99.9 %)")
+    if o.unmatched > 0:
+        parts.append(f"{o.unmatched:.1%} without counterpart")
     parts.append(f"{o.blocks - o.blocks_failed:,} of {o.blocks:,} blocks")
     if math.isfinite(o.seconds):
         parts.append(duration(o.seconds))

@@ -59,7 +59,11 @@ def _pooled_sum(values: torch.Tensor, radius: int) -> torch.Tensor:
     return out.reshape(values.shape)
 
 
-def _moments(fixed, moving, mask, radius, noise):
+def local_moments(
+    fixed: torch.Tensor, moving: torch.Tensor, mask: torch.Tensor, radius: int, noise: float
+) -> tuple[torch.Tensor, ...]:
+    """Of the window around each voxel, each (z, y, x): voxels in the mask (at least 1), means of fixed and of moving,
+    their variances with that of the noise, and their covariance."""
     f, m = fixed * mask, moving * mask
     # One array at a time: the temporaries then stay small enough for the allocator and the caches.
     n, sum_f, sum_m, sum_ff, sum_mm, sum_fm = (box_sum(t, radius) for t in (mask, f, m, f * f, m * m, f * m))
@@ -83,7 +87,7 @@ def local_correlation(
         out = torch.empty(fixed.shape)
         correlation(*images, (0,) * (2 * radius + 1), np.float32(noise * noise), out.numpy())
         return out
-    _, _, _, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
+    _, _, _, var_f, var_m, cov = local_moments(fixed, moving, mask, radius, noise)
     return cov * torch.rsqrt(var_f * var_m) * mask
 
 
@@ -107,7 +111,7 @@ def lncc(
 
         total, weight, out = sweep(fixed, moving, mask, radius, noise, squared)
         return Forces(weight - total, weight, *out)
-    n, mu_f, mu_m, var_f, var_m, cov = _moments(fixed, moving, mask, radius, noise)
+    n, mu_f, mu_m, var_f, var_m, cov = local_moments(fixed, moving, mask, radius, noise)
     a = torch.rsqrt(var_f * var_m)
     cc = cov * a
     weight = float(mask.sum(dtype=torch.float64))

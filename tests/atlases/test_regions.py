@@ -51,7 +51,8 @@ def test_lookup_is_the_voxel_that_a_point_lies_in(labels, monkeypatch, box):
 def test_counts_by_blocks_are_those_of_the_whole(labels, monkeypatch, box):
     monkeypatch.setattr(regions, "BOX", box)
     atlas = made(labels)
-    counts = count_voxels(atlas.annotation, Map(source=Frame(atlas.annotation.grid())), atlas)
+    counts, missing = count_voxels(atlas.annotation, Map(source=Frame(atlas.annotation.grid())), atlas)
+    assert missing is None
     right = np.zeros(SHAPE, bool)
     right[:, :, : SHAPE[2] // 2] = True  # asr: x starts on the right
     for label in (5, 7, 400000001):
@@ -180,3 +181,19 @@ def test_the_annotation_may_be_finer_than_the_template():
         np.zeros(fine.shape, np.uint8), spacing=fine.spacing, origin=fine.origin, orientation="asr"
     )
     assert local_atlas((coarse, SPACING), annotation, TREE, orientation="asr").annotation.shape == (20, 20, 20)
+
+
+def test_what_has_no_counterpart_is_counted_apart_and_a_part_of_the_volume(labels):
+    atlas = made(labels)
+    grid = atlas.annotation.grid()
+
+    def unmatched(places):
+        return np.where(grid.world_to_index(places)[:, 0] < 4.5, 1.0, np.nan)  # the first five planes
+
+    through = Map(source=Frame(grid))
+    counts, missing = count_voxels(atlas.annotation, through, atlas, unmatched=unmatched)
+    rows = {r["acronym"]: r for r in region_rows(TREE, counts, float(np.prod(SPACING)), missing)}
+    gone = (labels[:5] > 0).sum() * np.prod(SPACING) / 1e9
+    assert rows["r"]["missing_mm3"] == pytest.approx(gone) and 0 < gone < rows["r"]["volume_mm3"]
+    assert from_csv(to_csv(list(rows.values())).decode())[0]["missing_mm3"] == pytest.approx(gone, rel=1e-5)
+    assert {r["missing_mm3"] for r in region_rows(TREE, counts, 1.0)} == {""}

@@ -50,7 +50,9 @@ def means(array: np.ndarray, grid: Grid, count: int) -> list[Samples]:
 
 def test_a_finished_run_has_all_its_layers(finished):
     found = layers_of(finished)
-    assert list(found) == ["affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"]
+    assert list(found) == [
+        "affine", "fixed", "warped", "jacobian", "risk", "noncorrespondence", "displacement", "blocks",
+    ]  # fmt: skip
     assert [w for w, layer in found.items() if layer.visible] == ["fixed", "warped"]
     assert all(str(unit) in ("micrometer", "um") for layer in found.values() for unit in layer.units)
 
@@ -69,7 +71,7 @@ def test_every_voxel_lies_where_the_volume_says(finished, monkeypatch):
     monkeypatch.setattr("napari_bigreg.shared.open_model.SMALL", 1)  # all levels, however small
     run = bigreg.open_run(str(finished))
     for what, layer in layers_of(finished).items():
-        if what not in ("affine", "fixed", "warped", "jacobian", "risk"):
+        if what not in ("affine", "fixed", "warped", "jacobian", "risk", "noncorrespondence"):
             continue
         for level, samples in enumerate(run.pyramid(what)):
             index = np.array([1.0, 2.0, 3.0])
@@ -199,6 +201,7 @@ def test_a_run_that_has_just_begun_shows_both_images_as_they_lie(run_copy):
     shutil.rmtree(run_copy / "stages")
     shutil.rmtree(run_copy / "warped")
     shutil.rmtree(run_copy / "confidence")
+    shutil.rmtree(run_copy / "noncorrespondence")
     assert list(layers_of(run_copy)) == ["moving", "fixed"]
 
 
@@ -210,7 +213,8 @@ def test_a_damaged_array_is_named_and_the_rest_is_shown(array, missing, run_copy
     told = []
     (run_copy / array / "zarr.json").write_text("{ this is not JSON")
     found = layers_of(run_copy, told.append)
-    assert set(found) == {"affine", "fixed", "warped", "jacobian", "risk", "displacement", "blocks"} - missing
+    every = {"affine", "fixed", "warped", "jacobian", "risk", "noncorrespondence", "displacement", "blocks"}
+    assert set(found) == every - missing
     assert len(told) == len(missing) and all(array in message for message in told)
 
 

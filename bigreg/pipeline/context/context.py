@@ -24,7 +24,7 @@ from ..store.store import FOUND, FOUND_LABELS, RunStore
 from .channels import IMAGES as IMAGES
 from .channels import Pair, everything, images, intensity_of, is_labels, mask_of, pairs, preprocess_of
 from .despeckled import DespeckledVolume, Impulses, Readable
-from .engines import engine_choice
+from .engines import engine_choice, matched_by
 from .frames import Frames
 from .given import PLACE, GivenStart
 from .images import LevelImage
@@ -135,6 +135,12 @@ class Context:
         if sought(self.config):
             return self.attributes.get(FOUND, {}).get("used", 0) > 0
         return self.config.landmarks.path is not None
+
+    def matched_by(self, level: LevelPlan) -> str | None:
+        """See `engines.matched_by`. A run that began before non-correspondence was looked for does without."""
+        if "noncorrespondence" not in self.attributes["config"].get("masks", {}):
+            return None
+        return matched_by(self.config, level, len(self.levels))
 
     @property
     def splined(self) -> bool:

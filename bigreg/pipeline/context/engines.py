@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from ...config import Config
 from ...engines import Engine
 from ...engines.base import engine_kind
 from ...engines.chain import chained, load_engines
+from ...engines.noncorrespondence import SIMILARITIES
 from ...errors import ConfigError
 from .ladder import LevelPlan
 
@@ -52,6 +54,20 @@ def gives_sigma(config: Config, finest: LevelPlan, levels: int) -> bool:
     if not (config.deformation and config.output.sigma):
         return False
     return bool(getattr(engine_kind(engine_choice(config, finest, levels).names[-1]), "gives_sigma", False))
+
+
+def matched_by(config: Config, level: LevelPlan, levels: int) -> str | None:
+    """The similarity by which the last engine of one of so many passes compares, where what has no counterpart can be
+    told by it and is looked for; None elsewhere.
+    """
+    if not (config.deformation and config.masks.noncorrespondence):
+        return None
+    choice = engine_choice(config, level, levels)
+    kind, name = engine_kind(choice.names[-1]), choice.names[-1]
+    if not getattr(kind, "by_similarity", False):
+        return None
+    known = json.loads(choice.options).get(name, {}).get("similarity", signature(kind).parameters["similarity"].default)
+    return known if known in SIMILARITIES else None
 
 
 def settled_engines(config: Config) -> tuple[Config, dict[str, str]]:

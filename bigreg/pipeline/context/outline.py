@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Protocol
 
 from ...config import Config
+from .engines import matched_by
 from .frames import Frames
 from .ladder import LevelPlan, ladder
 
@@ -29,6 +30,8 @@ class Outlined(Protocol):
     @property
     def steered(self) -> bool: ...
 
+    def matched_by(self, level: LevelPlan) -> str | None: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Outline:
@@ -44,6 +47,10 @@ class Outline:
     @property
     def coarse_to_fine(self) -> list[LevelPlan]:
         return [self.levels[index] for index in sorted(self.levels, reverse=True)]
+
+    def matched_by(self, level: LevelPlan) -> str | None:
+        """See `matched_by`."""
+        return matched_by(self.config, level, len(self.levels))
 
     @property
     def steered(self) -> bool:

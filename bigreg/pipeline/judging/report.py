@@ -8,10 +8,11 @@ import numpy as np
 import yaml
 
 from ... import storage
+from ...errors import InputError
 from ...geometry import Grid, Shape
 from ...quality.confidence import said
 from ...quality.evaluation import Evaluation, read_evaluation
-from ...quality.figures import overlay, stretched
+from ...quality.figures import overlay, overlay_slice, stretched
 from ...quality.metrics import central_jacobian
 from ...quality.report import Figure, Picture, ReportData, Section, Table, write_report
 from ...transforms.positions import Positions
@@ -20,10 +21,10 @@ from ..context.channels import preprocess_of, side
 from ..context.context import Context, field_reader
 from ..store.store import DEVICES, EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
-from . import confidence
+from . import confidence, noncorrespondence
 from .figures import figures
 from .likeness import display_levels, views
-from .status import CHOICE
+from .status import CHOICE, unmatched_share
 from .verdict import outcome_of
 
 BLOCK_METRICS = ("similarity_before", "similarity_after", "seconds")
@@ -64,7 +65,7 @@ def collect(context: Context) -> ReportData:
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions={**context.attributes["versions"], **_made(context)},
         inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in context.volumes],
-        more=[*_choice(context), _start(context), *_pairs(context)]
+        more=[*_choice(context), _start(context), *_pairs(context), *_unmatched(context, shown.fixed, grid)]
         + [
             _corrected(context, w, display_levels(context)[side(w)])
             for w in context.images
@@ -109,6 +110,32 @@ def _pairs(context: Context) -> list[Section]:
         return []
     line = f"{found['line'][0].upper()}{found['line'][1:]}."
     return [Section("Pairs of points that the run found", line, ())]
+
+
+def _unmatched(context: Context, image: np.ndarray, grid: Grid) -> list[Section]:
+    """What has no counterpart: how much, and where; or why that is not known."""
+    title = "What has no counterpart"
+    try:
+        noncorrespondence.require_sought(context)
+    except InputError as error:
+        reason = str(error).partition(": ")[2]
+        return [Section(title, f"It was not looked for: {reason}.", ())] if context.config.deformation else []
+    share = unmatched_share(context.store)
+    if not np.isfinite(share):
+        return []
+    text = (
+        f"{share:.2%} of the voxels that lie in both images show in one of them what the other does not: a hole, a "
+        "bubble, missing tissue, or a place where the map is wrong. They were left out while the map was estimated; "
+        "there it continues what is around them. The mask is the image noncorrespondence of the run."
+    )
+    if not share:
+        return [Section(title, "Nothing that one image shows was found to be missing in the other.", ())]
+    found = noncorrespondence.on_grid(context, grid)
+    grey = stretched(image)
+    z = int(found.sum((1, 2)).argmax())
+    png = overlay_slice(np.maximum(grey, found), grey * (1 - found), grid.spacing, z)
+    caption = "Magenta: without a counterpart, over the fixed image, in the plane with most of it"
+    return [Section(title, text, (Picture("noncorrespondence", caption, "The mask over fixed, one plane", png),))]
 
 
 def _corrected(context: Context, which: str, factors: Shape) -> Section:

@@ -24,6 +24,8 @@ CHOICE = "choice"
 PACE = "pace"
 """The attribute of a run at work by which its end is foreseen: `since` (unix seconds), `seconds` that each stage is
 planned to take on one worker, `done` of them when it began; None before the affine is known, which decides that."""
+UNMATCHED_STAGE = "stages/noncorrespondence"
+"""The stage that brings the mask of non-correspondence to the fixed image (see `noncorrespondence`)."""
 SURE_SECONDS = 10.0
 """How long a run has to be at work until its pace says anything."""
 
@@ -57,7 +59,8 @@ class RunStatus:
     between them is that the affine leaves, all in one `line`; else None.
     `seconds_left`: until the end, by the blocks since it was begun or resumed, each counted by the work that is planned
     for its stage; None before the total is known, where nobody works on it, and in the first seconds.
-    `notes`: how it was computed, where that may show in its last digits: in smaller pieces, on several kinds of device.
+    `notes`: how much has no counterpart and was left out; how it was computed, where that may show in its last digits:
+    in smaller pieces, on several kinds of device.
     """
 
     state: str
@@ -145,11 +148,24 @@ def status_of(store: RunStore) -> RunStatus:
         state, tuple(stages), errors, attributes["updated"], workers, lines, doubtful, stored_verdict(store),
         attributes.get(CHOICE), attributes.get(UNDERSTOOD, {}),
         (attributes.get("waiting") or "") if state == "running" else "", _seconds_left(store, attributes, stages),
-        attributes.get(FOUND), tuple(_notes(attributes, stages)),
+        attributes.get(FOUND), tuple(_notes(store, attributes, stages)),
     )  # fmt: skip
 
 
-def _notes(attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> Iterator[str]:
+def unmatched_share(store: RunStore) -> float:
+    """Of the voxels that lie in both images those without a counterpart; NaN where that is not known (yet)."""
+    place = store.path(UNMATCHED_STAGE, "metrics")
+    if not storage.exists(place):
+        return float("nan")
+    seen, unmatched = (
+        float(np.nansum(storage.open_array(storage.join(place, name))[...])) for name in ("seen", "unmatched")
+    )
+    return unmatched / seen if seen else float("nan")
+
+
+def _notes(store: RunStore, attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> Iterator[str]:
+    if attributes["state"] == "finished" and (share := unmatched_share(store)) > 0:
+        yield f"{share:.1%} of what lies in both images has no counterpart in the other, and was left out"
     titles = {s.name: s.title for s in stages}
     for name, count in attributes.get(SMALLER, {}).items():
         yield (

@@ -14,7 +14,7 @@ from ..store.store import EVALUATION
 from ..tasks.fields import field_grids
 from . import confidence, likeness, pairs
 from .figures import figures
-from .status import VERDICT
+from .status import VERDICT, unmatched_share
 
 
 def outcome_of(context: Context, evaluation: Evaluation | None = None) -> Outcome:
@@ -40,6 +40,7 @@ def outcome_of(context: Context, evaluation: Evaluation | None = None) -> Outcom
         confidence=float("nan") if sure is None else float(sure),
         warnings=tuple(start.get("warnings", ())),
         landmarks=pairs.outcomes(context, evaluation),
+        unmatched=unmatched_share(context.store),
         **{f"error_{k}": RegistrationError(**known[k]) for k in ("before", "affine", "after") if k in known},
     )
 

@@ -20,14 +20,25 @@ from ...transforms.field import min_determinant
 from ...transforms.positions import Positions
 from ...volumes import open_volume
 from ..context.context import IMAGES, Context, field_reader
-from ..judging import confidence
+from ..judging import confidence, noncorrespondence
 from ..store.store import complete, require_fields
 from ..tasks import fields
 
-PYRAMIDS = ("fixed", "moving", "affine", "warped", "fixed_to_moving", "moving_to_fixed", "jacobian", "risk")
+PYRAMIDS = (
+    "fixed",
+    "moving",
+    "affine",
+    "warped",
+    "fixed_to_moving",
+    "moving_to_fixed",
+    "jacobian",
+    "risk",
+    "noncorrespondence",
+)
 """The images; the moving one after the affine alone and after all, on the fixed grid; the displacements (3, z, y, x)
 in um, without the affine; the determinant of fixed_to_moving, without the affine, and below 0 wherever one of the eight
-stencils says that a cell folds; the probability of an error above two voxels, NaN where nothing is known."""
+stencils says that a cell folds; the probability of an error above two voxels, NaN where nothing is known; 1 where one
+image shows what the other does not."""
 
 Read = Callable[[Shape, Shape], np.ndarray]
 
@@ -63,6 +74,8 @@ def pyramid(context: Context, what: str) -> tuple[Samples, ...]:
         return tuple(_jacobian(level) for level in _field(context, "fixed_to_moving"))
     if what == "risk":
         return _risk(context)
+    if what == noncorrespondence.PLACE:
+        return _unmatched(context)
     raise InputError(f"{what!r} is unknown; a run shows {', '.join(PYRAMIDS)}")
 
 
@@ -123,6 +136,12 @@ def _risk(context: Context) -> tuple[Samples, ...]:
     if not context.config.output.confidence:
         raise InputError(f"'{context.store.url}' has no risk map: output.confidence is false in its configuration")
     return image_of_run(context, confidence.PLACE, "risk map")
+
+
+def _unmatched(context: Context) -> tuple[Samples, ...]:
+    if "frames" in context.attributes:
+        noncorrespondence.require_sought(context)
+    return image_of_run(context, noncorrespondence.PLACE, "mask of non-correspondence")
 
 
 def image_of_run(context: Context, place: str, name: str) -> tuple[Samples, ...]:

@@ -12,10 +12,13 @@ from ...volumes import Volume, open_volume
 from ...volumes.lookup import lookup
 from ..context.context import Context
 from ..judging import confidence as judged
+from ..judging import noncorrespondence as unmatched
 from ..judging import sigma as sigmas
 from . import pyramids, seen_blocks
 from .pyramids import Samples
 from .seen_blocks import BlockReport, Blocks, Patches
+
+OUTSIDE = 255  # no value of a mask
 
 
 class Viewed:
@@ -65,6 +68,7 @@ class Viewed:
                fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
                jacobian: the determinant of the former, below 0 wherever one of eight stencils says that a cell folds
                risk: the probability of an error above two voxels, one value per tile of 8^3, NaN where nothing is known
+               noncorrespondence: 1 where one image shows what the other does not
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """
         return pyramids.pyramid(self._view(), what)
@@ -74,6 +78,25 @@ class Viewed:
         fixed frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet).
         """
         return lookup(self.confidence, np.asarray(points, dtype=float), outside=np.nan)
+
+    @property
+    def seeks_noncorrespondence(self) -> bool:
+        """Whether the run looks for what has no counterpart (see `noncorrespondence`)."""
+        return unmatched.kept(self._view())
+
+    @property
+    def noncorrespondence(self) -> Volume:
+        """1 where the fixed image has no counterpart in the moving one, or shows nothing where that shows something.
+
+        Raises InputError where the run has not come so far, or does not look for it.
+        """
+        self.pyramid("noncorrespondence")
+        return open_volume(self._view().store.path(unmatched.PLACE), name="noncorrespondence")
+
+    def noncorrespondence_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) float, the same at points (N, 3) of the fixed frame, um; NaN outside of it."""
+        found = lookup(self.noncorrespondence, np.asarray(points, dtype=float), outside=OUTSIDE)
+        return np.where(found == OUTSIDE, np.nan, found)
 
     @property
     def sigma(self) -> Volume:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ...config import Config
 from ..context.channels import is_labels
-from ..context.engines import gives_sigma
+from ..context.engines import gives_sigma, matched_by
 from ..context.frames import Frames
 from ..context.given import GivenStart
 from ..context.outline import Outline
@@ -59,6 +59,8 @@ def foresee(
         of_fields.risks(plan)
     if gives_sigma(config, plan.levels[0], len(plan.levels)):
         of_fields.sigmas(plan)
+    if matched_by(config, plan.levels[0], len(plan.levels)) is not None:
+        of_fields.unmatched(plan)
     of_fields.warped(plan)
     for direction in fields.DIRECTIONS:
         of_fields.field_pyramid(plan, direction)

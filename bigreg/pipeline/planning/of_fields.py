@@ -11,9 +11,9 @@ from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
 from ..context.channels import IMAGES, side
 from ..context.ladder import pooling
-from ..judging import confidence, likeness, sigma
+from ..judging import confidence, likeness, noncorrespondence, sigma
 from ..schedule.flow import ONE
-from ..tasks import compose, fields, inverse, warp
+from ..tasks import compose, estimate, fields, inverse, warp
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
 from .workload import Amount, Stored, grown, read_in_pieces, seen, spans, whole_chunks
 
@@ -140,6 +140,27 @@ def sigmas(plan: Foreseen) -> None:
     )  # fmt: skip
     chunk, _ = clipped(tiles.shape, (confidence.CHUNK,) * 3, None)
     plan.keeps(f"{sigma.PLACE}/0", (3, *tiles.shape), (1, *chunk), 4)
+
+
+def unmatched(plan: Foreseen) -> None:
+    """Where the fixed image has no counterpart."""
+    finest = plan.levels[0]
+    grid = plan.source("fixed", pooling(plan.frames, "fixed", np.asarray(finest.spacing)))[0]
+    tiles = confidence.tile_grid(grid)
+    box = spans(noncorrespondence.blocks_of(tiles), scale=(confidence.TILE,) * 3)
+    box = [(a, np.minimum(b, n)) for (a, b), n in zip(box, grid.shape, strict=True)]
+    there, chunk = fields.field_grids(plan.outline, "fixed_to_moving")[0], (fields.chunk_of(plan.config),) * 3
+    field = Amount.of(12, seen(box, grid, np.eye(4), there, chunk))
+    mid = estimate.voxel_grid(finest)
+    own = Amount.of(1, seen(box, grid, plan.frames.to_mid("fixed"), mid, estimate.unmatched_chunk(finest)))
+    voxels = Amount.of(MILLION, box)
+    plan.add(
+        noncorrespondence.stage(tiles), (("field", voxels),),
+        reads=(field, own), writes=(Amount.of(1, box),),
+        memory=field.largest + voxels.largest / MILLION * 4 * SAMPLE_ARRAYS,
+    )  # fmt: skip
+    chunk, _ = clipped(grid.shape, (noncorrespondence.CHUNK,) * 3, None)
+    plan.keeps(f"{noncorrespondence.PLACE}/0", grid.shape, chunk, 1)
 
 
 def _read_at_once(voxels: Amount) -> float:

@@ -115,17 +115,21 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
         (source if own else reads).append(Amount.of(itemsize, box))
     if estimate.keeps_sigma(plan.outline, level):
         patch_bytes += 3 * 4 * math.prod(points)
-    written = (Amount.same(patch_bytes, blocks.counts),)
+    written = [Amount.same(patch_bytes, blocks.counts)]
+    if estimate.keeps_unmatched(plan.outline, level):
+        written.append(Amount.of(1, spans(blocks, scale=level.cell_voxels)))
+        place = f"levels/{level.index}/{estimate.UNMATCHED}"
+        plan.keeps(place, estimate.voxel_grid(level).shape, estimate.unmatched_chunk(level), 1)
     if plan.config.deformation:
         plan.add(
             stage, (("step", voxels), ("patch", voxels)),
-            reads=tuple(reads), source=tuple(source), writes=written,
+            reads=tuple(reads), source=tuple(source), writes=tuple(written),
             looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level),
             memory=voxels.largest / MILLION * plan.voxel_bytes(level),
             card=voxels.largest / MILLION * plan.card_bytes(level) if plan.config.cluster.has_gpus else 0.0,
         )  # fmt: skip
     else:
-        plan.add(stage, writes=written)
+        plan.add(stage, writes=tuple(written))
     plan.keeps(f"levels/{level.index}/patches", (*blocks.counts, 4, *points), (1, 1, 1, 4, *points), 4)
     if estimate.keeps_sigma(plan.outline, level):
         plan.keeps(f"levels/{level.index}/{estimate.SIGMA}", (*blocks.counts, 3, *points), (1, 1, 1, 3, *points), 4)

@@ -85,6 +85,7 @@ class Transform(ABC):
         inside: bool = False,
         risk: bool = False,
         sigma: bool = False,
+        noncorrespondence: bool = False,
     ) -> Counts:
         """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
 
@@ -92,6 +93,7 @@ class Transform(ABC):
         inside        a table gets a column of 1 for points that lie in both frames, else 0
         risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
         sigma         and four of how far it may be off (see `sigma_columns`)
+        noncorrespondence   and one of 1 for points where one image shows what the other does not, else 0
         For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside of
         either frame.
         """
@@ -111,6 +113,8 @@ class Transform(ABC):
             added["risk"] = self.risk_column(direction)
         if sigma:
             added |= self.sigma_columns(direction)
+        if noncorrespondence:
+            added["noncorrespondence"] = self.noncorrespondence_column(direction)
         return map_points_file(source, target, through, columns=columns, units=units, to=to, grids=grids, added=added)
 
     def risk_at(self, points: np.ndarray) -> np.ndarray:
@@ -124,6 +128,18 @@ class Transform(ABC):
         self.risk_at(np.empty((0, 3)))
         forth = checked(direction) == "fixed_to_moving"
         return lambda given, mapped, there: self.risk_at(given if forth else mapped)
+
+    def noncorrespondence_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) 1 where one image shows what the other does not, else 0, at points (N, 3) of the fixed frame, um; NaN
+        outside of it. Raises InputError where no mask of it is kept: only a run has one.
+        """
+        raise InputError(f"{self!r} keeps no mask of non-correspondence; give the run itself")
+
+    def noncorrespondence_column(self, direction: str) -> Column:
+        """That as a column of a table of points that go in a direction. Raises InputError as it does."""
+        self.noncorrespondence_at(np.empty((0, 3)))
+        forth = checked(direction) == "fixed_to_moving"
+        return lambda given, mapped, there: self.noncorrespondence_at(given if forth else mapped)
 
     def sigma_at(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) how far the map may be off along z, y and x of the fixed world, SD in um, at points (N, 3) of the
@@ -289,6 +305,10 @@ class Inverse(Transform):
     def risk_column(self, direction: str) -> Column:
         there, back = DIRECTIONS
         return self.other.risk_column(back if checked(direction) == there else there)
+
+    def noncorrespondence_column(self, direction: str) -> Column:
+        there, back = DIRECTIONS
+        return self.other.noncorrespondence_column(back if checked(direction) == there else there)
 
     def sigma_columns(self, direction: str) -> dict[str, Column]:
         there, back = DIRECTIONS

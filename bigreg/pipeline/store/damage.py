@@ -64,6 +64,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return "stages/start", block
         case ["levels", level, "patches" | "patch_sigma"]:
             return f"levels/{level}", triple(int(i) for i in low[:3])
+        case ["levels", level, "noncorrespondence"]:
+            return f"levels/{level}", block
         case ["landmarks", "found", number, "pairs"]:
             return f"landmarks/found/{number}", triple(int(i) for i in low[:3])
         case ["landmarks", "kept", number, _]:
@@ -86,6 +88,8 @@ def _owner(store: RunStore, parts: list[str], low: np.ndarray, unit: np.ndarray)
             return "stages/confidence", block
         case ["sigma", "0"]:
             return "stages/sigma", block
+        case ["noncorrespondence", "0"]:
+            return "stages/noncorrespondence", block
         case ["check", name]:
             return "stages/check", triple(int(i) for i in name.split("."))
     return None

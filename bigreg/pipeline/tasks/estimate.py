@@ -12,8 +12,9 @@ import torch
 
 from ... import storage
 from ...engines.base import ChannelPair, PatchPair, VelocityPatch
+from ...engines.noncorrespondence import estimate_matching
 from ...engines.parts import estimate_fitting
-from ...geometry import Block, Shape, triple
+from ...geometry import Block, Grid, Shape, triple
 from ...intensity import keep_out_bright
 from ...transforms.positions import Positions
 from ..context.channels import IMAGES, LABELS, intensity_of, side
@@ -38,6 +39,7 @@ METRICS = (
     "left",
     "seconds",
     "overlap",
+    "unmatched",
     "confidence",
     "patch_velocity",
     "peak_memory",
@@ -45,6 +47,8 @@ METRICS = (
 )
 SIGMA = "patch_sigma"
 """The array of the finest level that holds what its engine says of how far the patches may be off."""
+UNMATCHED = "noncorrespondence"
+"""The array of the finest level, uint8 (z, y, x) at its voxels of mid-space: 1 where an image has no counterpart."""
 LEAST_OVERLAP = 0.002  # of a patch; below this it is blank
 
 
@@ -59,7 +63,8 @@ def create(context: Context, level: LevelPlan) -> None:
     """The array of patches: (block z, y, x, 3 components + confidence, control points z, y, x), one chunk a block.
 
     NaN where a block is blank or not done. On the finest level another such array of 3 components has the SD of the
-    control points (um), where the engine gives it; a run of before it was kept does without.
+    control points (um), where the engine gives it, and one of its voxels says what has no counterpart; a run of before
+    these were kept does without.
     """
     points = patch_points(level)
     place = context.store.path("levels", level.index, "patches")
@@ -72,6 +77,15 @@ def create(context: Context, level: LevelPlan) -> None:
             fill_value=float("nan"),
             exist_ok=True,
         )
+    if keeps_unmatched(context, level):
+        storage.create_array(
+            context.store.path("levels", level.index, UNMATCHED),
+            shape=voxel_grid(level).shape,
+            dtype="uint8",
+            chunks=unmatched_chunk(level),
+            dimension_names=("z", "y", "x"),
+            exist_ok=True,
+        )
     storage.create_array(
         place,
         shape=(*level.blocks.counts, 4, *points),
@@ -80,6 +94,11 @@ def create(context: Context, level: LevelPlan) -> None:
         fill_value=float("nan"),
         exist_ok=True,
     )
+
+
+def keeps_unmatched(context: Outlined, level: LevelPlan) -> bool:
+    """Whether a level writes down what has no counterpart: the finest."""
+    return level.index == 0 and context.matched_by(level) is not None
 
 
 def keeps_sigma(context: Outlined, level: LevelPlan) -> bool:
@@ -166,6 +185,26 @@ def compared_at(
     return compressed(values, intensity_of(context.config, which).knee), mask.to(values.dtype)
 
 
+def voxel_grid(level: LevelPlan) -> Grid:
+    """The voxels of a level, in mid-space."""
+    return level.patch((0, 0, 0), level.blocks.cells).grid
+
+
+def unmatched_chunk(level: LevelPlan) -> Shape:
+    """Voxels of a chunk of UNMATCHED: a block."""
+    return triple(c * level.cell_voxels for c in level.blocks.core)
+
+
+def store_unmatched(context: Context, level: LevelPlan, block: Block, where: torch.Tensor) -> None:
+    """Write what of a block has no counterpart; `where` (z, y, x) holds its halo too."""
+    n = level.cell_voxels
+    own = tuple(
+        slice((a - o) * n, (b - o) * n) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True)
+    )
+    array = context.array("levels", level.index, UNMATCHED, write=True)
+    array.write(triple(a * n for a in block.start), where[own].cpu().numpy().astype(np.uint8))
+
+
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
     """Whether an image is anything but one value inside the mask."""
     known = mask > 0
@@ -196,7 +235,15 @@ def estimate(context: Context, level_index: int, index: Shape) -> tuple[Status, 
     if blank:
         store_patch(context, level, index, None)
     else:
-        patch = estimate_fitting(context.engine(level), pair)
+        engine = context.engine(level)
+        similarity = context.matched_by(level)
+        if similarity is not None:
+            patch, found = estimate_matching(engine, pair, similarity)
+            metrics["unmatched"] = found.share
+            if level.index == 0:
+                store_unmatched(context, level, block, found.where)
+        else:
+            patch = estimate_fitting(engine, pair)
         store_patch(context, level, index, patch)
         cells = patch.coefficients.cpu().numpy() / np.asarray(level.lattice.spacing).reshape(3, 1, 1, 1)
         metrics["patch_velocity"] = float(np.abs(cells).max())

@@ -27,6 +27,13 @@ def risk_colours() -> Any:
     return Colormap([[1, 0.9, 0.4, 0], [1, 0.6, 0.1, 0.5], [0.85, 0.1, 0.05, 0.8]], name="risk")
 
 
+def unmatched_colours() -> Any:
+    """Of 0 and 1: what has a counterpart is not seen."""
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([[0.9, 0.2, 0.9, 0], [0.9, 0.2, 0.9, 0.6]], name="no counterpart", interpolation="linear")
+
+
 def jacobian_colours(values: np.ndarray) -> Any:
     """Over contrast limits 0 to 2, by the logarithm: white keeps its volume, blue shrinks, red grows, yellow folds.
 

@@ -72,7 +72,8 @@ class Drawn:
         where = {"scale": grid.spacing, "translate": grid.origin}
         if layer is None:
             self._add(Image(data, rgb=True, **self._settings("picture"), **where))
-            self._below("picture", ("arrows", "grid", "jacobian", "risk", "map", "folds", "blocks", "block"))
+            above = ("arrows", "grid", "jacobian", "risk", "noncorrespondence", "map", "folds", "blocks", "block")
+            self._below("picture", above)
             return
         layer.data = data
         layer.scale, layer.translate = where["scale"], where["translate"]

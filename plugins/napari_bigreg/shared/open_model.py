@@ -17,7 +17,7 @@ from bigreg.errors import BigregError
 from bigreg.geometry import Grid
 from bigreg.quality.confidence import LARGE, TILE, said
 
-from .colours import STATUS, block_colours, jacobian_colours, risk_colours
+from .colours import STATUS, block_colours, jacobian_colours, risk_colours, unmatched_colours
 from .lazy import Tell, levels_of, warn
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -63,6 +63,7 @@ class RunView:
             ("warped", self.warped),
             ("Jacobian", self.jacobian),
             ("risk", self.risk),
+            ("noncorrespondence", self.noncorrespondence),
             ("displacement", self.displacement),
             ("blocks", self.block_map),
             ("landmarks", self.landmarks),
@@ -90,6 +91,8 @@ class RunView:
             return bool(self.run.blocks())
         if name == "landmarks":
             return bool(len(self.run.landmarks().names))
+        if name == "noncorrespondence":  # not every run looks for it
+            return self._has(name)
         if self.state == "finished":
             output = self.run.config.output
             return {"warped": output.warped, "risk": output.confidence}.get(name, True)
@@ -174,6 +177,19 @@ class RunView:
             fill=np.nan,
             name=f"risk of an error above {said(large)}",
             colormap=risk_colours(),
+            contrast_limits=(0.0, 1.0),
+            blending="translucent",
+            visible=False,
+            interpolation2d="nearest",
+        )
+
+    def noncorrespondence(self) -> LayerData:
+        """What one image shows and the other does not; the map only continues there what is around it."""
+        return self._image(
+            "noncorrespondence",
+            self.run.pyramid("noncorrespondence"),
+            name="no counterpart in the other image",
+            colormap=unmatched_colours(),
             contrast_limits=(0.0, 1.0),
             blending="translucent",
             visible=False,

@@ -111,8 +111,9 @@ def test_what_stages_write_is_what_the_arrays_hold(foreseen):
             wanted = sum(arrays[f"{level}/maps/{which}"] for which in ("fixed", "moving"))
         elif work.name.startswith("levels/"):
             wanted = arrays[f"{level}/patches"] + arrays.get(f"{level}/patch_sigma", 0)
-        elif name == "sigma":
-            wanted = arrays["sigma/0"]
+            wanted += arrays.get(f"{level}/noncorrespondence", 0)
+        elif name in ("sigma", "noncorrespondence"):
+            wanted = arrays[f"{name}/0"]
         elif name.startswith("prepare/"):
             which, _, factors = name.removeprefix("prepare/").partition("-")
             wanted = arrays[f"images/{which}/{factors}"]
