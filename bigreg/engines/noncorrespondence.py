@@ -38,7 +38,7 @@ UNLIKE = 0.5  # correlation under which images do not fit
 SMOOTH = 2  # voxels: half the width of the box over which that is averaged
 VOTES = 2  # rounds in which a voxel joins the majority of its box
 CORE = 2  # voxels from the border on which what was found is left out of the second look
-SOLID = 3  # voxels: a hole holds a cube of 2 SOLID + 1 of them; what is thinner is noise or a faint spot
+SOLID, SOLID_FINEST = 2, 3  # voxels: a hole holds a cube of 2 SOLID + 1 of them; what is thinner is noise or a spot
 GROWN = 2  # voxels by which a coarse level leaves out more at first
 AGAIN, AGAIN_FINEST = 4, 2  # estimates at most without what was found
 SETTLED = 0.1  # of what was found: less of a change ends that
@@ -107,7 +107,7 @@ def unmatched(pair: PatchPair, velocity: torch.Tensor, similarity: str) -> Unmat
         core = mask * (box_sum(mask * (1 - where), CORE) < 0.5)
         rest = mask * (1 - core)
         border = _settled(*_likeness([(f, m, own * rest, known) for f, m, own, known in channels]), rest)
-        where = _solid(core + (1 - core) * border * grown(where, 1), mask)
+        where = _solid(core + (1 - core) * border * grown(where, 1), mask, SOLID if pair.level else SOLID_FINEST)
     seen = float(mask.sum(dtype=torch.float64))
     left = textured * (1 - where)
     fits = float((like * left).sum(dtype=torch.float64)) >= LEAST_FIT * float(left.sum(dtype=torch.float64))
@@ -124,10 +124,10 @@ def grown(where: torch.Tensor, radius: int) -> torch.Tensor:
     return (box_sum(where, radius) > 0.5).to(where.dtype)
 
 
-def _solid(where: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The part of what is 1 that lies around cubes of it; beyond the mask nothing is said against one."""
-    cubes = where * (box_sum(mask - where, SOLID) < 0.5)
-    return where * grown(cubes, SOLID + 2)
+def _solid(where: torch.Tensor, mask: torch.Tensor, half: int) -> torch.Tensor:
+    """What is 1 around cubes of 2 half + 1 voxels of it; beyond the mask nothing is said against one."""
+    cubes = where * (box_sum(mask - where, half) < 0.5)
+    return where * grown(cubes, half + 2)
 
 
 def left_out(pair: PatchPair, velocity: torch.Tensor, where: torch.Tensor) -> PatchPair:
