@@ -84,7 +84,8 @@ def test_other_channels_count(engine):
 def test_a_channel_steers_where_the_other_is_flat(one_thread):
     first, second = halves(texture(3))
     found, alone = (
-        Optimise(iterations=30).estimate(patch(channel(first), *more)).coefficients for more in ([channel(second)], [])
+        Optimise(iterations=30).estimate(patch(channel(first), *more)).coefficients
+        for more in ([channel(second, (0.0, -1.0, 0.6))], [])
     )
     far = (slice(None), slice(4, -4), slice(8, -3), slice(4, -4))
     wanted = torch.tensor([0.0, 0.5, -0.3])[:, None, None, None] * 2.0  # half for each image; 2 um a voxel
