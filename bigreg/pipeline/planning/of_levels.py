@@ -118,7 +118,7 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
     written = (Amount.same(patch_bytes, blocks.counts),)
     if plan.config.deformation:
         plan.add(
-            stage, (("step", voxels), ("patch", voxels)),
+            stage, (("step", plan.all_channels(voxels)), ("patch", plan.all_channels(voxels))),
             reads=tuple(reads), source=tuple(source), writes=written,
             looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level),
             memory=voxels.largest / MILLION * plan.voxel_bytes(level),
