@@ -71,7 +71,7 @@ class Discrete:
         return VelocityPatch(outer(field) * voxel, confidence, quality)
 
     def _all_costs(self, pair: PatchPair, steps: list) -> tuple[torch.Tensor, torch.Tensor]:
-        """The costs of all channels and labels, added up by their weights and by how much of a cell each shows."""
+        """The mean cost of all channels and labels, by their weights and by how much of a cell each shows."""
         found = []
         for one in pair.channels:
             features = self.similarity.features if not one.labels else lambda image, mask: image[None]
@@ -83,7 +83,9 @@ class Discrete:
         if len(found) == 1:
             return found[0]
         weights = [one.weight for one in pair.channels]
-        cost = torch.stack([w * cost * known for w, (cost, known) in zip(weights, found, strict=True)]).sum(0)
+        shares = [w * known for w, (_, known) in zip(weights, found, strict=True)]
+        total = torch.stack(shares).sum(0).clamp_min(1e-12)
+        cost = torch.stack([cost * share for share, (cost, _) in zip(shares, found, strict=True)]).sum(0) / total
         return cost, torch.stack([known for _, known in found]).amax(0)
 
     def _coupled(

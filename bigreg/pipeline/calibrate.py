@@ -278,6 +278,8 @@ def _run(client: Any, config: Config, folder: str, step: float) -> dict[str, flo
     small = config.model_copy(
         update={
             "masks": type(config.masks)(),
+            "channels": [],  # rates are of one pair of images
+            "labels": None,
             "affine": config.affine.model_copy(update={"least_confidence": 0.0}),  # a texture, nothing to be sure of
             "ladder": config.ladder.model_copy(
                 # The coarsest level warms up; the next shows how soon the engine stands still.

@@ -224,3 +224,20 @@ def test_the_options_keep_what_a_configuration_says_of_each_pair(split, tmp_path
     assert [(p.fixed, p.moving, p.weight, p.similarity) for p in pairs] == [(1, 1, 2.0, None), (0, 0, 1.0, "mi")]
     with pytest.raises(ConfigError, match="the configuration has 2 pairs"):
         channel_overrides(images, {"fixed_channel": "1", "moving_channel": "0"}, known)
+
+
+def test_networks_and_the_search_compare_all_channels_in_a_run(split, thread_client, tmp_path, small_config):
+    options = ["engine=[sitreg, optimise]", "engine_options.sitreg.weights=random", "coarse.engine=discrete"]
+    run = register(*split, out=str(tmp_path / "run.zarr"), config=small_config(BOTH, *options), client=thread_client)
+    folds = [value for _, name, value, _, _ in run.summary() if name.startswith("folds")]
+    assert run.verdict.level != "bad" and folds == [0, 0]
+
+
+def test_the_start_is_found_by_all_channels(split, pair, registered, thread_client, tmp_path, small_config):
+    """Where a first channel shows half of the tissue, the other channel's half is laid on as well as the whole."""
+    config = small_config(BOTH, "deformation=false")
+    run = register(*split, out=str(tmp_path / "run.zarr"), config=config, client=thread_client)
+    whole = registered.run.affine
+    points = np.argwhere(pair.mask) * pair.spacing
+    apart = [p @ m[:3, :3].T + m[:3, 3] for p, m in ((points, run.affine), (points, whole))]
+    assert np.linalg.norm(apart[0] - apart[1], axis=1).mean() < 0.5 * min(pair.spacing)

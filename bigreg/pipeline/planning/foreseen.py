@@ -39,6 +39,8 @@ FEATURE_ARRAYS = 4
 CHANNEL_ARRAYS, PER_CHANNEL = 4, 6
 """And for each further pair of channels, or labels: masks and what is added up; and of each of its features both images
 as they are read, compared and warped (measured)."""
+LABELS_TAKE = 3.5
+"""Time of the most labels that are compared, of that of an image by local correlation (measured; 6 of them 1.3)."""
 
 
 @dataclass(eq=False)
@@ -142,6 +144,10 @@ class Foreseen:
             float(getattr(engine, "card_bytes_a_voxel", self.voxel_bytes(level))) + 4 * self._more_arrays(engine)
             for engine in engines
         )
+
+    def all_channels(self, one: Amount) -> Amount:
+        """What all pairs of channels take, and labels, where one takes that."""
+        return Amount(one.each * (len(self.images) / 2 + LABELS_TAKE * (self.config.labels is not None)), one.lengths)
 
     def _more_arrays(self, engine: Engine) -> int:
         """Arrays of a patch's size that are there because of further channels, and labels."""

@@ -122,7 +122,7 @@ def _estimate(plan: Foreseen, level: LevelPlan, before: str | None) -> int:
         plan.keeps(place, estimate.voxel_grid(level).shape, estimate.unmatched_chunk(level), 1)
     if plan.config.deformation:
         plan.add(
-            stage, (("step", voxels), ("patch", voxels)),
+            stage, (("step", plan.all_channels(voxels)), ("patch", plan.all_channels(voxels))),
             reads=tuple(reads), source=tuple(source), writes=tuple(written),
             looks=level.iterations + 1 + estimate.keeps_sigma(plan.outline, level),
             memory=voxels.largest / MILLION * plan.voxel_bytes(level),

@@ -353,8 +353,13 @@ def _from_plain(grid: Grid) -> np.ndarray:
 
 
 def _no_mask_files(config: Config) -> list[str]:
-    """Masks in files lie in the worlds of the whole images, which those of boxes are not."""
-    return [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in OWN]
+    """Masks and labels in files lie in the worlds of the whole images, which those of boxes are not.
+
+    Of several channels the preview shows the first.
+    """
+    left_out = [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in OWN]
+    left_out += ["channels=[]"] if config.channels else []
+    return left_out + (["labels=null"] if config.labels is not None else [])
 
 
 class _Told:
