@@ -34,6 +34,7 @@ correlation may be right, and nothing is looked for."""
 RADIUS = 2  # voxels: of the window of the correlation
 NOISE = 0.02  # SD (images about 0 .. 1) that counts as no texture in it
 TEXTURE = 0.03  # SD in the window from which an image has texture
+UNSHARED = 2.0  # times the variance that the images typically do not share in a window is noise, and no texture
 UNLIKE = 0.5  # correlation under which images do not fit
 SMOOTH = 2  # voxels: half the width of the box over which that is averaged
 VOTES = 2  # rounds in which a voxel joins the majority of its box
@@ -156,10 +157,18 @@ def _likeness(channels: Sequence[Channel]) -> tuple[torch.Tensor, torch.Tensor]:
         for f, m in zip(fixed, moving, strict=True):
             _, _, _, var_f, var_m, cov = local_moments(f, m, mask, RADIUS, NOISE)
             correlation = cov * torch.rsqrt(var_f * var_m)
-            weight = mask * (torch.maximum(var_f, var_m) > NOISE**2 + TEXTURE**2)
+            unlike = 1 - correlation.square()
+            above = [var - UNSHARED * _typical(var * unlike, mask) for var in (var_f, var_m)]
+            weight = mask * (torch.maximum(*above) > TEXTURE**2)
             like += (correlation if signed else correlation.abs()) * weight
             textured += weight
     return like / textured.clamp_min(1.0), (textured > 0).to(like.dtype)
+
+
+def _typical(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Median (no dimensions) of every other voxel along each axis, within the mask."""
+    values, mask = values[::2, ::2, ::2], mask[::2, ::2, ::2]
+    return torch.where(mask > 0, values, torch.nan).nanmedian().nan_to_num()
 
 
 def _settled(like: torch.Tensor, textured: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -10,7 +12,8 @@ from bigreg import open_run, register
 from bigreg.cluster import Cluster
 from bigreg.cluster import client as local_client
 from bigreg.errors import InputError
-from bigreg.pipeline.judging import noncorrespondence
+from bigreg.pipeline.context.engines import matched_by
+from bigreg.pipeline.judging.status import unmatched_share
 from bigreg.pipeline.store.store import RunStore
 from bigreg.pipeline.tasks import estimate
 
@@ -115,8 +118,9 @@ def test_blocks_tell_their_share_and_the_run_its_own(runs, holed):
     shares = run.metrics()["levels/0"]["unmatched"]
     assert 0 < np.nanmax(shares) <= 0.25
     found = mask(run)
-    assert noncorrespondence.share(run._context()) == pytest.approx(found.mean(), rel=0.3)
-    assert np.isnan(noncorrespondence.share(runs["off"]._context()))
+    assert unmatched_share(run.store) == pytest.approx(found.mean(), rel=0.3)
+    assert np.isnan(unmatched_share(runs["off"].store))
+    assert any("no counterpart" in note for note in run.status().notes) and not runs["off"].status().notes
 
 
 def test_points_know_whether_they_have_a_counterpart(runs, holed, pair, tmp_path):
@@ -138,16 +142,12 @@ def test_a_run_that_does_not_look_says_why(runs):
 @pytest.mark.parametrize("similarity", ["mi", "mind"])
 def test_other_contrasts_are_not_looked_at(small_config, similarity, runs):
     config = small_config(f"engine_options.optimise={{similarity: {similarity}}}")
-    from bigreg.pipeline.context.engines import matched_by
-
     context = runs["on"]._context()
     assert matched_by(runs["on"].config, context.levels[0], len(context.levels)) == "lncc"
     assert matched_by(config, context.levels[0], len(context.levels)) is None
 
 
 def test_a_run_that_an_earlier_version_began_does_without(runs, tmp_path):
-    import shutil
-
     url = shutil.copytree(runs["on"].url, tmp_path / "old.zarr")
     store = RunStore(str(url))
     config = dict(store.attributes["config"])
