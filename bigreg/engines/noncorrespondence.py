@@ -34,7 +34,8 @@ correlation may be right, and nothing is looked for."""
 RADIUS = 2  # voxels: of the window of the correlation
 NOISE = 0.02  # SD (images about 0 .. 1) that counts as no texture in it
 TEXTURE = 0.03  # SD in the window from which an image has texture
-UNSHARED = 2.0  # times the variance that the images typically do not share in a window is noise, and no texture
+UNSHARED = 3.0  # times the variance that the images do not share where they share most is noise, and no texture
+SHARE_MOST = 0.2  # of the windows, by that variance
 UNLIKE = 0.5  # correlation under which images do not fit
 SMOOTH = 2  # voxels: half the width of the box over which that is averaged
 VOTES = 2  # rounds in which a voxel joins the majority of its box
@@ -158,17 +159,17 @@ def _likeness(channels: Sequence[Channel]) -> tuple[torch.Tensor, torch.Tensor]:
             _, _, _, var_f, var_m, cov = local_moments(f, m, mask, RADIUS, NOISE)
             correlation = cov * torch.rsqrt(var_f * var_m)
             unlike = 1 - correlation.square()
-            above = [var - UNSHARED * _typical(var * unlike, mask) for var in (var_f, var_m)]
+            above = [var - NOISE**2 - UNSHARED * _noise(var * unlike, mask) for var in (var_f, var_m)]
             weight = mask * (torch.maximum(*above) > TEXTURE**2)
             like += (correlation if signed else correlation.abs()) * weight
             textured += weight
     return like / textured.clamp_min(1.0), (textured > 0).to(like.dtype)
 
 
-def _typical(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Median (no dimensions) of every other voxel along each axis, within the mask."""
-    values, mask = values[::2, ::2, ::2], mask[::2, ::2, ::2]
-    return torch.where(mask > 0, values, torch.nan).nanmedian().nan_to_num()
+def _noise(unshared: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The noise's variance (no dimensions) beyond NOISE: what is not shared where most is, by every other voxel."""
+    inside = torch.where(mask[::2, ::2, ::2] > 0, unshared[::2, ::2, ::2], torch.nan)
+    return (inside.flatten().nanquantile(SHARE_MOST).nan_to_num() - NOISE**2).clamp_min(0.0)
 
 
 def _settled(like: torch.Tensor, textured: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
