@@ -116,6 +116,8 @@ def failed_run(run_copy) -> Path:
         "warped",
         "stages/confidence",
         "confidence",
+        "stages/noncorrespondence",
+        "noncorrespondence",
         "report",
     ):
         shutil.rmtree(run_copy / place)

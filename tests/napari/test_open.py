@@ -248,7 +248,7 @@ def test_the_reader_claims_runs_and_images_and_nothing_else(finished, tmp_path):
     for other in ("folder.zarr", "image.tif", "broken.zarr", "nothing.zarr"):
         assert get_reader(str(tmp_path / other)) is None
     assert get_reader([str(finished), str(tmp_path / "folder.zarr")]) is None
-    assert len(get_reader([str(finished), str(finished)])(str(finished))) == 7
+    assert len(get_reader([str(finished), str(finished)])(str(finished))) == 8
 
 
 def test_landmarks_of_the_run_are_points(run_copy):

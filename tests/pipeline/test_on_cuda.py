@@ -16,6 +16,7 @@ from bigreg.pipeline.schedule import answers
 from bigreg.testing import simulated_cuda
 
 SETTINGS = [
+    "masks.noncorrespondence=false",  # what is counted are the looks of one estimate
     "affine.kind=none", "blocks.core=32", "blocks.halo=8", "output.chunk=16", "output.shard=32", "output.report=false",
     "ladder.finest=1", "ladder.coarsest=1", "ladder.iterations=[4]", "intensity.knee=0.1",
 ]  # fmt: skip
