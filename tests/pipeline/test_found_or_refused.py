@@ -315,7 +315,7 @@ def given(tmp_path, matrix):
 WRONG = {
     "turned by 60 degrees": rotation(60),
     "turned by 150 degrees": rotation(150),
-    "shifted": (np.eye(3), (1400.0, 900.0, -1100.0)),
+    "shifted": (np.eye(3), (2800.0, 1800.0, -2200.0)),
 }
 
 
