@@ -185,7 +185,7 @@ def measured(name: str, mode: str, pair: Pair, folder: Path, client: Client | No
     if finished:
         opened = bigreg.open_run(str(run))
         row.verdict, row.reasons = verdict(opened)
-        off = [v for group, what, v, *_ in opened.summary() if group == "confidence" and what.endswith("that are off")]
+        off = [v for group, what, v, *_ in opened.summary() if (group, what) == ("confidence", "textured tiles off")]
         row.expected_off = float(off[0]) / 100 if off else None
     if pair.points is not None and said.get("matrix") is not None:
         affine = distances(apply_affine(np.asarray(said["matrix"]), pair.points), pair)
