@@ -65,7 +65,7 @@ def test_the_finished_sample_is_made_once(make_napari_viewer, finished, tmp_path
     shutil.copytree(finished, folder / "run.zarr")
     monkeypatch.setattr(samples, "make_demo", lambda folder: pytest.fail("it was made again"))
     make_napari_viewer()
-    assert len(samples.finished_run()) == 7
+    assert len(samples.finished_run()) == 8
 
 
 def copying(run, folder) -> tuple[str, subprocess.Popen]:

@@ -174,10 +174,11 @@ def test_swapping_images_and_labels_inverts_the_pieces(torn, small_config, threa
     swapped = pieces(torn.path, runs, out=str(tmp_path / "swapped.zarr"), frame="moving")
     points = torn.points(1, 2, inner=True)
     there = torn.joined.map_points(points)
-    np.testing.assert_allclose(swapped.map_points(points, BACK), there, atol=1e-3)
+    # What has no counterpart is told by thresholds, which rounding crosses at single voxels.
+    np.testing.assert_allclose(swapped.map_points(points, BACK), there, atol=1e-2)
     known = np.isfinite(there).all(1)
     again = torn.joined.map_points(there[known], BACK)
-    np.testing.assert_allclose(swapped.map_points(there[known]), again, atol=1e-3)
+    np.testing.assert_allclose(swapped.map_points(there[known]), again, atol=1e-2)
     # And the same with runs that are followed backwards.
     by_inverse = pieces(torn.path, [f"{run.url}:inverse" for run in runs], out=str(tmp_path / "inverse.zarr"))
     np.testing.assert_allclose(by_inverse.map_points(points), swapped.map_points(points, BACK), atol=1e-4)
