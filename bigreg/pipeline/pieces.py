@@ -23,7 +23,7 @@ from ..transforms.maps import Map
 from ..transforms.pieces import CONTESTED, Claimed, Labels, Split
 from ..volumes import Volume, convert, open_volume
 from ..volumes.convert import boxes
-from .context.masks import lying
+from .context.masks import lying, require_overlap
 from .results.likened import warn_of_extent
 from .results.transform import Inverse, Transform, checked
 from .run import Run
@@ -119,17 +119,14 @@ class Pieces(Transform):
         """Those of each run for the points of its piece."""
         each = [part.sigma_columns(direction) for part in self.parts]
         forth = checked(direction) == DIRECTIONS[0]
-        last: tuple[np.ndarray, dict[str, np.ndarray]] | None = (
-            None  # the columns are asked for the same points in turn
-        )
+        # The columns are asked for the same points in turn.
+        last: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
         def joined(given: np.ndarray, mapped: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
             nonlocal last
             if last is None or last[0] is not given:
-                out, chosen = (
-                    {name: np.full(len(given), np.nan) for name in each[0]},
-                    self._chosen(given if forth else mapped),
-                )
+                out = {name: np.full(len(given), np.nan) for name in each[0]}
+                chosen = self._chosen(given if forth else mapped)
                 for number, columns in enumerate(each):
                     rows = np.flatnonzero(chosen == number)
                     own = given[rows], mapped[rows], there[rows]
@@ -250,21 +247,10 @@ def _labels_on(labels: Any, image: Volume) -> tuple[Volume, Grid]:
     require_one_plane(volume)
     if volume.dtype.kind not in "iub":
         raise InputError(f"{volume} holds {volume.dtype.name}; save labels as integers (bigreg convert --dtype uint8)")
-    low, high = grid.bounds(faces=True)
-    first, last = image.grid().bounds(faces=True)
-    if (low >= last).any() or (high <= first).any():
-        raise InputError(
-            f"{volume} spans {_corner(low)} to {_corner(high)} µm and the {image.name} image {_corner(first)} to "
-            f"{_corner(last)} µm: they do not overlap; write them with the spacing and origin of that image, or on its "
-            "voxels without a spacing"
-        )
+    require_overlap(str(volume), grid, image)
     if volume.grid() == grid:
         warn_of_extent(volume, image.grid(), image.name)
     return volume, grid
-
-
-def _corner(values: np.ndarray) -> str:
-    return f"({', '.join(f'{v:.6g}' for v in values)})"
 
 
 def _step(

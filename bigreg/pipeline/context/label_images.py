@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ... import storage
 from ...errors import InputError
 from ...geometry import Grid, Shape, triple
-from ...volumes import ImageSpec, Volume, open_volume
+from ...volumes import ImageSpec, Volume
 from ...volumes.volume import Level
 from .images import LevelImage
+from .masks import lying, require_overlap
 
 MOST = 14
 """Labels that are compared: the commonest of those that both images hold."""
@@ -63,48 +63,11 @@ class LabelVolume:
         return whole
 
 
-def label_spec(path: str, image: Volume) -> ImageSpec:
-    """A path; of a dataset in HDF5 or N5, CONTAINER/DATASET. Directions are dropped where those of the image were."""
-    spec = ImageSpec(path=path, orientation=image.settings.orientation)
-    local = storage.local_path(spec.path)
-    container, n5, dataset = spec.path.partition(".n5/")
-    if n5:
-        return spec.model_copy(update={"path": f"{container}.n5", "dataset": dataset.strip("/")})
-    file = None if local is None or local.exists() else next((p for p in local.parents if p.is_file()), None)
-    if local is None or file is None:
-        return spec
-    return spec.model_copy(update={"path": str(file), "dataset": local.relative_to(file).as_posix()})
-
-
 def given_labels(path: str, name: str, image: Volume) -> LabelVolume:
     """A label image for one image. Raises InputError where it cannot be read or lies elsewhere."""
-    spec = label_spec(path, image)
-    there = open_volume(spec.model_copy(update={"spacing": (1.0, 1.0, 1.0)}), name=name)
-    if there.spacing_known:
-        there = open_volume(spec, name=name)
-        grid = there.grid()
-    else:
-        grid = _on_voxels_of(image, there, path)
-    low, high = (np.asarray(b) for b in grid.bounds(faces=True))
-    first, last = (np.asarray(b) for b in image.grid().bounds(faces=True))
-    if (np.minimum(high, last) <= np.maximum(low, first)).any():
-        raise InputError(
-            f"{name} '{path}' spans {low.tolist()} to {high.tolist()} µm and {image.name} {first.tolist()} to "
-            f"{last.tolist()}: they do not overlap; write it with the spacing and origin of {image.name}"
-        )
+    there, grid = lying(path, name, image)
+    require_overlap(f"{name} '{path}'", grid, image)
     return LabelVolume(there, name, grid)
-
-
-def _on_voxels_of(image: Volume, labels: Volume, path: str) -> Grid:
-    """The grid of labels whose file states no spacing: voxels of the image, or of a whole number of them."""
-    factors = np.maximum(np.rint(np.divide(image.shape, labels.shape)), 1).astype(int)
-    parts = zip(labels.shape, image.shape, factors, strict=True)
-    if not all(n in (a // f, -(-a // f)) for n, a, f in parts):
-        raise InputError(
-            f"{labels.name} '{path}' states no spacing, and its shape {labels.shape} is neither that of {image.name}, "
-            f"{image.shape}, nor an integer part of it; write it on the voxels of {image.name}, or with its spacing"
-        )
-    return Grid(labels.shape, image.grid().downsampled(triple(np.minimum(factors, image.shape).tolist())).matrix)
 
 
 @dataclass(frozen=True)

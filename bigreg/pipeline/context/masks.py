@@ -147,6 +147,22 @@ def lying(path: str, name: str, image: Volume) -> tuple[Volume, Grid]:
     return stated, image.grid() if _as_in_file(image) == grid else grid
 
 
+def require_overlap(name: str, grid: Grid, image: Volume) -> None:
+    """Raise InputError where a label image, which may be a part of its image, has no place in common with it."""
+    low, high = grid.bounds(faces=True)
+    first, last = image.grid().bounds(faces=True)
+    if (low >= last).any() or (high <= first).any():
+        raise InputError(
+            f"{name} spans {_corner(low)} to {_corner(high)} µm and the {image.name} image {_corner(first)} to "
+            f"{_corner(last)} µm: they do not overlap; write them with the spacing and origin of that image, or on its "
+            "voxels without a spacing"
+        )
+
+
+def _corner(values: np.ndarray) -> str:
+    return f"({', '.join(f'{v:.6g}' for v in values)})"
+
+
 def _spec(choice: str, image: Volume) -> ImageSpec:
     """A path; of a dataset in HDF5 or N5, CONTAINER/DATASET. Directions are dropped where those of the image were."""
     spec = ImageSpec(path=choice, orientation=image.settings.orientation)
