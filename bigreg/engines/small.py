@@ -42,6 +42,14 @@ def seen_through(image: np.ndarray, inside: np.ndarray, move: np.ndarray) -> tup
     return values, share > 0.99
 
 
+def strain(move: np.ndarray, where: np.ndarray) -> float:
+    """Root mean square of the strain of a displacement (3, z, y, x) in voxels, beyond an affine map, where `where`."""
+    at = np.stack([*np.indices(where.shape)[:, where], np.ones(where.sum())], axis=1)
+    line = np.linalg.lstsq(at, move[:, where].T.astype(np.float64), rcond=None)[0][:3]
+    slopes = np.array([[slope[where] for slope in np.gradient(component)] for component in move]) - line.T[:, :, None]
+    return float(np.sqrt((((slopes + slopes.swapaxes(0, 1)) / 2) ** 2).sum((0, 1)).mean()))
+
+
 def _looked(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray, factor: int, engine: Optimise) -> np.ndarray:
     """What the engine moves at one resolution, as a displacement at the images' own."""
     unit = CELL * factor

@@ -57,9 +57,13 @@ def _inner(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray, levels: tu
     """Where both images show tissue as far as OUTLINE voxels around."""
     kept = inside
     for image, level in zip((fixed, moving), levels, strict=True):
-        bright = ndimage.gaussian_filter(np.clip(image, 0, None), 1.5) > TISSUE * level
-        kept = kept & ndimage.binary_erosion(bright, np.ones((2 * OUTLINE + 1,) * 3), border_value=1)
+        kept = kept & ndimage.binary_erosion(tissue(image, level), np.ones((2 * OUTLINE + 1,) * 3), border_value=1)
     return kept
+
+
+def tissue(image: np.ndarray, level: float) -> np.ndarray:
+    """Where an image (z, y, x) shows tissue that is about so bright."""
+    return ndimage.gaussian_filter(np.clip(image, 0, None), 1.5) > TISSUE * level
 
 
 def _moments(a: np.ndarray, b: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

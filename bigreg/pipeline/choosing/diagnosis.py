@@ -23,6 +23,10 @@ SHARED, PARTLY = 0.2, 0.35
 UNLIKE = 0.6
 """The same of images of two contrasts: from here on another individual. Measured: 0.8 to 0.9 of two brains, 0.44 of one
 whose contrast was inverted by a curve."""
+PARTS, SUPPLE, MOVED = 0.08, 0.33, 0.5
+"""Of the same once bent, and of `Measured.strain`: from both on another individual of the same structure, unless the
+affine alone leaves the third or more, which is motion. Measured of skulls: 0.09 to 0.14, 0.37 to 0.74, 0.19 to 0.44; of
+one specimen a strain up to 0.27, with noise too; of one that moved far 0.35 to 0.48, and 0.5 to 0.9 left."""
 STILL = 0.12
 """The same after the affine alone: up to here nothing is left to bend."""
 FAR = 5.0
@@ -44,6 +48,8 @@ class Measured:
     template     whether a file's name speaks of an atlas
     engines      that a run would use
     motion       what pairs of points say of how far the tissue moved
+    strain       root mean square of the strain beyond an affine map, within the tissue, of a bending that may follow
+                 every part
     free         whether pairs may be looked for: the user has said nothing of them, and something is to be deformed
     padding      by image, the value around the data that is not compared
     """
@@ -58,6 +64,7 @@ class Measured:
     template: bool
     engines: tuple[str, ...] = ("optimise",)
     motion: Motion = UNKNOWN
+    strain: float | None = None
     free: bool = True
     padding: Mapping[str, float] = field(default_factory=dict)
 
@@ -148,6 +155,7 @@ class Diagnosis:
             "affine": dataclasses.asdict(seen.affine),
             "bent": dataclasses.asdict(seen.bent),
             "motion": dataclasses.asdict(seen.motion),
+            "strain": seen.strain,
             "padding": {which: seen.padding.get(which) for which in ("fixed", "moving")},
             "cost": self.cost,
             "warnings": list(seen.warnings),
@@ -215,11 +223,12 @@ def _fitting(seen: Measured, contrast: str, structure: str) -> tuple[tuple[str, 
         return order, f"the same contrast, but only part of the structure agrees: {hint}{share}"
     if structure == "unsure":
         return (INDIVIDUALS,), f"the same contrast, another individual: {share}"
-    # A soft specimen and another individual look alike here. `rounds` is hardly worse for skulls of individuals, and
-    # `individuals` clearly worse for a specimen that was bent (tests/benchmarks/RESULTS.md).
     rest = f"{left:.0%} of the structure is left unexplained by the affine, {bent:.0%} by a smooth bend"
     if left <= STILL:
         return (ROUNDS,), f"one specimen, hardly bent: {rest}"
+    if bent >= PARTS and left < MOVED and seen.strain is not None and seen.strain >= SUPPLE:
+        strained = f"its parts differ in shape (a soft bend is strained by {seen.strain:.0%})"
+        return (INDIVIDUALS, ROUNDS), f"the same contrast and structure, but {strained}: {rest}"
     return (ROUNDS, INDIVIDUALS), f"the same contrast, and the structure agrees after a smooth bend: {rest}"
 
 

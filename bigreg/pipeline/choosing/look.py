@@ -18,12 +18,12 @@ import torch
 from ...config import Affine, Config, load_config
 from ...engines.affine import DOUBTFUL, SIGNLESS, AffineResult
 from ...engines.placed import Placed
-from ...engines.small import bend, seen_through
+from ...engines.small import bend, seen_through, strain
 from ...engines.structure import tissue_level
 from ...errors import InputError
 from ...geometry import Grid
 from ...intensity import bright_limit
-from ...quality.relation import Relation, relation
+from ...quality.relation import Relation, relation, tissue
 from ...volumes import Volume
 from ..context import masks, starts
 from ..context.beginning import beginning
@@ -40,6 +40,7 @@ from .motion import UNKNOWN, Motion, motion
 
 SEEN = 64  # voxels along the longest axis of what is bent
 STIFF = 1.6  # regularisation of the bending: it may follow shapes and not invent likeness
+SOFT = 0.1  # of one that may follow every part
 ANY_CONTRAST = "lncc_squared"  # of the start where bright may go with dark: quicker than mutual information
 NAMED = ("template", "atlas", "average", "ccf", "annotation", "reference")
 
@@ -72,6 +73,7 @@ def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any
         affine=found.affine,
         bent=found.bent,
         motion=found.motion,
+        strain=found.strain,
         free=base.deformation
         and (given is None or given.run is None)
         and not any(item.startswith("landmarks.") for item in overrides),
@@ -95,6 +97,7 @@ class _Found:
     affine: Relation
     bent: Relation
     motion: Motion
+    strain: float | None
     result: AffineResult | None = None
     answers: tuple[tuple[str, AffineResult], ...] = ()
 
@@ -188,8 +191,10 @@ def _found(copies: Copies) -> _Found:
     return replace(best, answers=tuple(answers))
 
 
-def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation, Motion]:
-    """How the images are related after the affine, fixed world to moving world, and bent; what the bending missed."""
+def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation, Motion, float | None]:
+    """How the images are related after the affine, fixed world to moving world, and bent; what the bending missed; and
+    the strain of a softer bending.
+    """
     asked = copies.question(Affine())
     placed = [Placed(*each) for each in zip(asked.images, asked.grids, asked.masks, strict=True)]
     spacing = max(max(np.multiply(p.grid.shape, p.grid.spacing)) for p in placed) / SEEN
@@ -199,12 +204,14 @@ def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation, 
     a, b = fixed.image.numpy(), there.numpy()
     inside = ((seen * fixed.weights) > 0).numpy()
     if not inside.any():
-        return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0), UNKNOWN
+        return Relation(None, None, None, 0.0), Relation(None, None, None, 0.0), UNKNOWN, None
     move = bend(a, b, inside, similarity="lncc_squared", regularisation=STIFF)
     bent, known = seen_through(b, inside, move)
     known_in = (fixed.weights > 0).numpy(), (seen > 0).numpy()
     far = motion(a, b, known_in, move)
-    return relation(a, b, inside, (f, m)), relation(a, bent, inside & known, (f, m)), far
+    where = inside & tissue(a, f)
+    soft = strain(bend(a, b, inside, similarity="lncc_squared", regularisation=SOFT), where) if where.any() else None
+    return relation(a, b, inside, (f, m)), relation(a, bent, inside & known, (f, m)), far, soft
 
 
 def _told(result: AffineResult, frames: Frames, found: Frames) -> starts.StartCandidate:

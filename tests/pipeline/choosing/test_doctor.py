@@ -27,7 +27,7 @@ from ..phantoms import light, other_contrast, rotation, see, through, tissue
 AS_THEY_LIE = ["affine.kind=none"]  # no start is searched
 KEYS = {
     "preset", "settings", "sure", "candidates", "why", "similarity", "contrast", "structure", "start", "affine", "bent",
-    "motion", "padding", "cost", "warnings", "seconds",
+    "motion", "strain", "padding", "cost", "warnings", "seconds",
 }  # fmt: skip
 
 
@@ -84,6 +84,19 @@ def test_the_preset_follows_from_contrast_and_structure(second, gamma, preset, c
     assert told["cost"]["seconds"] > 0 and told["cost"]["disk_bytes"] > 0
 
 
+def test_two_skulls_are_told_from_two_rounds_of_one_tissue(data_folder):
+    heads = [bigreg.open_volume(data_folder / "mouse_heads" / f"{name}_.nii.gz") for name in ("DBA_2J", "TALLYHO_JNGJ")]
+    found = bigreg.doctor(*heads)
+    assert found.candidates == ("individuals", "rounds"), found.rows()
+    assert "differ in shape" in found.why
+    folder, spacing = data_folder / "easifish", (1.68, 1.84, 1.84)
+    rounds = [
+        bigreg.open_volume(folder / f"{name}.n5", dataset="lowres", spacing=spacing, name=name)
+        for name in ("fix", "mov")
+    ]
+    assert bigreg.doctor(*rounds).candidates == ("rounds", "individuals")
+
+
 def test_a_turned_pair_is_found_and_its_turn_is_told():
     pair = volumes(see(seed=1), see(through(rotation(120.0)), seed=2))
     found = bigreg.doctor(pair["fixed"], pair["moving"])
@@ -117,6 +130,11 @@ def measured(sign: float | None, left: float | None, bent: float | None, **more)
         (measured(1.0, 0.03, 0.02), ("rounds",)),
         (measured(1.0, 0.18, 0.13), ("rounds", "individuals")),
         (measured(0.99, 0.27, 0.1), ("rounds", "individuals")),
+        (measured(0.99, 0.27, 0.1, strain=0.2), ("rounds", "individuals")),
+        (measured(0.99, 0.27, 0.1, strain=0.45), ("individuals", "rounds")),
+        (measured(0.99, 0.6, 0.1, strain=0.45), ("rounds", "individuals")),  # one specimen that moved far, with noise
+        (measured(1.0, 0.5, 0.03, strain=0.45), ("rounds", "individuals")),
+        (measured(1.0, 0.1, 0.09, strain=0.45), ("rounds",)),
         (measured(1.0, 0.53, 0.07), ("rounds", "individuals")),  # bent and noisy, and yet one specimen
         (measured(0.97, 0.46, 0.27), ("individuals",)),
         (measured(0.99, 0.5, 0.41), ("individuals", "brain-to-atlas")),
