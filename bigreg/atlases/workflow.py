@@ -23,6 +23,7 @@ from ..volumes import Volume
 from .axes import warning_of_axes, warning_of_turn
 from .borders import write_borders
 from .halves import warning_of_halves
+from .intervals import sampled_moves
 from .regions import CellCounter, Counts, Row, Watched, cell_rows, count_voxels, region_rows, to_csv
 from .report import write_atlas_report
 from .result import ANNOTATION, AXES, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
@@ -145,14 +146,14 @@ def _atlas(
         known = {**_stamp(path), "columns": columns, "units": units}
 
         def count(told: Any) -> dict[str, int]:
-            counter = CellCounter(source)
+            counter = CellCounter(source, sampled_moves(run))
             through = Watched(into, counter.add)
             name = "noncorrespondence"
             added = {name: run.noncorrespondence_column("moving_to_fixed")} if run.seeks_noncorrespondence else {}
             work.points(path, lambda target: map_points_file(
                 path, target, through, columns=columns, units=units, to="um", grids=(volume.grid(), None), added=added
             ))  # fmt: skip
-            work.table(CELLS, cell_rows(source.structures, counter.counts, voxels(told)[0], voxel))
+            work.table(CELLS, cell_rows(source.structures, counter, voxels(told)[0], voxel))
             return {"cells": counter.cells, "outside": counter.outside, "no region": counter.unlabelled}
 
         work.step("cells", count, known)

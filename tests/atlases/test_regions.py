@@ -104,7 +104,7 @@ def test_cells_are_counted_on_their_way_through_a_map(labels):
     assert counter.cells == len(index) + 1 and counter.outside == 1 and counter.unlabelled == 0
     voxels = Counts()
     voxels.add(labels.ravel(), np.ones(labels.size, int))
-    rows = {r["acronym"]: r for r in cell_rows(TREE, counter.counts, voxels, 1e9)}
+    rows = {r["acronym"]: r for r in cell_rows(TREE, counter, voxels, 1e9)}
     assert rows["b"]["cells"] == rows["b"]["own_cells"] == rows["r"]["cells"] == len(index)
     assert rows["b"]["density_per_mm3"] == pytest.approx(len(index) / np.isin(labels, [7, 400000001]).sum())
     assert rows["b"]["density_right_per_mm3"] == "" and rows["a"]["cells"] == 0
@@ -122,11 +122,15 @@ def test_the_nodes_of_a_neuron_are_counted_as_those_of_a_table(labels, tmp_path)
     assert counter.cells == 5 and counter.outside == 0 and set(counter.counts.of) == {7}
 
 
-def test_a_table_reads_back_as_it_was_written():
-    counts = Counts()
-    counts.add(np.array([5, 5, 7]), np.array([1, 2, 2]))
-    rows = cell_rows(TREE, counts, counts, 1000.0)
-    assert from_csv(to_csv(rows).decode()) == rows
+def test_a_table_reads_back_as_it_was_written(labels):
+    counter = CellCounter(made(labels))
+    counter.counts.add(np.array([5, 5, 7]), np.array([1, 2, 2]))
+    rows = cell_rows(TREE, counter, counter.counts, 1000.0)
+    assert from_csv(to_csv(rows).decode()) == rows and rows[0]["cells_p5"] == rows[0]["cells_p95"] == ""
+    counter.sampled = [Counts(), Counts()]
+    counter.sampled[0].add(np.array([5, 7]), np.array([1, 2]))
+    rows = cell_rows(TREE, counter, counter.counts, 1000.0)
+    assert from_csv(to_csv(rows).decode()) == rows and (rows[0]["cells_p5"], rows[0]["cells_p95"]) == (0, 3)
 
 
 def test_borders_are_where_the_next_voxel_has_another_label():

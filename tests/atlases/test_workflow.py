@@ -104,6 +104,8 @@ def test_cells_are_in_their_region_and_half_and_keep_their_columns(made):
     rows = {r["acronym"]: r for r in result.cells}
     assert rows["b"]["cells_left"] == rows["b"]["cells"] and rows["b"]["cells"] >= 0.93 * number
     assert rows["root"]["cells"] >= rows["B"]["cells"] >= rows["b"]["cells"]
+    assert 0 < rows["b"]["cells_p5"] < rows["b"]["cells"] <= rows["b"]["cells_p95"]  # some lie at its borders
+    assert rows["A"]["cells"] == 0 and rows["A"]["cells_p95"] < number / 4
     assert rows["b"]["density_per_mm3"] == pytest.approx(
         rows["b"]["cells"] / next(r for r in result.regions if r["acronym"] == "b")["volume_mm3"], rel=1e-4
     )

@@ -99,6 +99,11 @@ class Viewed:
         return np.where(found == OUTSIDE, np.nan, found)
 
     @property
+    def keeps_sigma(self) -> bool:
+        """Whether the run says how far its map may be off."""
+        return sigmas.kept(self._view())
+
+    @property
     def sigma(self) -> Volume:
         """How far the map may be off: SD in um along z, y and x of the fixed world, as channels 0, 1 and 2 (this
         opens channel 0), one value per tile of 8^3, NaN where nothing is known.
