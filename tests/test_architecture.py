@@ -27,6 +27,7 @@ BIGREG = (
     "engines",
     "pipeline",
     "atlases demo testing training",
+    "browser",
     "cli",
     "__main__",
 )
