@@ -16,8 +16,8 @@ import nibabel
 import numpy as np
 import pytest
 import zarr
-from PIL import Image as Picture
 from ome_zarr_models.v05 import Image
+from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from bigreg import open_volume
