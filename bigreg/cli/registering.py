@@ -270,22 +270,26 @@ def register(
     from ..display import Display
     from ..pipeline.run import register as begin
 
-    _say_if_finished(run)
-
+    finished = _is_finished(run)
     with Display(out, run) as display:
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
             allow_device_change=allow_device_change, choice=choice,
         )  # fmt: skip
+    if finished:
+        _say_finished(run)
     _show_summary(done, fail_on, as_json)
 
 
-def _say_if_finished(run: str) -> None:
+def _is_finished(run: str) -> bool:
     from .. import storage
     from ..pipeline.store.store import RunStore, is_run
 
-    if storage.exists(run) and is_run(run) and RunStore(run).attributes["state"] == "finished":
-        out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
+    return storage.exists(run) and is_run(run) and bool(RunStore(run).attributes["state"] == "finished")
+
+
+def _say_finished(run: str) -> None:
+    out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
 
 
 def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
@@ -316,7 +320,8 @@ def resume(
     from ..display import Display
     from ..pipeline.run import open_run
 
-    _say_if_finished(run)
+    if _is_finished(run):
+        _say_finished(run)
     with Display(out, run) as display:
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,

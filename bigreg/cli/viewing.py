@@ -30,7 +30,7 @@ def view(
         ),
     ] = False,
 ) -> None:
-    """Show runs in napari: images, map, progress of the blocks; also while one is running.
+    """Show runs and images, in napari: images, map, progress of the blocks; also while one is running.
 
     For an atlas result: the brain, regions (named under the cursor), borders, cells.
 
