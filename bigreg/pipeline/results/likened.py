@@ -51,7 +51,8 @@ def warn_of_extent(volume: Volume, frame: Grid | None, which: str) -> None:
         same = ", though both have the same shape" if grid.shape == frame.shape else ""
         logger.warning(
             "%s: it spans %s µm (z, y, x) and the %s image %s%s; is its voxel size right? Pass %s (µm) otherwise",
-            _called(volume), _lengths(own), which, _lengths(its), same, named("--spacing Z Y X", "open_volume's spacing"),
+            _called(volume), _lengths(own), which, _lengths(its), same,
+            named("--spacing Z Y X", "open_volume's spacing"),
         )  # fmt: skip
     elif (low >= last).any() or (high <= first).any():
         logger.warning(
