@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import endings
+from ..endings import OME_ZARR, check_version, output_format
 from ..errors import ConfigError, OutputError, named
 from ..geometry import Shape, triple
 from ..storage import check_replaceable, exists, local_path, remove
@@ -71,8 +71,8 @@ def convert(
         orientation=orientation,
     )
     out = os.fspath(out)
-    older = endings.check_version(out, ome_version)
-    if endings.output_format(out) != endings.OME_ZARR:
+    older = check_version(out, ome_version)
+    if output_format(out) != OME_ZARR:
         from .image_files import write_file
 
         if levels is not None or (tuple(chunks), shards) != (CHUNKS, SHARDS):
