@@ -168,8 +168,8 @@ def stages_table(plan: Any, *, everything: bool = False) -> Table:
     from .quality.verdict import roughly
 
     table = Table(box=None, pad_edge=False)
-    for name in ("stage", "blocks", "read", "written", "one worker"):
-        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
+    for name in ("stage", "blocks", "read", "written", "one worker"):  # where it is narrow names wrap, figures stay
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=name != "stage")
     seconds = plan.stage_seconds()
     figures = {w.title: (w.blocks, w.bytes_read, w.bytes_written, seconds[w.name]) for w in plan.stages}
     totals = [sum(column) for column in list(zip(*figures.values(), strict=True))[1:]]
@@ -192,7 +192,7 @@ def simulation_table(simulations: list[Any]) -> Table:
 
     table = Table(box=None, pad_edge=False)
     for name in ("workers", "time", "efficiency", "compute", "storage", "scheduler", "path", "bound by"):
-        table.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "bound by" else "right", no_wrap=name != "bound by")
     for s in simulations:
         parts = (s.efficiency, s.compute, s.storage, s.scheduler, s.chain)
         table.add_row(str(s.workers), roughly(s.seconds), *(f"{100 * p:.0f} %" for p in parts), s.binds)

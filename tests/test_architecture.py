@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # the front doors: bigreg's imports on first use.
 BIGREG = (
     "errors jit keys trial_cuda",
-    "kernels",
+    "endings kernels places",
     "cluster device geometry similarity storage",
     "config intensity quality transforms volumes",
     "display networks phantom points",
@@ -27,6 +27,7 @@ BIGREG = (
     "engines",
     "pipeline",
     "atlases demo testing training",
+    "browser",
     "cli",
     "__main__",
 )

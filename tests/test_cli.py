@@ -109,6 +109,10 @@ def test_status_and_resume_of_a_finished_run(folder):
     assert known["moving"] == open_volume(folder / "moving.ome.zarr").understood
     again = bigreg("resume", folder / "run.zarr")
     assert again.returncode == 0 and "is finished already" in again.stdout
+    images = [folder / f"{which}.ome.zarr" for which in ("fixed", "moving")]
+    other = bigreg("register", *images, folder / "run.zarr", "--set", "blocks.halo=9")
+    assert other.returncode == 5 and "another configuration" in other.stderr
+    assert "is finished already" not in other.stdout, "no figures follow"
 
 
 def test_points_keep_their_other_columns_and_are_nan_outside(folder):

@@ -16,7 +16,7 @@ import json, sys
 from typer.testing import CliRunner
 from bigreg.cli import app
 found = CliRunner().invoke(app, sys.argv[1:])
-heavy = [name for name in ("torch", "matplotlib") if name in sys.modules]
+heavy = [name for name in ("torch", "matplotlib", "tensorstore") if name in sys.modules]
 print(json.dumps([found.exit_code, heavy, found.output]))
 """
 
@@ -31,6 +31,10 @@ print(json.dumps([found.exit_code, heavy, found.output]))
         (["register", "a.tif", "b.tif", "run.zarr"], 3, "does not exist"),
         (["register", "a.tif", "b.tif", "run.zarr", "--preset", "round"], 4, "rounds"),
         (["register", "a.tif", "b.tif", "run.zarr", "--set", "blocks.cor=3"], 4, "blocks.core"),
+        (["plan", "a.tif", "b.tif"], 3, "fixed 'a.tif' does not exist"),
+        (["convert", "a.tif", "out.ome.zarr"], 3, "image 'a.tif' does not exist"),
+        (["convert", "a.tif", "out.ims"], 4, ".ims; end its name in .ome.zarr, .ome.tif"),
+        (["warp", __file__, "a.tif", "out.ims"], 4, ".ims; end its name in .ome.zarr, .ome.tif"),
         (["status", "run.zarr"], 3, "run.zarr"),
     ],
 )

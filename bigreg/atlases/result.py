@@ -126,7 +126,9 @@ class AtlasResult:
 
 def is_atlas_result(url: str) -> bool:
     """Whether `bigreg atlas` wrote the folder at `url`, to its end or not."""
-    return storage.exists(url) and KEY in storage.read_attributes(url)
+    local = storage.local_path(url)
+    node = None if local is not None and not local.is_dir() else storage.find_node(url)
+    return node is not None and KEY in node.attributes
 
 
 def identity_of(url: str) -> dict[str, Any]:

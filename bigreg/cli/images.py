@@ -16,6 +16,7 @@ from .options import (
     Orientation,
     Origin,
     Spacing,
+    require_image,
     tell,
     tell_written,
 )
@@ -49,14 +50,15 @@ def convert(
     sizes: dict[str, Any] = {"chunks": (chunk or 64,) * 3, "shards": (shard or 256,) * 3} if chunk or shard else {}
     if (shard or 256) % (chunk or 64):
         raise typer.BadParameter(f"--shard {shard or 256} is not a multiple of --chunk {chunk or 64}")
+    from ..endings import OME_ZARR, check_version, output_format
+
+    check_version(target, ome_version)
+    kind = output_format(target)
+    require_image(source)
     from ..display import bar
     from ..volumes import convert as run
     from ..volumes import open_volume
     from ..volumes.labelled import looks_like_labels
-    from ..volumes.outputs import OME_ZARR, check_version, output_format
-
-    check_version(target, ome_version)
-    kind = output_format(target)
 
     image = open_volume(
         source, dataset=dataset, channel=channel, time=time, spacing=spacing, origin=origin, orientation=orientation

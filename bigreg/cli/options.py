@@ -13,10 +13,23 @@ import typer
 def require_there(path: str, what: str = "does not exist; check the path") -> None:
     """Raise InputError for a place of this machine where nothing is, before all that takes seconds to import."""
     from ..errors import InputError
-    from ..storage import exists, local_path
+    from ..places import absent
 
-    if local_path(path) is not None and not exists(path):
+    if absent(path):
         raise InputError(f"'{path}' {what}")
+
+
+def require_image(path: str, name: str = "image") -> None:
+    """The same for an image, which may be a glob of slices."""
+    import glob
+    import os
+
+    from ..errors import InputError
+    from ..places import absent, local_path
+
+    local = local_path(path)
+    if local is not None and not glob.has_magic(str(local)) and not os.path.lexists(local) and absent(path):
+        raise InputError(f"{name} '{path}' does not exist; check the path")
 
 
 def require_run(path: str) -> None:
@@ -181,6 +194,8 @@ def config_of(
 
 def images_of(fixed: str, moving: str, given: dict[str, Any]) -> list[Any]:
     """Both images, with the --fixed-... and --moving-... options among the verb's arguments."""
+    require_image(fixed, "fixed")
+    require_image(moving, "moving")
     from ..volumes import open_volume
 
     names = ("dataset", "time", "spacing", "origin", "orientation")

@@ -50,7 +50,6 @@ from .options import (
     masks_of,
     overrides_of,
     require_run,
-    require_there,
     tell,
 )
 
@@ -271,22 +270,26 @@ def register(
     from ..display import Display
     from ..pipeline.run import register as begin
 
-    _say_if_finished(run)
-
+    finished = _is_finished(run)
     with Display(out, run) as display:
         done = begin(
             *images, out=run, config=settings, progress=display, accept_failed=accept_failed, accept_start=accept_start,
             allow_device_change=allow_device_change, choice=choice,
         )  # fmt: skip
+    if finished:
+        _say_finished(run)
     _show_summary(done, fail_on, as_json)
 
 
-def _say_if_finished(run: str) -> None:
+def _is_finished(run: str) -> bool:
     from .. import storage
     from ..pipeline.store.store import RunStore, is_run
 
-    if storage.exists(run) and is_run(run) and RunStore(run).attributes["state"] == "finished":
-        out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
+    return storage.exists(run) and is_run(run) and bool(RunStore(run).attributes["state"] == "finished")
+
+
+def _say_finished(run: str) -> None:
+    out.print(f"'{run}' is finished already; its figures:", soft_wrap=True)
 
 
 def _show_summary(run: Any, fail_on: str | None, as_json: bool) -> None:
@@ -317,7 +320,8 @@ def resume(
     from ..display import Display
     from ..pipeline.run import open_run
 
-    _say_if_finished(run)
+    if _is_finished(run):
+        _say_finished(run)
     with Display(out, run) as display:
         done = open_run(run).resume(
             cluster=cluster, workers=workers, memory_limit=memory_limit, progress=display, accept_failed=accept_failed,
@@ -384,38 +388,3 @@ def status(
         err.print(error, style="red", soft_wrap=True)
     if state.verdict is not None:
         show_verdict(state.verdict)
-
-
-@app.command(rich_help_panel="Judge")
-def view(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run stores, or what `bigreg atlas` wrote: paths or URLs.")
-    ],
-    panel: Annotated[
-        list[str] | None,
-        typer.Option(help="inspect (default for runs), monitor, landmarks or launch. Repeatable."),
-    ] = None,
-) -> None:
-    """Show runs in napari: images, map, progress of the blocks; also while one is running.
-
-    For an atlas result: the brain, regions (named under the cursor), borders, cells.
-    """
-    for run in runs:
-        require_there(run, "is not a bigreg run, nor a result of bigreg atlas; check the path")
-    from ..atlases import is_atlas_result
-    from ..errors import ConfigError, InputError
-    from ..pipeline.store.store import is_run
-
-    results = [run for run in runs if not is_run(run)]
-    for result in results:
-        if not is_atlas_result(result):
-            raise InputError(f"'{result}' is not a bigreg run, nor a result of bigreg atlas; check the path")
-    try:
-        from napari_bigreg.shared.named import NAMES
-        from napari_bigreg.window import show
-    except ImportError as error:
-        raise ConfigError(f"napari is not installed ({error}); pip install 'bigreg[napari]'") from error
-    panels = panel or (["inspect"] if len(results) < len(runs) else [])
-    if wrong := [p for p in panels if p not in NAMES]:
-        raise ConfigError(f"panel {wrong[0]!r} is unknown; use {', '.join(NAMES)}")
-    show(runs, panels)

@@ -22,6 +22,7 @@ from .options import (
     Spacing,
     Triple,
     Workers,
+    require_image,
     require_map,
     require_run,
     tell,
@@ -126,6 +127,10 @@ def warp(
     large one by all cores, unless --cluster or --workers is given.
     """
     require_map(run)
+    from ..endings import output_format
+
+    output_format(target)
+    require_image(image)
     from ..display import bar
     from ..pipeline.chains import chain, end_image
     from ..pipeline.results.likened import opened_like

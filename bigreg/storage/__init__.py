@@ -8,10 +8,11 @@ carries a checksum, so a flipped bit is an error and not an image. What fails fo
 The rule that parallel writers live by: one writer owns whole shards (whole chunks where an array has no shards).
 """
 
+from ..places import join, local_path, scheme, zip_parts
 from .arrays import Array, Codec, create_array, open_array
 from .claims import Claim
 from .files import check_replaceable, new_file
-from .locations import configure, filesystem, join, local_path, scheme, zip_parts
+from .locations import configure, filesystem
 from .nodes import (
     Node,
     children,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .locations import join, open_kvstore, read_error, write_error
+from ..places import join
+from .locations import open_kvstore, read_error, write_error
 from .retry import error_code
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
-from .locations import local_path, scheme
+from ..places import local_path, scheme
 
 
 @contextmanager

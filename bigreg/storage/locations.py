@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import fsspec
 import tensorstore as ts
 
 from ..errors import CorruptDataError, InputError, OutputError
+from ..places import local_path, scheme, zip_parts
 from .retry import error_code, error_number, error_reason, passing, patiently
 
-REMOTE_SCHEMES = ("http", "https", "s3", "gs")
-ZIPS = (".zip", ".ozx")
 # An array in memory:// lives as long as the process, whatever happens to the other settings.
 _MEMORY = ts.Context({"memory_key_value_store": {}})
 _settings: tuple[int, int, int] | None = None
@@ -61,50 +59,6 @@ configure()
 def context(*, caching: bool = False) -> ts.Context:
     """The settings and thread limits that every handle of this process shares; with `caching` the cache too."""
     return _caching if caching else _context
-
-
-def join(url: str, *parts: str) -> str:
-    """The location of a node below `url`."""
-    return "/".join([str(url).rstrip("/"), *(str(p).strip("/") for p in parts if str(p).strip("/"))])
-
-
-def zip_parts(url: str) -> tuple[str, str] | None:
-    """The zip archive (.zip, .ozx) that a location lies in and the place inside; None where it lies in none.
-
-    A local folder whose name ends like that is a folder.
-    """
-    head, mark, rest = str(url).rpartition("://")
-    parts = rest.split("/")
-    for number, part in enumerate(parts, 1):
-        if part.lower().endswith(ZIPS):
-            archive = head + mark + "/".join(parts[:number])
-            path = local_path(archive)
-            if path is None or path.is_file():
-                return archive, "/".join(parts[number:]).strip("/")
-    return None
-
-
-def scheme(url: str) -> str:
-    """The kind of place: file for local paths, else the URL's scheme. Raises InputError where it cannot be opened."""
-    head, mark, _ = str(url).partition("://")
-    if not mark or head == "file":
-        return "file"
-    if head not in (*REMOTE_SCHEMES, "memory"):
-        raise InputError(
-            f"'{url}': unknown scheme '{head}'; use a local path or one of file, memory, http, https, s3, gs"
-        )
-    return head
-
-
-def local_path(url: str) -> Path | None:
-    """The path on this machine that a location names; None for URLs of other places."""
-    if scheme(url) != "file":
-        return None
-    url = str(url)
-    if url.startswith("file://"):
-        plain = "/" + url.removeprefix("file://").partition("/")[2]
-        url = plain if os.path.exists(plain) else unquote(urlsplit(url).path)
-    return Path(os.path.abspath(url))
 
 
 def kvstore_spec(url: str) -> dict[str, Any] | str:

@@ -11,7 +11,8 @@ from typing import Any
 import tensorstore as ts
 
 from ..errors import CorruptDataError, InputError, OutputError
-from .locations import filesystem, join, local_path, open_kvstore, read_error, scheme, write_error, zip_parts
+from ..places import join, local_path, scheme, zip_parts
+from .locations import filesystem, open_kvstore, read_error, write_error
 from .retry import patiently
 
 

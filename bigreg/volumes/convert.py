@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..endings import OME_ZARR, check_version, output_format
 from ..errors import ConfigError, OutputError, named
 from ..geometry import Shape, triple
 from ..storage import check_replaceable, exists, local_path, remove
-from . import outputs
 from .multiscale import CHUNKS, SHARDS, ImageWriter, create_image
 from .pyramid import downsample, pyramid_factors
 from .volume import Volume, open_volume
@@ -71,8 +71,8 @@ def convert(
         orientation=orientation,
     )
     out = os.fspath(out)
-    older = outputs.check_version(out, ome_version)
-    if outputs.output_format(out) != outputs.OME_ZARR:
+    older = check_version(out, ome_version)
+    if output_format(out) != OME_ZARR:
         from .image_files import write_file
 
         if levels is not None or (tuple(chunks), shards) != (CHUNKS, SHARDS):

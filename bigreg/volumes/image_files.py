@@ -16,9 +16,9 @@ import nibabel
 import numpy as np
 import tifffile
 
+from ..endings import NIFTI, TIFF, output_format
 from ..errors import OutputError, named
 from ..storage import local_path, new_file
-from .outputs import NIFTI, TIFF, output_format
 from .planes import Planes, Progress, stored_dtype
 from .volume import Volume
 

@@ -47,7 +47,7 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
     whole = spec.path.endswith(".gz") or local_path(spec.path) is None
     array: Any = LoadedOnce(spec.path, _Whole(spec.path)) if whole else _Proxy(image.dataobj)
     read = BoxReader(array, axes, picked)
-    unit = _unit(image.header)
+    unit, said = _unit(image.header)
     flip = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z) to (z, y, x), on both sides
     level_affine = np.eye(4) if affine is None else flip @ np.diag([unit, unit, unit, 1.0]) @ affine @ flip
     shape = read.per_axis(image.shape)
@@ -59,7 +59,7 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
         spacing_known=affine is not None,
         has_directions=stated,
         orientation=WORLD if stated else None,
-        spacing_from="its affine" if stated else "pixdim",
+        spacing_from=f"{'its affine' if stated else 'pixdim'}{said}",
         compression="gzip" if spec.path.endswith(".gz") else "not compressed",
         unstated="" if affine is not None else f"pixdim {figures(pixdim)} (x, y, z) is no voxel size",
     )
@@ -91,11 +91,13 @@ def _pixdim(path: str, kind: Any) -> list[float]:
         return [float(v) for v in header["pixdim"][1:4]]
 
 
-def _unit(header: nibabel.Nifti1Header) -> float:
+def _unit(header: nibabel.Nifti1Header) -> tuple[float, str]:
+    """The header's unit in um, and what a person should know of it: millimetres where it states none."""
     try:
-        return micrometres(header.get_xyzt_units()[0]) or 1000.0
+        unit = micrometres(header.get_xyzt_units()[0])
     except KeyError:  # a code that does not exist
-        return 1000.0
+        unit = None
+    return (1000.0, "; its unit is not stated, mm by the standard") if unit is None else (unit, "")
 
 
 def _load(path: str) -> nibabel.Nifti1Image:

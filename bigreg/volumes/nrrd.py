@@ -64,8 +64,9 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
     affine, has_directions = _affine(header, axes)
     unstated = f"{', '.join(unread)} cannot be read" if unread else _unused(header)
     factors: list[float] | None = [1.0] * 3
+    guessed = ""
     if affine is not None:
-        factors, unstated = _units(header, affine, axes)
+        factors, unstated, guessed = _units(header, affine, axes)
         affine = np.diag([*(factors or [1.0] * 3), 1.0]) @ affine
     box = read.per_axis(shape)
     return StoredImage(
@@ -76,7 +77,7 @@ def open_nrrd(spec: ImageSpec, name: str) -> StoredImage:
         spacing_known=affine is not None and factors is not None,
         has_directions=has_directions,
         orientation=_orientation(header.get("space")) if has_directions else None,
-        spacing_from="space directions" if has_directions else "spacings",
+        spacing_from=f"{'space directions' if has_directions else 'spacings'}{guessed}",
         compression=str(header.get("encoding", "")),
         unstated=unstated,
     )
@@ -161,36 +162,47 @@ def _affine(header: Mapping[str, Any], axes: str) -> tuple[np.ndarray | None, bo
         if abs(np.linalg.det(affine[:3, :3])) > 1e-30:
             return affine, True
         return None, False
-    listed = dict(zip(reversed(axes), header.get("spacings", ()), strict=False))
-    spacings = numbers([listed.get(axis) for axis in "zyx"], 3, positive=True)
+    spacings = numbers(_along(header, axes, "spacings"), 3, positive=True)
     if spacings is None:
         return None, False
     affine[:3, :3] = np.diag(spacings)
+    lowest = numbers(_along(header, axes, "axis mins", "axismins"), 3)
+    if lowest is not None:
+        kinds = _along(header, axes, "centers", "centerings")
+        cells = [str(kind).lower() == "cell" for kind in kinds]  # the least place is a cell's face, a node's centre
+        affine[:3, 3] = np.asarray(lowest) + np.where(cells, np.asarray(spacings) / 2, 0.0)
     return affine, False
 
 
-def _units(header: Mapping[str, Any], affine: np.ndarray, axes: str) -> tuple[list[float] | None, str]:
+def _along(header: Mapping[str, Any], axes: str, *fields: str) -> list[Any]:
+    """What a field, under any of its names, says of the z, y and x axes; None where it says nothing."""
+    listed = next((header[field] for field in fields if header.get(field) is not None), ())
+    known = dict(zip(reversed(axes), listed, strict=False))
+    return [known.get(axis) for axis in "zyx"]
+
+
+def _units(header: Mapping[str, Any], affine: np.ndarray, axes: str) -> tuple[list[float] | None, str, str]:
     """How many um the file's lengths along (z, y, x) are, by the rule at the top of this module.
 
-    None and why where it is unknown. `units` are those of the array's axes, `space units` those of the world's.
+    None and why where it is unknown; last what a person should know of it. `units` are those of the array's axes,
+    `space units` those of the world's.
     """
     units = [str(unit).strip('"') for unit in header.get("space units") or []][:3][::-1]
     if not units:
-        listed = dict(zip(reversed(axes), header.get("units") or [], strict=False))
-        units = [str(listed.get(axis, "")).strip('"') for axis in "zyx"]
+        units = [str(unit or "").strip('"') for unit in _along(header, axes, "units")]
         if len(set(units)) > 1 and np.any(affine[:3, :3] - np.diag(np.diag(affine)[:3])):
-            return None, f"units {', '.join(units)} (z, y, x) are not those of the axes of its space"
+            return None, f"units {', '.join(units)} (z, y, x) are not those of the axes of its space", ""
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if set(units) - {"", "???"}:
         factors = [factor for unit in units if (factor := micrometres(unit)) is not None]
         if len(factors) == 3:
-            return factors, ""
-        return None, f"spacing {figures(steps)} (z, y, x) is in unknown units {', '.join(units)}"
+            return factors, "", ""
+        return None, f"spacing {figures(steps)} (z, y, x) is in unknown units {', '.join(units)}", ""
     if steps.min() >= 1:
-        return [1.0] * 3, ""
+        return [1.0] * 3, "", "; its unit is not stated, taken as µm"
     if steps.max() <= 0.1:
-        return [1000.0] * 3, ""
-    return None, f"spacing {figures(steps)} is in no stated unit"
+        return [1000.0] * 3, "", "; its unit is not stated, taken as mm"
+    return None, f"spacing {figures(steps)} is in no stated unit", ""
 
 
 def _orientation(space: str | None) -> str | None:

@@ -21,6 +21,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _CHANNEL, _DEPTH = re.compile(r"(?:^|[^a-z])(c|ch|chan|channel|w|wavelength)[_\-= ]?$"), re.compile(
     r"(?:^|[^a-z])(z|slice|plane|section|depth)[_\-= ]?$"
 )  # fmt: skip
+_PARTING = ("_", "=", " ", ".", "(", "/")
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _split(paths: Sequence[Path]) -> list[_Name]:
         split = [_Name(path, stems[path], *_parts(re.split(r"(\d+)", stems[path]))) for path in paths]
     signed = [_Name(n.path, n.stem, *_signed(n)) for n in split]
     texts = {n.texts for n in split}
-    return signed if len({n.texts for n in signed}) < len(texts) or _plus(signed, split) else split
+    found = len({n.texts for n in signed}) < len(texts) or _plus(signed, split) or _all_negative(signed)
+    return signed if found else split
 
 
 def _parts(split: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -170,6 +172,15 @@ def _plus(signed: list[_Name], split: list[_Name]) -> bool:
     """Whether + and - both occur before numbers."""
     found = {number[0] for each in signed for number in each.numbers if number[0] in "+-"}
     return found == {"+", "-"}
+
+
+def _all_negative(signed: list[_Name]) -> bool:
+    """Whether the signs stand behind what parts words already (img_-9, z=-9), so that they part nothing."""
+    numbers = [each.numbers[-1] for each in signed if each.numbers]
+    return len(numbers) == len(signed) and all(
+        number[0] == "-" and each.texts[len(each.numbers) - 1][-1:] in _PARTING
+        for number, each in zip(numbers, signed, strict=True)
+    )
 
 
 def _glob(group: list[_Name]) -> str:

@@ -45,7 +45,11 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
     try:
         # A path is opened by tifffile itself; a URL becomes a file object that reads ranges.
         tiff = tifffile.TiffFile(str(local) if local is not None else open_binary(spec.path))
-        known = tiff.series
+        known, notes = tiff.series, []
+        if spec.dataset is None and _one_by_one(known):
+            notes = [f"its {len(known)} images of one plane each are taken as the planes of a stack"]
+            tiff = tifffile.TiffFile(tiff.filehandle, is_shaped=False)
+            known = tiff.series
     except (OSError, MemoryError):
         raise
     except Exception as error:  # tifffile passes on what its parsers raise
@@ -55,10 +59,13 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
     number = _number(known, spec, name)
     series = known[number]
     _check_whole(tiff, number, spec, name)
-    axes, notes = _axes(series, spec, name)
+    axes, found = _axes(series, spec, name)
+    notes += found
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        notes.append("it is to be shown with 0 as white (MinIsWhite); its numbers are taken as they are stored")
     picked = pick(name, spec, axes, series.shape)
     stated = calibration(tiff, number)
-    base = scaling(stated.spacing or (1, 1, 1))
+    base = scaling(stated.spacing or (1, 1, 1), stated.origin)
     signed = keeps_signed(tiff, np.dtype(series.dtype))
     levels: list[StoredLevel] = []
     for position, level in enumerate(series.levels):
@@ -82,6 +89,12 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         unstated=stated.unstated,
         likely=stated.likely,
     )
+
+
+def _one_by_one(known: list[tifffile.TiffPageSeries]) -> bool:
+    """Whether a program has written the planes of a stack one after another, each as an image of its own."""
+    kinds = {(series.kind, series.shape, series.axes, series.dtype) for series in known}
+    return len(known) > 1 and len(kinds) == 1 and known[0].kind == "shaped" and known[0].axes == "YX"
 
 
 def _number(known: list[tifffile.TiffPageSeries], spec: ImageSpec, name: str) -> int:

@@ -17,9 +17,13 @@ NOT_IMAGEJ = "1.11a"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Voxel size (z, y, x) in um and what states it; None and what was found where it cannot be used."""
+    """Voxel size (z, y, x) in um and what states it; None and what was found where it cannot be used.
+
+    origin   place of the first voxel, um
+    """
 
     spacing: tuple[float, ...] | None = None
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0)
     by: str = ""
     unstated: str = ""
     likely: tuple[float, ...] | None = None
@@ -61,7 +65,7 @@ def _ome(tiff: tifffile.TiffFile, series: int) -> Calibration:
         stated[key] = "nothing" if text is None else f"'{text}'" + ("" if unit == "µm" else f" {unit}")
     known = tuple(size for size in sizes if size is not None)
     if len(known) == len(sizes):
-        return Calibration(known, "OME-XML")
+        return Calibration(known, by="OME-XML")
     if all(value == "nothing" for value in stated.values()):
         return Calibration()
     return Calibration(unstated="OME-XML states " + ", ".join(f"{key} {value}" for key, value in stated.items()))
@@ -102,7 +106,10 @@ def _imagej(tiff: tifffile.TiffFile) -> Calibration:
         steps[axis] = length / count if count else None
     sizes = [abs(steps[axis] or 0) * (micrometres(units[axis]) or 0) for axis in "zyx"]
     if all(size > 0 for size in sizes):
-        return Calibration(tuple(float(size) for size in sizes), "ImageJ")
+        # The voxel that lies at 0, counted from the first.
+        zeros = [number(metadata.get(f"{axis}origin")) or 0.0 for axis in "zyx"]
+        origin = tuple(-zero * size + 0.0 for zero, size in zip(zeros, sizes, strict=True))
+        return Calibration(tuple(float(size) for size in sizes), origin, "ImageJ")
     if "spacing" in metadata and not steps["z"]:
         return Calibration(unstated=f"ImageJ states spacing '{metadata['spacing']}'")
     if unit is not None and micrometres(unit) is None:

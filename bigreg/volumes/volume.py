@@ -58,7 +58,7 @@ class Volume:
     """
 
     def __init__(self, stored: StoredImage, spec: ImageSpec, name: str, *, array: Any = None) -> None:
-        _check(stored, spec, name)
+        _check(stored, spec, name, array is not None)
         levels, found = checked_levels(stored.levels)
         stored = replace(stored, levels=levels, notes=(*stored.notes, *found))
         grids, orientation = _place(stored, spec, name)
@@ -286,11 +286,15 @@ def _tell(what: str, note: str) -> None:
     logger.warning("%s: %s", what, note)
 
 
-def _check(stored: StoredImage, spec: ImageSpec, name: str) -> None:
+def _check(stored: StoredImage, spec: ImageSpec, name: str, in_memory: bool) -> None:
     shape = stored.levels[0].shape
+    called = name if in_memory else label(name, spec)
     if stored.dtype.kind not in "biuf":
         kind = "complex" if stored.dtype.kind == "c" else "not plain numbers"
-        raise InputError(f"{label(name, spec)} is {kind} (dtype {stored.dtype}); give integers or floats")
+        raise InputError(f"{called} is {kind} (dtype {stored.dtype}); give integers or floats")
+    if not stored.spacing_known and spec.spacing is None and in_memory:
+        what = "pass (array, spacing), or open_volume(array, spacing=...), with the voxel size (z, y, x) in µm"
+        raise SpacingError(f"{called} is an array without a spacing; {what}", shape)
     if not stored.spacing_known and spec.spacing is None:
         raise SpacingError(f"{label(name, spec)}: {_missing(stored, name)}", shape)
 

@@ -200,3 +200,15 @@ def test_the_command_says_what_is_missing(tmp_path):
     answer = CliRunner().invoke(app, ["atlas", str(tmp_path / "none.ome.zarr"), str(tmp_path / "out"), "--atlas", "x"])
     assert answer.exit_code == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_a_browser_shows_brain_and_named_regions_where_they_lie(made, scene):
+    result = made[0]
+    from bigreg.browser import layers_at
+
+    brain, regions = layers_at(result.url)
+    assert (brain.name, brain.labels, regions.name, regions.labels) == ("brain", False, "annotation", True)
+    assert regions.names[21] == "b b" and regions.names[997] == "root root"
+    assert brain.levels[0].grid == result.run.moving.grid() and regions.levels[0].grid == result.annotation.grid()
+    whole = brain.levels[0].read((0, 0, 0), SHAPE)
+    assert np.array_equal(brain.shown(whole), scene[2])

@@ -31,9 +31,9 @@ def test_without_napari_the_verb_says_what_to_install(finished, monkeypatch):
 
 
 def test_the_verb_names_what_is_no_run_and_what_is_no_panel(finished, tmp_path):
-    assert view(tmp_path) == (
-        3,
-        f"error: '{tmp_path}' is not a bigreg run, nor a result of bigreg atlas; check the path",
+    status, output = view(tmp_path)
+    assert status == 3 and output.startswith(
+        f"error: '{tmp_path}' is not a bigreg run, nor a result of bigreg atlas, nor an image: "
     )
     status, output = view(finished, "--panel", "bogus")
     assert status == 4 and "'bogus' is unknown; use monitor, inspect, landmarks, launch" in output

@@ -24,7 +24,7 @@ def test_every_kind_of_error_has_an_exit_status_of_its_own():
     ("fixed", "message"),
     [
         ("missing.ome.zarr", "missing.ome.zarr"),
-        (GOOD, "spacing is missing"),
+        (GOOD, r"is an array without a spacing; pass \(array, spacing\)"),
         ((GOOD[0], SPACING), "2-D"),
         ((np.stack([GOOD] * 3), SPACING), "axes"),
         ((GOOD.astype(complex), SPACING), "complex"),

@@ -6,14 +6,16 @@ import io
 import shutil
 import time
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from bigreg import open_run, register
+from bigreg import open_run, register, storage
 from bigreg.display import Display, shown, status_table
 from bigreg.pipeline.judging.status import status_of
 from bigreg.pipeline.labels import LABELS
 from bigreg.pipeline.store.lock import working_on
+from bigreg.pipeline.store.store import Status
 from bigreg.quality.verdict import roughly
 
 
@@ -128,3 +130,23 @@ def test_the_time_left_is_by_the_work_that_is_planned(registered, tmp_path):
         assert status_of(store).seconds_left is None, "too early to tell"
         store.update(pace=None)
         assert status_of(store).seconds_left is None, "the total is not known"
+
+
+def test_the_time_left_falls_while_the_one_block_of_a_stage_is_under_way(registered, tmp_path):
+    out = tmp_path / "late.zarr"
+    shutil.copytree(registered.run.url, out)
+    store = open_run(str(out)).store
+    status = storage.open_array(store.path("stages/report", "status"), write=True)
+    assert status.shape == (1, 1, 1)
+    status.write((0, 0, 0), np.full((1, 1, 1), Status.RUNNING, "u1"))
+    pace = store.attributes["pace"]
+    own, total = pace["seconds"]["stages/report"], sum(pace["seconds"].values())
+    foreseen = 1000 * own / (total - own)  # all else took 1000 s
+    with working_on(str(out)):
+        for passed in (0.1 * foreseen, 0.8 * foreseen, 5 * foreseen):
+            now = time.time()
+            store.update(
+                state="running", pace={**pace, "since": now - 1000 - passed, "done": 0.0}, updated=now - passed
+            )
+            left = status_of(store).seconds_left
+            assert left == pytest.approx(max(foreseen - passed, 0), abs=3 + 0.02 * foreseen)

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from dask.utils import format_bytes
 from rich.console import Console
 from typer.testing import CliRunner
 
+from bigreg import plan
 from bigreg.cli import app
 from bigreg.cli.app import out
-from bigreg.display import comparison_tables
+from bigreg.display import comparison_tables, stages_table
 from bigreg.pipeline.compare import compare_runs
 from bigreg.quality.evaluation import sign
 
@@ -127,3 +129,14 @@ def test_a_comparison_says_by_how_much_a_run_is_better(run):
     assert "worse by 0.2 µm" in type(row)(**{**vars(better), "more_is_better": False, "unit": "um"}).conclusion
     assert "no difference beyond 0.3" in type(row)(**{**vars(better), "holm": 0.2}).conclusion
     assert "too few places" in type(row)(**{**vars(better), "low": np.nan, "high": np.nan}).conclusion
+
+
+def test_the_tables_of_a_plan_are_not_cut_at_80_columns():
+    foreseen = plan(shape=(9000, 9000, 9000), spacing=(2, 1, 1))
+    console = Console(width=80)
+    with console.capture() as caught:
+        console.print(stages_table(foreseen, everything=True))
+    text = caught.get()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    for stage in foreseen.stages:
+        assert format_bytes(stage.bytes_read) in text and str(stage.blocks) in text

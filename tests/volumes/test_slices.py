@@ -31,6 +31,8 @@ def order(path, **keywords):
         [f"s_{n}.tif" for n in range(8, 12)],
         [f"z_{n}.tif" for n in (-10, -9, -8)][::1] + [f"z_{n}.tif" for n in range(-7, 3)],
         ["z_-1.tif", "z_+0.tif", "z_+1.tif"],
+        [f"img_-{n}.tif" for n in (10, 9, 8)],
+        [f"brain 2 z=-{n:03}.tif" for n in (3, 2, 1)],
         ["s-1.tif", "s-2.tif", "s-3.tif"],
         ["p_0.5.tif", "p_1.0.tif", "p_1.5.tif", "p_2.0.tif"],
         ["scan1.9.tif", "scan1.10.tif", "scan1.11.tif"],

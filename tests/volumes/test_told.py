@@ -38,9 +38,9 @@ def test_channels_of_an_imagej_stack(tmp_path):
 
 
 def test_what_is_given_is_told_as_given(tmp_path):
-    nibabel.save(
-        nibabel.Nifti1Image(IMAGE.T.astype(np.int16), np.diag([0.002, 0.002, 0.003, 1.0])), tmp_path / "a.nii.gz"
-    )
+    image = nibabel.Nifti1Image(IMAGE.T.astype(np.int16), np.diag([0.002, 0.002, 0.003, 1.0]))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "a.nii.gz")
     volume = open_volume(tmp_path / "a.nii.gz")
     assert "(from its affine)" in line(volume.understood) and line(volume.understood).endswith("1 level, gzip")
     given = open_volume(tmp_path / "a.nii.gz", spacing=(4.0, 4.0, 4.0), orientation="asr")

@@ -12,12 +12,12 @@ import SimpleITK
 import tifffile
 import zarr
 
+from bigreg.endings import output_format
 from bigreg.errors import ConfigError, InputError, OutputError
 from bigreg.geometry import Grid
 from bigreg.volumes import convert, create_image, open_volume
 from bigreg.volumes.image_files import write_file
 from bigreg.volumes.labelled import looks_like_labels
-from bigreg.volumes.outputs import output_format
 
 SHAPE, SPACING, ORIGIN = (5, 7, 9), (4.0, 1.5, 0.65), (30.0, -20.0, 7.0)
 NAMES = ["DAPI", "GFP", "RFP"]

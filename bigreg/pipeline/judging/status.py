@@ -190,7 +190,15 @@ def _seconds_left(store: RunStore, attributes: Mapping[str, Any], stages: Iterab
     done = planned_seconds_done(pace["seconds"], stages)
     if passed < SURE_SECONDS or done <= pace["done"]:
         return None
-    return float(max(sum(pace["seconds"].values()) - done, 0.0) * passed / (done - pace["done"]))
+    planned = pace["seconds"]
+    left = max(sum(planned.values()) - done, 0.0)
+    alone = [s for s in stages if s.blocks == 1 and s.running and not s.done]
+    if not alone or attributes["updated"] <= pace["since"]:
+        return float(left * passed / (done - pace["done"]))
+    # A stage of one block counts for nothing until it ends: of what was foreseen when it began its own time goes off.
+    rate = (attributes["updated"] - pace["since"]) / (done - pace["done"])
+    own = sum(planned.get(s.name, 0.0) for s in alone)
+    return float(max(left * rate - (time.time() - attributes["updated"]), (left - own) * rate, 0.0))
 
 
 def stored_verdict(store: RunStore) -> Verdict | None:

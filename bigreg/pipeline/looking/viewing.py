@@ -73,6 +73,14 @@ class Viewed:
         """
         return pyramids.pyramid(self._view(), what)
 
+    def fixed_labels(self) -> Samples | None:
+        """The labels that steer, of the fixed image, at their own resolution; None without any."""
+        context = self._view()
+        if context.config.labels is None:
+            return None
+        labels = context.volumes["fixed-labels"]
+        return Samples(labels.grid(), labels.dtype, labels.read)
+
     def risk_at(self, points: np.ndarray) -> np.ndarray:
         """(N,) the probability that the map is off by more than two voxels of the finest level, at points (N, 3) of the
         fixed frame, um; NaN where nothing is known. Raises InputError where the run has no such map (yet).

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import SpacingError, named
 from ...geometry import Grid
 from ...volumes import Volume, open_volume
+from ...volumes.stored import label
 from ..store.inputs import as_volume
 
 logger = logging.getLogger(__name__)
@@ -49,15 +50,20 @@ def warn_of_extent(volume: Volume, frame: Grid | None, which: str) -> None:
     if (np.abs(own - its) > slack).any():
         same = ", though both have the same shape" if grid.shape == frame.shape else ""
         logger.warning(
-            "%s: it spans %s µm (z, y, x) and the %s image %s%s; is its voxel size right? See %s (µm)",
-            volume, _lengths(own), which, _lengths(its), same, named("--spacing Z Y X", "open_volume's spacing"),
+            "%s: it spans %s µm (z, y, x) and the %s image %s%s; is its voxel size right? Pass %s (µm) otherwise",
+            _called(volume), _lengths(own), which, _lengths(its), same,
+            named("--spacing Z Y X", "open_volume's spacing"),
         )  # fmt: skip
     elif (low >= last).any() or (high <= first).any():
         logger.warning(
             "%s: it spans %s to %s µm (z, y, x), outside the %s image, which spans %s to %s; see %s",
-            volume, _lengths(low), _lengths(high), which, _lengths(first), _lengths(last),
+            _called(volume), _lengths(low), _lengths(high), which, _lengths(first), _lengths(last),
             named("--origin", "open_volume's origin"),
         )  # fmt: skip
+
+
+def _called(volume: Volume) -> str:
+    return volume.name if volume.spec is None else label(volume.name, volume.spec)
 
 
 def _lengths(values: np.ndarray) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ... import storage
+from ...endings import OME_ZARR, check_version, output_format
 from ...errors import ConfigError, OutputError
 from ...volumes import Volume, open_volume
 from ...volumes.labelled import looks_like_labels
-from ...volumes.outputs import OME_ZARR, check_version, output_format
 from .resample import PLACE
 
 Progress = Callable[[int, int, str], None]

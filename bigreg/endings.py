@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 OME_ZARR, TIFF, NIFTI, NRRD = "OME-Zarr", "TIFF", "NIfTI", "NRRD"
 ENDINGS = {
