@@ -122,7 +122,7 @@ class Diagnosis:
             asks = "the start is doubtful although the structure agrees: a run will ask you to confirm it"
             rows.append(("warning", f"{asks} ({_believed(seen)})"))
         rows += [("warning", w) for w in seen.warnings]
-        return [*rows, ("time", f"{self.seconds:.0f} s for this look")]
+        return [*rows, ("time", f"{self.seconds:.0f} s for this inspection")]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows. The keys are always the same."""

@@ -124,12 +124,12 @@ def _unmatched(context: Context, image: np.ndarray, grid: Grid) -> list[Section]
     if not np.isfinite(share):
         return []
     text = (
-        f"{share:.2%} of the voxels that lie in both images show in one of them what the other does not: a hole, a "
-        "bubble, missing tissue, or a place where the map is wrong. They were left out while the map was estimated; "
-        "there it continues what is around them. The mask is the image noncorrespondence of the run."
+        f"{share:.2%} of the overlap of the images has no counterpart: one image has a hole, a bubble or missing tissue "
+        "there, or the map is wrong. These voxels were left out when the map was estimated; inside them it is "
+        "interpolated from their surroundings. The mask is the image noncorrespondence of the run."
     )
     if not share:
-        return [Section(title, "Nothing that one image shows was found to be missing in the other.", ())]
+        return [Section(title, "Everything in the overlap has a counterpart in the other image.", ())]
     found = noncorrespondence.on_grid(context, grid)
     grey = stretched(image)
     z = int(found.sum((1, 2)).argmax())

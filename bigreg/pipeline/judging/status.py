@@ -167,7 +167,7 @@ def unmatched_share(store: RunStore) -> float:
 
 def _notes(store: RunStore, attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> Iterator[str]:
     if attributes["state"] == "finished" and (share := unmatched_share(store)) >= WORTH_A_LINE:
-        yield f"{share:.1%} of what lies in both images has no counterpart in the other, and was left out"
+        yield f"{share:.1%} of the overlap has no counterpart in the other image and was left out"
     titles = {s.name: s.title for s in stages}
     for name, count in attributes.get(SMALLER, {}).items():
         yield (
