@@ -120,7 +120,7 @@ Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
 Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
 Origin = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=ORIGIN)]
 Orientation = Annotated[str | None, typer.Option(help=ORIENTATION)]
-MASK = "Voxels to compare: a mask image (0: ignored), LABELS:1,3 (these labels of a label image), tissue, finite, padding, none."
+MASK = "Voxels to compare: a mask image (0: ignored), LABELS:1,3 (labels of an image), tissue, finite, padding, none."
 FixedMask = Annotated[str | None, image_option("fixed", "mask", MASK)]
 MovingMask = Annotated[str | None, image_option("moving", "mask", MASK)]
 FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]

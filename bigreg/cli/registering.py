@@ -225,7 +225,7 @@ def register(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, µm); auto: found automatically.",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, µm); auto: finds them.",
         ),
     ] = None,
     affine_only: AffineOnly = False, quick: Quick = False,

@@ -213,7 +213,10 @@ def points(
         ),
     ] = False,
     noncorrespondence: Annotated[
-        bool, typer.Option("--noncorrespondence", help="Add a column: 1 for points without a counterpart in the other image, else 0.")
+        bool,
+        typer.Option(
+            "--noncorrespondence", help="Add a column: 1 for points without a counterpart in the other image, else 0."
+        ),
     ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",

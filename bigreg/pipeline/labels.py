@@ -23,7 +23,7 @@ LABELS = {
     "compose again": "level {level}: compose, attempt {attempt}",
     "field": "displacement field {source} to {target}",
     "field level": "displacement field {source} to {target}, level {level}",
-    "check": "check that the fields are inverse to each other",
+    "check": "measure the inverse error",
     "likeness": "similarity before and after",
     "confidence": "risk of errors",
     "sigma": "error bars of the map (sigma)",

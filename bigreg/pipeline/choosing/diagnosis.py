@@ -232,7 +232,7 @@ def _contrast(seen: Measured, contrast: str) -> str:
         "unsure": "bright goes mostly with bright within the tissue",
         "other": "bright goes with dark" if sign <= -OTHER else "bright goes with bright and with dark",
     }[contrast]
-    return f"{what} (sign {sign:.2f}: one contrast from {SAME}, another below {OTHER})"
+    return f"{what} (sign {sign:.2f}; same contrast from {SAME} on, different below {OTHER})"
 
 
 def _believed(seen: Measured) -> str:
