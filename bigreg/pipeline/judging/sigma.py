@@ -58,7 +58,8 @@ def require_given(context: Context) -> None:
             f"{where}: engine {context.config.engine[-1]!r} gives none; only `optimise`, as the last engine, does"
         )
     begun = storage.exists(context.store.path("levels", 0, "patches"))
-    if begun and not estimate.sigma_kept(context, finest):
+    earlier = "sigma" not in context.attributes["config"].get("output", {})
+    if earlier or (begun and not estimate.sigma_kept(context, finest)):
         raise InputError(f"{where}: an earlier version of bigreg began it; register again")
 
 
