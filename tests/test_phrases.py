@@ -28,6 +28,8 @@ PHRASES = (
     r"\bsame bits\b",
     r"\bwhat is done is kept\b",
     r"\b(?:is|are|was|were|be|been) told\b(?! apart)",
+    r"shows? (?:in one of them )?what the other does not", r"deforms nothing", r"\bfound by itself\b",
+    r"\bin hand per\b", r"against 1 of the\b", r"\bof one image alone\b", r"\bone contrast from\b",
     r"\btells so\b|\bis said\b|\bnot said\b|\bsays itself\b",
     r"\b(?:memory|MB|GB|GiB|MiB|bytes|seconds|value|values|um|µm|processes?|one|row|column|line|bar|width|widths) "
     rf"an? (?:{MEASURES})\b",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..points.carrier import Column
 from ..transforms.maps import Frame, Map
 from ..volumes import Volume
 from ..volumes.convert import boxes
@@ -94,6 +95,16 @@ class Watched:
         mapped = self.through.points(points)
         self.saw(mapped)
         return mapped
+
+
+def region_columns(atlas: Atlas) -> dict[str, Column]:
+    """Columns for a table of points that go into an atlas: the id of the region and the side (1 left, 2 right) that
+    each ends in; 0 where it ends in none.
+    """
+    return {
+        "atlas_region": lambda _, mapped, there: lookup(atlas.annotation, mapped).astype(float),
+        "atlas_side": lambda _, mapped, there: np.where(there, atlas.sides_of(mapped), 0).astype(float),
+    }
 
 
 class CellCounter:

@@ -24,7 +24,7 @@ from .axes import warning_of_axes, warning_of_turn
 from .borders import write_borders
 from .halves import warning_of_halves
 from .intervals import sampled_moves
-from .regions import CellCounter, Counts, Row, Watched, cell_rows, count_voxels, region_rows, to_csv
+from .regions import CellCounter, Counts, Row, Watched, cell_rows, count_voxels, region_columns, region_rows, to_csv
 from .report import write_atlas_report
 from .result import ANNOTATION, AXES, BORDERS, CELLS, KEY, REGIONS, RUN, AtlasResult
 from .source import Atlas, brainglobe_atlas
@@ -52,7 +52,8 @@ def atlas(
         run.zarr                the registration, the brain in the atlas (run.zarr/warped) and its report
         annotation.ome.zarr     the annotation in the brain; borders.ome.zarr: where regions end
         regions.csv             the volume of each region, left and right
-        cells.csv               the cells in each, and cells_in_atlas.* with each cell's place in the atlas
+        cells.csv               the cells in each, and cells_in_atlas.* with each cell's place in the atlas and
+                                the id and side (1 left, 2 right) of its region
         report/index.html       the borders over the tissue, and the largest regions
 
     brain     image as `register` takes it; its orientation must be known
@@ -149,7 +150,9 @@ def _atlas(
             counter = CellCounter(source, sampled_moves(run))
             through = Watched(into, counter.add)
             name = "noncorrespondence"
-            added = {name: run.noncorrespondence_column("moving_to_fixed")} if run.seeks_noncorrespondence else {}
+            added = region_columns(source)
+            if run.seeks_noncorrespondence:
+                added[name] = run.noncorrespondence_column("moving_to_fixed")
             work.points(path, lambda target: map_points_file(
                 path, target, through, columns=columns, units=units, to="um", grids=(volume.grid(), None), added=added
             ))  # fmt: skip

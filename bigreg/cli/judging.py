@@ -82,7 +82,7 @@ def compare(
 ) -> None:
     """Compare runs with the first one, place by place, with paired statistics.
 
-    Landmarks and labels are paired if `bigreg evaluate` got the same ones; blocks always are.
+    Landmarks and labels are paired if `bigreg evaluate` was given the same ones; blocks always are.
     """
     for run in runs:
         require_there(run, "is neither a run nor a folder that `bigreg evaluate --out` wrote; check the path")

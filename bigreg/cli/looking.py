@@ -49,7 +49,7 @@ def config(
 
     if schema:
         if name is not None:
-            raise typer.BadParameter(f"--schema is of every configuration; leave {name!r} out")
+            raise typer.BadParameter(f"--schema describes every configuration; leave {name!r} out")
         print_json(**Config.model_json_schema())
         return
     if name is None:

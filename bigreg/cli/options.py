@@ -133,11 +133,11 @@ Time = Annotated[int | None, typer.Option(help="Time point, from 0.")]
 Spacing = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=SPACING)]
 Origin = Annotated[Triple | None, typer.Option(metavar="Z Y X", help=ORIGIN)]
 Orientation = Annotated[str | None, typer.Option(help=ORIENTATION)]
-MASK = "What is compared: a mask image (0: not), LABELS:1,3 (labels of a label image), tissue, finite, padding, none."
+MASK = "Voxels to compare: a mask image (0: ignored), LABELS:1,3 (labels of an image), tissue, finite, padding, none."
 FixedMask = Annotated[str | None, image_option("fixed", "mask", MASK)]
 MovingMask = Annotated[str | None, image_option("moving", "mask", MASK)]
 FixedDataset = Annotated[str | None, image_option("fixed", "dataset", DATASET)]
-CHANNEL = "Channel, from 0, or its name; several as 0,2, each compared with that of the other image in its place."
+CHANNEL = "Channel, from 0, or its name. Several, such as 0,2, are paired in order with those of the other image."
 LABELS = "Labels of it, such as a few rough regions drawn by hand, brought onto those of the other image. Path or URL."
 FixedChannel = Annotated[str | None, image_option("fixed", "channel", CHANNEL)]
 FixedLabels = Annotated[str | None, image_option("fixed", "labels", LABELS)]
@@ -149,7 +149,7 @@ MovingDataset = Annotated[str | None, image_option("moving", "dataset", DATASET)
 MovingChannel = Annotated[str | None, image_option("moving", "channel", CHANNEL)]
 MovingLabels = Annotated[str | None, image_option("moving", "labels", LABELS)]
 LabelsWeight = Annotated[
-    float | None, typer.Option("--labels-weight", help="Weight of the labels, against 1 of the images.")
+    float | None, typer.Option("--labels-weight", help="Weight of the labels; that of the images is 1.")
 ]
 MovingTime = Annotated[int | None, image_option("moving", "time", "Time point, from 0.")]
 MovingSpacing = Annotated[Triple | None, image_option("moving", "spacing", SPACING)]
@@ -254,7 +254,7 @@ def channel_overrides(images: list[Any], given: dict[str, Any], known: Any) -> l
             overrides.append(f"labels.{which}={json.dumps(path)}")
     if any(labels.values()) and not all(labels.values()) and known.labels is None:
         missing = next(which for which, path in labels.items() if path is None)
-        raise InputError(f"labels are given of one image alone; pass --{missing}-labels too")
+        raise InputError(f"labels are given for one image only; pass --{missing}-labels too")
     if given.get("labels_weight") is not None:
         if not any(labels.values()) and known.labels is None:
             raise InputError("--labels-weight is given without labels; pass --fixed-labels and --moving-labels")

@@ -217,14 +217,14 @@ def register(
             metavar="FILE|RUN",
             help="Replaces the search: an affine (ITK .txt .mat .h5; .csv: 4 x 4 from fixed to moving, z y x µm), "
             "which is refined; landmarks (.csv: BigWarp, or fixed_z ... moving_x), 3 for rigid, 4 for an affine start; "
-            "or a run between the same two spaces: its affine stays, its deformation is refined on levels as fine.",
+            "or a run between the same two spaces: its affine is kept, its deformation is refined on levels as fine.",
         ),
     ] = None,
     landmarks: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, µm); auto: found by itself.",
+            help="Landmark pairs that guide it: .csv (BigWarp; or fixed_z ... moving_x, µm); auto: finds them.",
         ),
     ] = None,
     affine_only: AffineOnly = False, quick: Quick = False,
@@ -379,7 +379,7 @@ def status(
         workers = f" with {state.workers} worker{'s' * (state.workers != 1)}" if state.workers else ""
         out.print(f"process {holder.get('process')} on {holder.get('host')} works on it{workers}", soft_wrap=True)
     elif state.state == "running":
-        out.print(f"no process is working on it; continue with `bigreg resume {run}`", soft_wrap=True)
+        out.print(f"it is not running; continue with `bigreg resume {run}`", soft_wrap=True)
     for note in state.notes:
         out.print(note, soft_wrap=True)
     for number, line in enumerate(state.start):

@@ -218,7 +218,10 @@ def points(
         ),
     ] = False,
     noncorrespondence: Annotated[
-        bool, typer.Option("--noncorrespondence", help="Add a column: 1 where one image shows what the other does not.")
+        bool,
+        typer.Option(
+            "--noncorrespondence", help="Add a column: 1 for points without a counterpart in the other image, else 0."
+        ),
     ] = False,
     unit: Unit = "mm",
     axes: Axes = "lps",
@@ -294,7 +297,7 @@ def export(
     from ..volumes import open_volume
 
     if (target is None) == (brainreg is None):
-        raise ConfigError("where to write is not clear; give OUT, or --brainreg DIR for a result of `bigreg atlas`")
+        raise ConfigError("no output is given; give OUT, or --brainreg DIR for a result of `bigreg atlas`")
     if target is None:
         from ..atlases import export_brainreg
 
@@ -316,14 +319,14 @@ def pieces(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="The runs of labels 1, 2, ...; or LABEL=RUN for each.")
     ],
-    target: Annotated[str, typer.Option("--out", metavar="OUT", help="New store, which takes the place of a run.")],
+    target: Annotated[str, typer.Option("--out", metavar="OUT", help="New store, used like a run.")],
     frame: Annotated[
         str,
         typer.Option(
             "--labels-of",
             metavar="IMAGE",
             callback=_one_of("fixed", "moving"),
-            help="Image on which LABELS lie: fixed, moving.",
+            help="The image that LABELS belong to: fixed, moving.",
         ),
     ] = "fixed",
     as_json: Json = False,

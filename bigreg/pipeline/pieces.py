@@ -273,7 +273,7 @@ def _summary(
             f"{', '.join(map(str, there)) or 'all 0'}"
         )
     for label, count in sorted(others.items()):
-        logger.warning("label %d (%d voxels) has no run: what lies there is in no piece", label, count)
+        logger.warning("label %d (%d voxels) has no run: its voxels belong to no piece", label, count)
     forth, back = DIRECTIONS if frame == FRAMES[0] else DIRECTIONS[::-1]
     where = Labels(image.read, grid)
     there_step, back_step = (_step(parts, list(runs), where, frame, direction) for direction in (forth, back))

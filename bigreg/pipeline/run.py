@@ -275,7 +275,7 @@ class Run(Judged, Viewed, Transform):
         return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, name))
 
     def found_landmarks(self) -> Landmarks:
-        """The pairs of points that the run found by itself and uses (landmarks/found.csv); empty where it has none."""
+        """The pairs of points that the run found and uses (landmarks/found.csv); empty where it has none."""
         return self._landmarks(FOUND_FILE)
 
     def save_landmarks(self, pairs: Landmarks) -> str:

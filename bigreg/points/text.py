@@ -20,8 +20,8 @@ from .text_cpu import COMMA, DOT, find, replace
 logger = logging.getLogger(__name__)
 PIECE = 24 << 20  # bytes of text that are in hand at once
 WIDEST = 24  # bytes of a number that is written
-INSIDE = "inside"
-"""The added column of zeros and ones."""
+WHOLE = ("inside", "atlas_region", "atlas_side")
+"""Added columns of whole numbers."""
 NAPARI = ("axis-0", "axis-1", "axis-2")
 """Columns of a layer of points that napari saved."""
 
@@ -115,7 +115,7 @@ def map_text(source: Path, target: Path, carrier: Carrier, columns: Sequence[str
         order = np.argsort(begin.places)
         back = np.argsort(order)
         counts, written = Counts(), None
-        digits = np.array([0 if name == INSIDE else 4 for name in carrier.added], np.int64)
+        digits = np.array([0 if name in WHOLE else 4 for name in carrier.added], np.int64)
         separator = ord(begin.separator)
         parts = _pieces(source, read, rest, separator, np.sort(begin.places), begin.lines + begin.header)
         coming = ahead.submit(next, parts, None)

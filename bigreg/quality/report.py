@@ -162,7 +162,8 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
         Section(
             "Overlay",
             "Fixed is magenta, moving is green; where both are bright the sum is white or grey. Coloured rims and "
-            "doubled cells are not aligned. A region that is magenta only is outside the moving image.",
+            "doubled cells are not aligned. A region that is magenta only is outside the moving image, or missing "
+            "in it.",
             overlays,
         ),
         Section(

@@ -16,7 +16,7 @@ from scipy import ndimage
 from .figures import stretched
 
 _DPI = 100
-_HEIGHT, _WIDEST, _TEXT, _GAP, _TOP = 300, 420, 300, 10, 46  # pixels: of a row's planes, of its numbers
+_HEIGHT, _WIDEST, _TEXT, _GAP, _TOP = 300, 420, 300, 10, 56  # pixels: of a row's planes, of its numbers
 _FONT = 11
 _PLANES = ((0, "z"), (1, "y"), (2, "x"))
 
@@ -46,8 +46,8 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
     for place_of, each in enumerate(rows):
         top = _TOP + place_of * (row + 2 * _GAP)
         name, *numbers = each.lines
-        first = wrap(name, 34)
-        rest = [part for number in numbers for part in wrap(number, 36)]
+        first = wrap(name, 31)
+        rest = [part for number in numbers for part in wrap(number, 33)]
         for line, text in enumerate([*first, *rest]):
             place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
             figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")

@@ -75,7 +75,7 @@ def read_landmarks(path: str | Path) -> Landmarks:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"landmarks '{path}' cannot be read: {error}; check the path") from error
+        raise InputError(f"landmarks '{path}' cannot be read: {error.strerror}; check the path") from error
     return parse(storage.decoded(content, f"landmarks '{path}'")[0], str(path))
 
 

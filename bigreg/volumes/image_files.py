@@ -20,6 +20,7 @@ from ..endings import NIFTI, TIFF, output_format
 from ..errors import OutputError, named
 from ..storage import local_path, new_file
 from .planes import Planes, Progress, stored_dtype
+from .units import seconds
 from .volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -91,9 +92,8 @@ def _write_tiff(path: Path, name: str, image: Planes) -> None:
         metadata |= {f"PhysicalSize{axis}": float(value), f"PhysicalSize{axis}Unit": "µm"}
     if image.names:
         metadata["Channel"] = {"Name": image.names}
-    time = image.volume.display.get("time", {})
-    if len(image.times) > 1 and time.get("unit") == "second":
-        metadata |= {"TimeIncrement": float(time.get("step", 1.0)), "TimeIncrementUnit": "s"}
+    if interval := _interval(image):
+        metadata |= {"TimeIncrement": interval, "TimeIncrementUnit": "s"}
     shape = (*sizes, *image.volume.shape)
     tifffile.imwrite(
         path, image("tcz"), shape=shape, dtype=image.dtype, ome=True, bigtiff=True, photometric="minisblack",
@@ -106,14 +106,22 @@ def _write_imagej(path: Path, image: Planes) -> None:
     dz, dy, dx = image.volume.grid().spacing
     shape = (len(image.times), depth, len(image.channels), height, width)
     metadata: dict[str, Any] = {"axes": "TZCYX", "spacing": float(dz), "unit": "um"}
-    if image.names and len(image.names) > 1:
-        metadata |= {"mode": "composite", "Labels": image.names * (shape[0] * depth)}
-    time = image.volume.display.get("time", {})
-    if shape[0] > 1 and time.get("unit") == "second":
-        metadata["finterval"] = float(time.get("step", 1.0))
+    if image.names:
+        metadata["Labels"] = image.names * (shape[0] * depth)
+    if len(image.names) > 1:
+        metadata["mode"] = "composite"
+    if interval := _interval(image):
+        metadata["finterval"] = interval
     tifffile.imwrite(
         path, image("tzc"), shape=shape, dtype=image.dtype, imagej=True, resolution=(1 / dx, 1 / dy), metadata=metadata
     )
+
+
+def _interval(image: Planes) -> float | None:
+    """Seconds from one time point to the next; None for a single one, and where no unit of time is stated."""
+    time = image.volume.display.get("time", {})
+    length = seconds(time.get("unit"))
+    return None if len(image.times) < 2 or length is None else float(time.get("step", 1.0)) * length
 
 
 # ------------------------------------------------------------------------------------------------- NIfTI, NRRD

@@ -14,6 +14,8 @@ from .units import implausible
 
 CHUNKS = (64, 64, 64)
 SHARDS = (256, 256, 256)
+COLOURS = ("FF00FF", "00FF00", "00FFFF", "FFFF00", "FFFFFF")
+"""RRGGBB of channels that have none: pairs of them are told apart by the colour-blind too."""
 
 
 def create_image(
@@ -129,7 +131,32 @@ class ImageWriter:
         """Give an image that was created unfinished its metadata: from now on it is one."""
         attributes = read_attributes(self.url)
         if UNFINISHED in attributes:
-            write_attributes(self.url, attributes[UNFINISHED])
+            known = attributes[UNFINISHED]
+            self._complete(known["ome"])
+            write_attributes(self.url, known)
+
+    def _complete(self, ome: dict[str, Any]) -> None:
+        """Channels with a name alone, as other formats keep them, get the colour and window that OME-Zarr requires."""
+        coarsest = self.array(len(ome["multiscales"][0]["datasets"]) - 1)
+        for number, channel in enumerate(ome.get("omero", {}).get("channels", ())):
+            if not isinstance(channel, dict) or "label" not in channel:
+                continue
+            channel.setdefault("color", COLOURS[number % len(COLOURS)])
+            if "window" not in channel:
+                channel["window"] = _window(coarsest, number)
+
+
+def _window(array: Array, channel: int) -> dict[str, float]:
+    """What a viewer shows at first: the 0.1th to the 99.9th percentile of at most 128^3 voxels around the middle."""
+    lead = (0,) * (array.ndim - 4) + ((channel,) if array.ndim > 3 else ())
+    low = [max(0, n // 2 - 64) for n in array.shape[-3:]]
+    high = [min(n, n // 2 + 64) for n in array.shape[-3:]]
+    data = array.read((*lead, *low), (*(n + 1 for n in lead), *high))
+    data = data[np.isfinite(data)]
+    start, end = np.percentile(data, (0.1, 99.9)) if data.size else (0, 1)
+    whole = np.iinfo(array.dtype) if array.dtype.kind in "ui" else None
+    least, most = (whole.min, whole.max) if whole else (data.min(initial=start), data.max(initial=end))
+    return {"min": float(least), "max": float(most), "start": float(start), "end": float(max(end, start + 1e-6))}
 
 
 def _metadata(grids: Sequence[Grid], axes: str, name: str, labels: bool, display: Mapping[str, Any]) -> dict[str, Any]:

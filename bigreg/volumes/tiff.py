@@ -33,6 +33,7 @@ from .stored import (
     unnamed_axes,
 )
 from .tiff_calibration import calibration, keeps_signed, missing_ome_files
+from .tiff_channels import display_of
 
 # How tifffile names the axis of pages it knows nothing else about.
 _DEPTH_AXES = {"I": "z", "Q": "z", "S": "c"}
@@ -67,6 +68,7 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
     stated = calibration(tiff, number)
     base = scaling(stated.spacing or (1, 1, 1), stated.origin)
     signed = keeps_signed(tiff, np.dtype(series.dtype))
+    counted = counts(axes, series.shape)
     levels: list[StoredLevel] = []
     for position, level in enumerate(series.levels):
         if position and any(page is None for page in level):
@@ -81,7 +83,8 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         levels=tuple(levels),
         dtype=np.dtype("int16" if signed else series.dtype),
         metadata={"axes": series.axes, "shape": series.shape, "spacing": stated.spacing, "pages": len(tiff.pages)},
-        **counts(axes, series.shape),
+        **counted,
+        display=display_of(tiff, number, **counted),
         spacing_known=stated.spacing is not None,
         notes=tuple(notes),
         spacing_from=stated.by,

@@ -42,10 +42,16 @@ def ome_images(tiff: tifffile.TiffFile) -> list[ElementTree.Element] | None:
         root = ElementTree.fromstring(tiff.ome_metadata)
     except ElementTree.ParseError:
         return None
-    return [element for element in root.iter() if _tag(element) == "Image"]
+    return [element for element in root.iter() if tag_of(element) == "Image"]
 
 
-def _tag(element: ElementTree.Element) -> str:
+def ome_pixels(tiff: tifffile.TiffFile, series: int) -> ElementTree.Element | None:
+    """The Pixels element of a series; None where there is no OME-XML, it cannot be read, or it names fewer images."""
+    images = ome_images(tiff) or []
+    return next((e for e in images[series].iter() if tag_of(e) == "Pixels"), None) if series < len(images) else None
+
+
+def tag_of(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
@@ -53,13 +59,13 @@ def _ome(tiff: tifffile.TiffFile, series: int) -> Calibration:
     images = ome_images(tiff)
     if images is None:
         return Calibration(unstated="its OME-XML is not well formed")
-    pixels = [e for e in images[series].iter() if _tag(e) == "Pixels"] if series < len(images) else []
-    if not pixels:
+    pixels = ome_pixels(tiff, series)
+    if pixels is None:
         return Calibration()
     sizes, stated = [], {}
     for axis in "ZYX":
         key = f"PhysicalSize{axis}"
-        text, unit = pixels[0].get(key), pixels[0].get(f"{key}Unit", "µm")  # the schema's default
+        text, unit = pixels.get(key), pixels.get(f"{key}Unit", "µm")  # the schema's default
         value, factor = number(text), micrometres(unit)
         sizes.append(abs(value) * factor if value and factor else None)
         stated[key] = "nothing" if text is None else f"'{text}'" + ("" if unit == "µm" else f" {unit}")
@@ -79,12 +85,12 @@ def missing_ome_files(tiff: tifffile.TiffFile, series: int) -> tuple[list[str], 
         root = ElementTree.fromstring(tiff.ome_metadata)
     except ElementTree.ParseError:
         return [], ""
-    master = next((e.get("MetadataFile", "") for e in root.iter() if _tag(e) == "BinaryOnly"), "")
-    images = [element for element in root.iter() if _tag(element) == "Image"]
+    master = next((e.get("MetadataFile", "") for e in root.iter() if tag_of(e) == "BinaryOnly"), "")
+    images = [element for element in root.iter() if tag_of(element) == "Image"]
     own, folder = root.get("UUID"), tiff.filehandle.dirname
     named: dict[str, None] = {}
     for element in images[series].iter() if series < len(images) else ():
-        if _tag(element) == "UUID" and (file := element.get("FileName")) and (element.text or "").strip() != own:
+        if tag_of(element) == "UUID" and (file := element.get("FileName")) and (element.text or "").strip() != own:
             named[file] = None
     # One file that was renamed names itself by its old name.
     names = [name for name in named if name.lower() != tiff.filename.lower()]

@@ -1,4 +1,4 @@
-"""Lengths in files to micrometres, and numbers in headers: one that cannot be read is not stated."""
+"""Lengths in files to micrometres, times to seconds, and numbers in headers: one that cannot be read is not stated."""
 
 from __future__ import annotations
 
@@ -72,6 +72,23 @@ def micrometres(unit: str | bytes | None) -> float | None:
         if candidate in _UM:
             return _UM[candidate]
     return None
+
+
+_SECONDS = {
+    **dict.fromkeys(("s", "sec", "second"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millisecond"), 1e-3),
+    **dict.fromkeys(("us", "µs", "μs", "usec", "microsecond"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nanosecond"), 1e-9),
+    **dict.fromkeys(("min", "minute"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour"), 3600.0),
+    **dict.fromkeys(("d", "day"), 86400.0),
+}
+
+
+def seconds(unit: str | None) -> float | None:
+    """How many seconds one `unit` is; None where the unit is missing or is no time (frame, for instance)."""
+    text = (unit or "").strip().lower()
+    return _SECONDS.get(text, _SECONDS.get(text.removesuffix("s")))
 
 
 def number(value: Any) -> float | None:

@@ -128,7 +128,7 @@ def keys(model: Any, place: str = "") -> list[tuple[str, str, str]]:
     rows = []
     for name, known in model.model_fields.items():
         key, default = f"{place}{name}", known.get_default(call_default_factory=True)
-        if hasattr(default, "model_fields"):
+        if hasattr(type(default), "model_fields"):
             rows += keys(type(default), f"{key}.")
             continue
         kind = re.sub(r"\b(?:typing|bigreg\.config|bigreg\.cluster\.settings)\.|<class '(\w+)'>", r"\1",

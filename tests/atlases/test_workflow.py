@@ -113,6 +113,12 @@ def test_cells_are_in_their_region_and_half_and_keep_their_columns(made):
         lines = list(csv.DictReader(file))
     assert [line["name"] for line in lines][-2:] == [f"c{number - 1}", "far"] and lines[-1]["z"] == "nan"
     assert dict(result.summary())["cells: outside"] == "1"
+    assert (lines[-1]["atlas_region"], lines[-1]["atlas_side"]) == ("0", "0")
+    places = [(int(line["atlas_region"]), int(line["atlas_side"])) for line in lines]
+    for row in result.cells:
+        assert row["own_cells"] == sum(region == row["id"] for region, _ in places)
+    for side, number in (("left", 1), ("right", 2)):
+        assert rows["b"][f"cells_{side}"] == places.count((rows["b"]["id"], number))
 
 
 def test_halves_that_are_alike_are_not_warned_of(made, known):

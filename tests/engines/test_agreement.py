@@ -12,6 +12,7 @@ from bigreg.engines import PatchPair, load_engine
 from bigreg.engines.agreement import agreement, without_detail
 from bigreg.engines.channels import without_detail_of
 from bigreg.geometry import Lattice
+from bigreg.pipeline.tasks.estimate import METRICS
 from bigreg.transforms import evaluate
 from bigreg.transforms.field import identity, sample
 
@@ -63,6 +64,11 @@ def test_detail_that_differs_is_not_followed_and_motion_beside_it_is(seed, optio
     without = load_engine("optimise", {**ENGINE, **options}).estimate(images)
     assert without.quality["agreement"] < 0.9 and without.quality["smoothed"] == 1
     assert error(without, velocity) < 0.75 * unmoved < 0.75 * error(followed, velocity)
+
+
+def test_a_run_keeps_what_an_engine_finds_of_agreement():
+    images, _ = pair(1, 0.4, 0.1, width=7)
+    assert {"agreement", "smoothed"} <= set(load_engine("optimise", ENGINE).estimate(images).quality) <= set(METRICS)
 
 
 def test_a_pair_without_its_detail_is_followed_alike_after_an_exchange():

@@ -144,7 +144,7 @@ def test_a_channel_that_is_not_there_is_refused_with_those_that_are(asked, named
 
 
 def test_a_pair_without_a_channel_is_refused(named):
-    with pytest.raises(ConfigError, match=r"channels\.1\.moving says no channel"):
+    with pytest.raises(ConfigError, match=r"channels\.1\.moving names no channel"):
         chosen_channels(load_config({"channels": [{"fixed": 0, "moving": 0}, {"fixed": 1}]}), named)
 
 

@@ -16,12 +16,14 @@ from bigreg.endings import output_format
 from bigreg.errors import ConfigError, InputError, OutputError
 from bigreg.geometry import Grid
 from bigreg.volumes import convert, create_image, open_volume
+from bigreg.volumes.channels import channel_names, channel_number
 from bigreg.volumes.image_files import write_file
 from bigreg.volumes.labelled import looks_like_labels
 
 SHAPE, SPACING, ORIGIN = (5, 7, 9), (4.0, 1.5, 0.65), (30.0, -20.0, 7.0)
 NAMES = ["DAPI", "GFP", "RFP"]
-OMERO = {"channels": [{"label": name, "color": "00FF00"} for name in NAMES]}
+WINDOW = {"min": 0, "max": 65535, "start": 100, "end": 9000}
+OMERO = {"channels": [{"label": name, "color": "00FF00", "window": WINDOW} for name in NAMES]}
 
 
 @pytest.fixture
@@ -61,7 +63,63 @@ def test_an_ome_tiff_is_big_and_says_everything(series, tmp_path):
     assert [pixels[f"PhysicalSize{axis}"] for axis in "ZYX"] == list(SPACING)
     assert {pixels[f"PhysicalSize{axis}Unit"] for axis in "ZYX"} == {"µm"}
     assert [channel["Name"] for channel in pixels["Channel"]] == NAMES
+    assert (pixels["TimeIncrement"], pixels["TimeIncrementUnit"]) == (30.0, "s")
     assert open_volume(tmp_path / "a.ome.tif", channel=1).grid().spacing == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_a_tif_gives_back_the_names_of_channels_and_the_interval(series, tmp_path, name):
+    path, data = series
+    found = convert(path, tmp_path / name)
+    assert channel_names(found) == tuple(NAMES) and found.display["time"] == {"step": 30.0, "unit": "second"}
+    picked = open_volume(tmp_path / name, channel=channel_number(found, "RFP"), time=1)
+    assert "RFP" in picked.understood["line"] and np.array_equal(picked.read((0, 0, 0), SHAPE), data[1, 2])
+    one = convert(path, tmp_path / f"one.{name}", channel=1)
+    assert channel_names(one) == ("GFP",) and one.times == 2
+    back = convert(tmp_path / name, tmp_path / "back.ome.zarr").display
+    assert back["time"] == found.display["time"]
+    for channel, kept in enumerate(back["omero"]["channels"]):
+        low, high = np.percentile(data[0, channel], (0.1, 99.9))
+        assert kept["window"] == {"min": 0, "max": 65535, "start": pytest.approx(low), "end": pytest.approx(high)}
+        assert kept["label"] == NAMES[channel] and len(bytes.fromhex(kept["color"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["DAPI", "GFP"] * 3, ("DAPI", "GFP")),
+        (["a", "b", "a", "b", "a", "c"], ()),  # the planes of one channel are named apart
+        (["a"] * 6, ()),
+        ([f"slice {n}" for n in range(6)], ()),
+    ],
+)
+def test_labels_of_planes_are_names_of_channels_only_where_they_agree(tmp_path, labels, names):
+    metadata = {"axes": "ZCYX", "spacing": 4.0, "unit": "um", "Labels": labels}
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 2, 8, 9), "u2"), imagej=True, metadata=metadata)
+    assert channel_names(open_volume(tmp_path / "a.tif", channel=0)) == names
+
+
+def test_colours_of_an_ome_tiff(tmp_path):
+    metadata = {"axes": "CZYX", "Channel": {"Name": ["A", "B"], "Color": [-16776961, 16711935]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.ones((2, 3, 8, 9), "u2"), ome=True, metadata=metadata)
+    channels = open_volume(tmp_path / "a.ome.tif", channel=0, spacing=SPACING).display["omero"]["channels"]
+    assert channels == [{"label": "A", "color": "FF0000"}, {"label": "B", "color": "00FF00"}]
+
+
+@pytest.mark.parametrize(
+    ("unit", "seconds"), [("minute", 90.0), ("millisecond", 1.5e-3), ("hour", 5400.0), (None, None), ("frame", None)]
+)
+def test_an_interval_is_written_in_seconds_whatever_its_unit(tmp_path, unit, seconds):
+    writer = create_image(
+        str(tmp_path / "in.ome.zarr"), [Grid.from_spacing(SHAPE, SPACING)], "u2", name="a", times=2,
+        display={"time": {"step": 1.5, "unit": unit}},
+    )  # fmt: skip
+    writer.array(0).write((0,) * 4, np.ones((2, *SHAPE), "u2"), partial=True)
+    convert(tmp_path / "in.ome.zarr", tmp_path / "a.tif")
+    convert(tmp_path / "in.ome.zarr", tmp_path / "a.ome.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file, tifffile.TiffFile(tmp_path / "a.ome.tif") as ome:
+        pixels = tifffile.xml2dict(ome.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert file.imagej_metadata.get("finterval") == pixels.get("TimeIncrement") == seconds
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd"])

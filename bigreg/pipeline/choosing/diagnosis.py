@@ -129,7 +129,7 @@ class Diagnosis:
             asks = "the start is doubtful although the structure agrees: a run will ask you to confirm it"
             rows.append(("warning", f"{asks} ({_believed(seen)})"))
         rows += [("warning", w) for w in seen.warnings]
-        return [*rows, ("time", f"{self.seconds:.0f} s for this look")]
+        return [*rows, ("time", f"{self.seconds:.0f} s for this inspection")]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in what JSON knows. The keys are always the same."""
@@ -241,7 +241,7 @@ def _contrast(seen: Measured, contrast: str) -> str:
         "unsure": "bright goes mostly with bright within the tissue",
         "other": "bright goes with dark" if sign <= -OTHER else "bright goes with bright and with dark",
     }[contrast]
-    return f"{what} (sign {sign:.2f}: one contrast from {SAME}, another below {OTHER})"
+    return f"{what} (sign {sign:.2f}; same contrast from {SAME} on, different below {OTHER})"
 
 
 def _believed(seen: Measured) -> str:

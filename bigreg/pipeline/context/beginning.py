@@ -73,8 +73,8 @@ def _require_no_mirror(config: Config, given: GivenStart, volumes: Mapping[str, 
     if np.linalg.det(np.linalg.solve(lying(*(volumes[w] for w in IMAGES)), given.matrix)[:3, :3]) < 0:
         asked = named("--allow-mirror", "affine.allow_mirror=true")
         raise InputError(
-            f"start '{given.path}' mirrors: it makes left of right; check its axes and units (affine.start_axes), the "
-            f"pairs or the orientations, or set {asked} where one image is stored mirrored"
+            f"start '{given.path}' mirrors: it turns left into right; check its axes and units (affine.start_axes), "
+            f"the pairs or the orientations, or set {asked} where one image is stored mirrored"
         )
 
 

@@ -45,7 +45,7 @@ def _numbers(pairs: list[ChannelPair], which: str, image: Image) -> list[int]:
         asked = getattr(pair, which)
         if asked is None:
             option = named(f"--{which}-channel", f"channels[{place}].{which}")
-            raise ConfigError(f"channels.{place}.{which} says no channel; set it, or pass {option}")
+            raise ConfigError(f"channels.{place}.{which} names no channel; set it, or pass {option}")
         if isinstance(image, Volume):
             numbers.append(channel_number(image, asked))
         elif isinstance(asked, int):

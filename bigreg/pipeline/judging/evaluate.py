@@ -62,6 +62,7 @@ def evaluate(
     annotation: Volume | None = None,
 ) -> Evaluation:
     """All that can be measured; see Run.evaluate. `through`: the run's map from fixed to moving."""
+    pairs = None if landmarks is None else read_pairs(landmarks)  # a wrong path ends this before hours of images
     rows = list(figures(context))
     regions, summary = _images(context, annotation)
     rows += summary
@@ -69,8 +70,8 @@ def evaluate(
         regions |= _jacobians(context, annotation)
     rows.append(_seams(context))
     points: Table = []
-    if landmarks is not None:
-        points, found = _landmarks(context, through, landmarks, annotation)
+    if pairs is not None:
+        points, found = _landmarks(context, through, pairs, annotation)
         rows += found
     of_labels: Table = []
     if labels is not None:
@@ -217,9 +218,11 @@ def _seams(context: Context) -> Row:
 # ---------------------------------------------------------------------------------------------------------- landmarks
 
 
-def _landmarks(context: Context, through: Map, path: str, annotation: Volume | None) -> tuple[Table, list[Row]]:
+def _landmarks(
+    context: Context, through: Map, pairs: tuple[np.ndarray, np.ndarray], annotation: Volume | None
+) -> tuple[Table, list[Row]]:
     """The error at every pair, and their summaries; pairs that the run began with are told apart."""
-    fixed, truth = read_pairs(path)
+    fixed, truth = pairs
     frames = context.frames
     inside = frames.fixed.contains(fixed)
     places = {

@@ -178,5 +178,8 @@ def figures(context: Context) -> list[Row]:
     if asked.any():
         note = f"of {int(asked.sum())} patches: the images differ too much in detail; median agreement "
         note += f"{np.median(finest['agreement'][asked]):.3f} (1: identical)"
-        rows.append(("blocks", "finest level not followed", float(np.nansum(finest["left"])), "", note))
+        # An earlier version kept the coarser map in such patches, and counted them as `left`.
+        for name, key in (("finest level without detail", "smoothed"), ("finest level not followed", "left")):
+            if np.isfinite(finest.get(key, np.nan)).any():
+                rows.append(("blocks", name, float(np.nansum(finest[key])), "", note))
     return rows

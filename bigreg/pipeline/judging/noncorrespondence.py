@@ -54,7 +54,7 @@ def require_sought(context: Context) -> None:
     if "noncorrespondence" not in context.attributes["config"].get("masks", {}):
         raise InputError(f"{where}: an earlier version of bigreg began it; register again")
     if not config.deformation:
-        raise InputError(f"{where}: it deforms nothing")
+        raise InputError(f"{where}: it has no deformation")
     if not config.masks.noncorrespondence:
         raise InputError(f"{where}: masks.noncorrespondence is false in its configuration")
     raise InputError(

@@ -98,8 +98,8 @@ def _start(context: Context) -> Section:
     if found.picture is not None:
         png = storage.read_file(context.store.path(starts.PLACE), starts.PICTURE)
         assert png is not None, "it is kept with the starts"
-        best = "; ".join(c.text for c in found.candidates[: starts.SHOWN])
-        pictures = [Picture("starts", f"The best starts. {best}", "Both images overlaid under the best starts", png)]
+        alt = "; ".join(c.text for c in found.candidates[: starts.SHOWN])
+        pictures = [Picture("starts", "The best starts, before refinement by the levels.", f"Overlays: {alt}", png)]
     return Section("The start", text, tuple(pictures))
 
 
@@ -124,16 +124,16 @@ def _unmatched(context: Context, image: np.ndarray, grid: Grid) -> list[Section]
     if not np.isfinite(share):
         return []
     text = (
-        f"{share:.2%} of the voxels that lie in both images show in one of them what the other does not: a hole, a "
-        "bubble, missing tissue, or a place where the map is wrong. They were left out while the map was estimated; "
-        "there it continues what is around them. The mask is the image noncorrespondence of the run."
+        f"{share:.2%} of the overlap of the images has no counterpart: one image has a hole, a bubble or missing "
+        "tissue there, or the map is wrong. These voxels were left out when the map was estimated; inside them the map "
+        "is interpolated from their surroundings. The mask is the image noncorrespondence of the run."
     )
     if not share:
-        return [Section(title, "Nothing that one image shows was found to be missing in the other.", ())]
+        return [Section(title, "Everything in the overlap has a counterpart in the other image.", ())]
     found = noncorrespondence.on_grid(context, grid)
     grey = stretched(image)
     z = int(found.sum((1, 2)).argmax())
-    png = overlay_slice(np.maximum(grey, found), grey * (1 - found), grid.spacing, z)
+    png = overlay_slice(np.maximum(grey, 0.6 * found), grey * (1 - found), grid.spacing, z)
     caption = "Magenta: without a counterpart, over the fixed image, in the plane with most of it"
     return [Section(title, text, (Picture("noncorrespondence", caption, "The mask over fixed, one plane", png),))]
 

@@ -50,15 +50,16 @@ def require_given(context: Context) -> None:
     """Raise InputError where a run will never have it, with the reason."""
     finest, where = context.levels[0], f"'{context.store.url}' has no sigma"
     if not context.config.deformation:
-        raise InputError(f"{where}: it deforms nothing, so that there is no velocity that could be off")
+        raise InputError(f"{where}: it has no deformation, whose error sigma estimates")
     if not context.config.output.sigma:
         raise InputError(f"{where}: output.sigma is false in its configuration")
     if not gives_sigma(context.config, finest, len(context.levels)):
         raise InputError(
-            f"{where}: engine {context.config.engine[-1]!r} gives none; `optimise` does, as the last engine"
+            f"{where}: engine {context.config.engine[-1]!r} gives none; only `optimise`, as the last engine, does"
         )
     begun = storage.exists(context.store.path("levels", 0, "patches"))
-    if begun and not estimate.sigma_kept(context, finest):
+    earlier = "sigma" not in context.attributes["config"].get("output", {})
+    if earlier or (begun and not estimate.sigma_kept(context, finest)):
         raise InputError(f"{where}: an earlier version of bigreg began it; register again")
 
 

@@ -26,6 +26,8 @@ PACE = "pace"
 planned to take on one worker, `done` of them when it began; None before the affine is known, which decides that."""
 UNMATCHED_STAGE = "stages/noncorrespondence"
 """The stage that brings the mask of non-correspondence to the fixed image (see `noncorrespondence`)."""
+WORTH_A_LINE = 5e-4
+"""A share of the voxels that reads 0.0 % is not reported."""
 SURE_SECONDS = 10.0
 """How long a run has to be at work until its pace says anything."""
 
@@ -164,8 +166,8 @@ def unmatched_share(store: RunStore) -> float:
 
 
 def _notes(store: RunStore, attributes: Mapping[str, Any], stages: Iterable[StageStatus]) -> Iterator[str]:
-    if attributes["state"] == "finished" and (share := unmatched_share(store)) > 0:
-        yield f"{share:.1%} of what lies in both images has no counterpart in the other, and was left out"
+    if attributes["state"] == "finished" and (share := unmatched_share(store)) >= WORTH_A_LINE:
+        yield f"{share:.1%} of the overlap has no counterpart in the other image and was left out"
     titles = {s.name: s.title for s in stages}
     for name, count in attributes.get(SMALLER, {}).items():
         yield (

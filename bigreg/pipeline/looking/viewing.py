@@ -68,7 +68,7 @@ class Viewed:
                fixed_to_moving, moving_to_fixed: displacements (3, z, y, x) um, affine excluded;
                jacobian: the determinant of the former, below 0 wherever one of eight stencils says that a cell folds
                risk: the probability of an error above two voxels, one value per tile of 8^3, NaN where nothing is known
-               noncorrespondence: 1 where one image shows what the other does not
+               noncorrespondence: 1 where there is no counterpart in the other image
         Raises InputError where the run has not come so far, CorruptDataError naming what cannot be decoded.
         """
         return pyramids.pyramid(self._view(), what)

@@ -93,7 +93,7 @@ class Transform(ABC):
         inside        a table gets a column of 1 for points that lie in both frames, else 0
         risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
         sigma         and four of how far it may be off (see `sigma_columns`)
-        noncorrespondence   and one of 1 for points where one image shows what the other does not, else 0
+        noncorrespondence   and one of 1 for points without a counterpart in the other image, else 0
         For the others see `points.map_points_file`. Returns how many points there were, and how many lay outside of
         either frame.
         """
@@ -130,7 +130,7 @@ class Transform(ABC):
         return lambda given, mapped, there: self.risk_at(given if forth else mapped)
 
     def noncorrespondence_at(self, points: np.ndarray) -> np.ndarray:
-        """(N,) 1 where one image shows what the other does not, else 0, at points (N, 3) of the fixed frame, um; NaN
+        """(N,) 1 without a counterpart in the other image, else 0, at points (N, 3) of the fixed frame, um; NaN
         outside of it. Raises InputError where no mask of it is kept: only a run has one.
         """
         raise InputError(f"{self!r} keeps no mask of non-correspondence; give the run itself")

@@ -36,7 +36,7 @@ METRICS = (
     "iterations",
     "parts",
     "agreement",
-    "left",
+    "smoothed",
     "seconds",
     "overlap",
     "unmatched",

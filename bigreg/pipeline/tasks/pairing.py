@@ -270,12 +270,12 @@ def told(store: RunStore, config: Config) -> dict[str, object]:
     facts: dict[str, object] = {"found": found, "used": used}
     if not used:
         least = f"{LEAST_PAIRS} and {LEAST_SHARE:.0%} of them must agree"
-        line = f"pairs of points: {found} found, too few of which agree ({least}); the run continues without"
+        line = f"pairs of points: {found} found, too few of which agree ({least}); the run continues without them"
         return {**facts, "line": line}
     facts |= {"median_um": array["distance"], "largest_um": array["largest"]}
-    role = "a spline begins with them, and they steer" if config.landmarks.spline else "they steer"
+    role = "the run begins with a spline through them, and they guide" if config.landmarks.spline else "they guide"
     line = (
         f"pairs of points: {found} found, {used} agree; the affine leaves {array['distance']:.3g} µm between them "
-        f"(median; at most {array['largest']:.3g} µm); {role}"
+        f"(median; at most {array['largest']:.3g} µm); {role} the levels"
     )
     return {**facts, "line": line}

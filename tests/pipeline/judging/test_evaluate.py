@@ -16,8 +16,10 @@ from bigreg.cli import app
 from bigreg.errors import InputError
 from bigreg.pipeline.compare import compare_runs
 from bigreg.pipeline.judging import evaluate as evaluating
+from bigreg.pipeline.judging import figures
 from bigreg.quality.evaluation import read_evaluation
 from bigreg.quality.metrics import min_jacobian
+from bigreg.transforms.landmarks import read_pairs
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +114,23 @@ def test_pairs_that_a_run_began_with_are_not_counted_as_held_out(registered, giv
     monkeypatch.setattr(context, "config", context.config.model_copy(
         update={"affine": context.config.affine.model_copy(update={"start": given[0]})}
     ))  # fmt: skip
-    table, rows = evaluating._landmarks(context, registered.run.map(), given[0], None)
+    table, rows = evaluating._landmarks(context, registered.run.map(), read_pairs(given[0]), None)
     assert all(row["seen"] for row in table)
     assert {group for group, *_ in rows} == {"landmarks of the run"}
+
+
+def test_patches_that_are_followed_without_detail_are_counted(registered, monkeypatch):
+    kept = {"agreement": np.array([0.9, 0.8, 1.0, np.nan]), "smoothed": np.array([1.0, 1.0, 0.0, np.nan])}
+    read = figures._metrics
+    monkeypatch.setattr(figures, "_metrics", lambda *a: read(*a) | (kept if a[1] == "levels/0" else {}))
+    found = {row[1]: row for row in figures.figures(registered.run._context())}
+    assert found["finest level without detail"][2] == 2 and "of 3 patches" in found["finest level without detail"][4]
+
+
+def test_landmarks_that_cannot_be_read_end_it_before_the_images_are_compared(registered, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "_images", lambda *_: pytest.fail("the images were compared"))
+    with pytest.raises(InputError, match=r"landmarks '.*none.csv' cannot be read: No such file or directory; check"):
+        registered.run.evaluate(landmarks=str(tmp_path / "none.csv"))
 
 
 def test_files_hold_every_row(evaluated):

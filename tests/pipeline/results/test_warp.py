@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from bigreg import chain, open_volume
@@ -19,6 +20,7 @@ from bigreg.pipeline.tasks.averaging import averaging_factors
 from bigreg.pipeline.tasks.estimate import peak_memory
 from bigreg.transforms.affine import about
 from bigreg.volumes import convert, create_image
+from bigreg.volumes.channels import channel_names
 from bigreg.volumes.pyramid import block_mean, block_mode
 
 SHAPE, SPACING, ORIGIN = (21, 37, 45), (4.0, 2.6, 2.6), (50.0, -20.0, 7.0)
@@ -26,7 +28,11 @@ TURN = about(
     np.array([[1.0, 0.05, -0.03], [-0.04, 1.0, 0.1], [0.02, -0.1, 1.0]]), np.array([90.0, 28.0, 65.0]),
     np.array([92.0, 27.0, 66.0]),
 )  # fmt: skip
-OMERO = {"channels": [{"label": name, "color": "00FF00"} for name in ("DAPI", "GFP", "RFP")], "rdefs": {"defaultZ": 3}}
+WINDOW = {"min": 0, "max": 65535, "start": 100, "end": 9000}
+OMERO = {
+    "channels": [{"label": name, "color": "00FF00", "window": WINDOW} for name in ("DAPI", "GFP", "RFP")],
+    "rdefs": {"defaultZ": 3},
+}
 
 
 @pytest.fixture
@@ -97,6 +103,22 @@ def test_all_channels_and_time_points_come_with_their_names(tmp_path, through, m
     assert ome["omero"] == OMERO
     assert ome["multiscales"][0]["axes"][0] == {"name": "t", "type": "time", "unit": "second"}
     assert ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] == [30.0, 1.0, *SPACING]
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.ome.tif"])
+def test_a_tif_has_the_names_of_channels_and_the_interval(tmp_path, through, name):
+    path, data = series(tmp_path / "in.ome.zarr")
+    out = through().warp(path, out=str(tmp_path / name))
+    assert channel_names(out) == ("DAPI", "GFP", "RFP") and out.display["time"] == {"step": 30.0, "unit": "second"}
+    with tifffile.TiffFile(tmp_path / name) as file:
+        known = file.imagej_metadata
+        if name == "out.tif":
+            assert known is not None and known["Labels"][:3] == ["DAPI", "GFP", "RFP"] and known["finterval"] == 30.0
+            assert np.array_equal(file.asarray(), data.swapaxes(1, 2))
+        else:
+            pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+            assert [channel["Name"] for channel in pixels["Channel"]] == ["DAPI", "GFP", "RFP"]
+            assert pixels["TimeIncrement"] == 30.0 and np.array_equal(file.asarray(), data)
 
 
 def test_chosen_channels_and_a_chosen_time_point(tmp_path, through):

@@ -57,7 +57,9 @@ def cli(*arguments):
 def test_a_run_of_each_release_is_kept():
     names, own = [path.stem for path in KEPT], Version(version("bigreg"))
     assert own.is_devrelease or str(own) in names, f"python tests/pipeline/store/runs/make.py {own}"
-    assert FORMAT in [json.loads(path.read_text())["format"] for path in KEPT] and len(names) > 1
+    known = [json.loads(path.read_text()) for path in KEPT]
+    assert FORMAT in [one["format"] for one in known] and len(names) > 1
+    assert any({"sigma_at", "noncorrespondence_at"} <= set(one) for one in known)  # what is kept beside the map
 
 
 @pytest.mark.parametrize("direction", ["fixed_to_moving", "moving_to_fixed"])
@@ -82,6 +84,18 @@ def test_its_verdict_is_the_one_it_had_or_follows_from_its_figures(earlier):
     kept = earlier.known["verdict"]
     assert (kept is None) == (earlier.name in JUDGED)
     assert earlier.run.verdict.level == (JUDGED[earlier.name] if kept is None else kept)
+
+
+@pytest.mark.parametrize("name", ["sigma_at", "noncorrespondence_at"])
+def test_what_else_it_says_of_points_is_what_it_said(earlier, name):
+    points = np.array(earlier.known["points"])
+    if name in earlier.known:
+        found = getattr(earlier.run, name)(points)
+        np.testing.assert_allclose(found, np.array(earlier.known[name], float), rtol=1e-3)
+        assert np.isfinite(found).all()
+    else:
+        with pytest.raises(InputError, match="an earlier version of bigreg began it"):
+            getattr(earlier.run, name)(points)
 
 
 def test_its_images_are_found_and_its_warped_one_is_made_again(earlier):

@@ -41,7 +41,10 @@ def known(run) -> dict:
     points = np.stack(np.meshgrid(*np.linspace(low, high, 3).T, indexing="ij")).reshape(3, -1).T
     warped = np.ascontiguousarray(run.store.array("warped", "0")[...])
     verdict = getattr(run, "verdict", None)
+    later = {name: getattr(run, name)(points).tolist() for name in ("sigma_at", "noncorrespondence_at")
+             if hasattr(run, name)}  # fmt: skip
     return {
+        **later,
         "version": version("bigreg"),
         "format": run.store.attributes["format"],
         "affine": run.affine.tolist(),
