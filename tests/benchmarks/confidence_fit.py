@@ -28,7 +28,7 @@ from bigreg.quality.tile_features import features, pooled
 
 OF_A_COPY, OF_FAR_OFF = 0.3, 0.3
 """Weight of a case that no registration made, of one that was registered 1."""
-COPIES, FAR_OFF = 4, 2
+COPIES, FAR_OFF = 2, 1
 """Of each pair of a patch."""
 POWER, RIDGE = -0.3, 3e-4
 """A tile counts as (tiles of its case)^POWER: tiles of one case are not independent. Ridge on standardised terms."""
@@ -60,6 +60,7 @@ def tiles(pair: Pair, signed: bool) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Features and mean error (voxels) of the tiles of a pair whose true place lies in moving for most of them."""
     fixed, moving, places, truth = (pair[k].astype("f4") for k in ("fixed", "moving", "places", "truth"))
     warped, inside = sampled(moving, places)
+    inside &= pair["shared"]
     whole = [-(-n // TILE) * TILE for n in fixed.shape]
     padding = [(0, w - n) for w, n in zip(whole, fixed.shape, strict=True)]
     whole_tiles = (torch.as_tensor(np.pad(i, padding)) for i in (fixed, warped, inside))
@@ -115,8 +116,12 @@ def copy(pair: Pair, signed: bool, rng: np.random.Generator) -> tuple[Pair, set[
             return True
         return False
 
+    shared = pair["shared"]
     if chance(0.2, "hole"):
-        moving = np.where(_ball(moving.shape, rng, rng.uniform(6, 12)), 0, moving)
+        hole = _ball(moving.shape, rng, rng.uniform(6, 12))
+        moving = np.where(hole, 0, moving)
+        if signed:  # such a hole is found; without signs it need not be
+            shared = shared & (sampled(hole.astype("f4"), places)[0] < 0.5)
     if chance(0.12, "blank"):
         empty = ndimage.gaussian_filter(_ball(moving.shape, rng, rng.uniform(8, 16)).astype("f4"), 2)
         moving = moving * (1 - empty)
@@ -139,7 +144,7 @@ def copy(pair: Pair, signed: bool, rng: np.random.Generator) -> tuple[Pair, set[
     if rng.random() < 0.4:
         small = [ndimage.gaussian_filter(rng.standard_normal(fixed.shape), 4, mode="wrap") for _ in range(3)]
         places = truth + np.stack(small) * rng.uniform(0.1, 1.0) / np.sqrt(np.square(small).sum(0)).max()
-    pair = {"fixed": fixed, "moving": moving, "places": places, "truth": truth}
+    pair = {"fixed": fixed, "moving": moving, "places": places, "truth": truth, "shared": shared}
     if chance(0.12, "small"):
         side = int(rng.choice([16, 24, 32]))
         low = np.array([rng.integers(max(n - side, 0) + 1) for n in fixed.shape])
@@ -164,7 +169,7 @@ def far_off(pair: Pair, signed: bool, rng: np.random.Generator) -> tuple[Pair, s
     error = (direction / np.linalg.norm(direction) * rng.uniform(3.5, 14)).reshape(3, 1, 1, 1)
     bent = np.stack([ndimage.gaussian_filter(rng.standard_normal(fixed.shape), 10, mode="wrap") for _ in range(3)])
     error = error + bent * rng.uniform(0.5, 4) / np.sqrt((bent**2).sum(0)).max()
-    pair = {"fixed": fixed, "moving": moving, "places": truth + error, "truth": truth}
+    pair = {"fixed": fixed, "moving": moving, "places": truth + error, "truth": truth, "shared": pair["shared"] | True}
     if rng.random() < 0.2:
         low = np.maximum((np.array(fixed.shape) - 16) // 2, 0)
         pair = _cut(pair, low, np.minimum(low + 16, fixed.shape), both=False)
@@ -193,7 +198,11 @@ def _another_contrast(fixed: np.ndarray, kinds: set[str], rng: np.random.Generat
 def _cut(pair: Pair, low: np.ndarray, high: np.ndarray, both: bool) -> Pair:
     """A box of fixed, and the same of moving where `both` and where it has some."""
     box = tuple(map(slice, low, high))
-    out = {**pair, "fixed": pair["fixed"][box], **{k: pair[k][:, *box] for k in ("places", "truth")}}
+    out = {
+        **pair,
+        **{k: pair[k][box] for k in ("fixed", "shared")},
+        **{k: pair[k][:, *box] for k in ("places", "truth")},
+    }
     if both and (np.minimum(high, pair["moving"].shape) - low > 4).all():
         out["moving"] = np.ascontiguousarray(pair["moving"][box])
         out |= {k: out[k] - low.reshape(3, 1, 1, 1) for k in ("places", "truth")}
