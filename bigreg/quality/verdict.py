@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 Level = Literal["good", "look", "bad"]
 HEADLINES: dict[str, str] = {"good": "No problem found", "look": "Check before use", "bad": "Not usable"}
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.07, 0.4
-"""Expected share of the textured tiles that are off. A registration is wrong from a tenth on, and of those that are
-little wrong less is expected than is true."""
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.4
+"""Expected share of the textured tiles that are off."""
 LARGEST_INVERSE_ERROR = 0.1
 """Voxel, at the 99.9th percentile: what the methods promise."""
 LOW_CONFIDENCE = 0.5
