@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Level = Literal["good", "look", "bad"]
 HEADLINES: dict[str, str] = {"good": "No problem found", "look": "Check before use", "bad": "Not usable"}
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.4
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.3
 """Expected share of the textured tiles that are off."""
 LARGEST_INVERSE_ERROR = 0.1
 """Voxel, at the 99.9th percentile: what the methods promise."""
