@@ -36,7 +36,7 @@ HALO = 4
 LARGE = 2.0
 """Voxels of the finest level; an error above this is what is looked for. Runs with another ladder.finest look for
 another length: it is said in um beside each share."""
-RISKY = 0.15
+RISKY = 0.1
 """A tile of at least this risk is flagged; chosen so that few large errors are missed."""
 STRUCTURED = 1.0
 """Of `detail`: a tile with less has nothing to be compared, whatever there is around it."""

@@ -227,7 +227,7 @@ def _risk_section(fixed: np.ndarray, risk: np.ndarray, spacing: Sequence[float],
         f"Estimated probability of an error above {large}: from how well each place fits, whether another place nearby "
         f"would fit as well, and how much structure there is. Places are flagged from {RISKY:.0%} on. Where there is "
         "no structure, the map is interpolated from its surroundings and cannot be checked. Grey: unknown, as the "
-        "moving image does not reach there or shows no tissue.",
+        "moving image does not reach there, shows no tissue, or has no counterpart of what fixed shows.",
         (
             Picture("risk", "Three planes through the centre.", "Map of the risk of a large error, three planes",
                     draw.risk_map(fixed, risk, spacing, large=large)),

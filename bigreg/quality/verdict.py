@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 Level = Literal["good", "look", "bad"]
 HEADLINES: dict[str, str] = {"good": "No problem found", "look": "Check before use", "bad": "Not usable"}
 
-DOUBTFUL, MOSTLY_DOUBTFUL = 0.2, 0.4
+DOUBTFUL, MOSTLY_DOUBTFUL = 0.1, 0.3
 """Expected share of the textured tiles that are off."""
 LARGEST_INVERSE_ERROR = 0.1
 """Voxel, at the 99.9th percentile: what the methods promise."""
 LOW_CONFIDENCE = 0.5
 """Of the start: one below it cannot be called good."""
-LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.5, 0.7
-"""Agreement after registration that is usual only where the images do not match: of the whole, in windows, and in
-windows where only its size is looked at, which a map that bends to noise raises too."""
-FITTING_LOCAL = 0.6
+LOW_NCC, LOW_LOCAL, LOW_SIZE = 0.5, 0.6, 0.7
+"""Agreement after registration that is usual only where the images do not match, or where noise hides whether they do:
+of the whole, in windows, and in windows where only its size counts, which a map that bends to noise raises too."""
+FITTING_LOCAL = LOW_LOCAL
 """Local correlation of images that match; the risk alone does not overrule it."""
 NOTICEABLE = 0.02
 """A fall of a correlation by less is not looked at, however sure it is."""

@@ -1,11 +1,13 @@
 """Registered pairs whose answer is known, as arrays: what the risk of an error is fitted on.
 
-A pair is an npz of fixed and moving (z, y, x) on a scale where the 1st and 99.9th percentile are about 0 and 1, and of
-the found (`places`) and the true place in moving of each fixed voxel, (3, z, y, x), voxels of moving. Folders of WORK:
+A pair is an npz of fixed and moving (z, y, x) on a scale where the 1st and 99.9th percentile are about 0 and 1, of
+the found (`places`) and the true place in moving of each fixed voxel, (3, z, y, x), voxels of moving, and of `shared`:
+whether a voxel of fixed has a counterpart in moving, as the registration understood it. Folders of WORK:
 
 whole   the cases CALIBRATED and JUDGED of confidence.py, registered by the pipeline
-kinds   the cases KINDS of confidence_kinds.py, registered by the pipeline with fewer steps
-patch   the cases PATCHES, registered by the engine on one patch from the truth plus a random error: fast to make
+kinds   every third case of confidence_kinds.py, registered by the pipeline with fewer steps
+patch   every case of confidence_kinds.py with another seed, registered by the engine on one patch from the truth plus a
+        random error: fast to make
 """
 
 from __future__ import annotations
@@ -23,32 +25,19 @@ from scipy import ndimage
 
 import bigreg
 from bigreg.engines.base import PatchPair
+from bigreg.engines.noncorrespondence import SIMILARITIES, estimate_matching
 from bigreg.engines.optimise import Optimise
+from bigreg.engines.parts import estimate_fitting
 from bigreg.geometry import Lattice
-from bigreg.pipeline.judging import confidence
+from bigreg.pipeline.judging import confidence, noncorrespondence
 from bigreg.transforms.bspline import evaluate
 
 Pair = dict[str, np.ndarray]
 
-KINDS = (
-    "gamma-phantom-23-far-lncc", "inverted-left-90-far-ngf", "noise10-brain-13-far-lncc", "noise3-phantom-5-near-lncc",
-    "overlap-head-35-near-lncc", "slab-left-117-near-mind", "slab-second-120-far-mi", "small-second-48-far-lncc",
-)  # fmt: skip
-PATCHES = (
-    "plain-second-20000-mid-lncc", "noise3-phantom-20001-lost-lncc", "plain-left-20002-near-lncc_squared",
-    "noise10-right-20003-near-lncc", "noise25-whole-20004-lost-lncc", "noise10-whole-20005-near-lncc_squared",
-    "gamma-template-20006-mid-lncc", "gradient-brain-20007-mid-lncc", "inverted-left-20008-near-lncc_squared",
-    "stripes-phantom-20009-lost-lncc", "overlap-second-20010-lost-lncc", "curve-whole-20011-mid-lncc_squared",
-    "slab-left-20012-near-lncc", "small-left-20013-mid-lncc", "regions-template-20014-lost-mi",
-    "sides-whole-20015-mid-lncc", "block-right-20016-near-lncc", "invnoise-second-20017-near-mi",
-    "subvolume-phantom-20018-near-lncc", "cut-template-20019-mid-lncc", "overlap-second-20020-near-lncc_squared",
-    "debris-phantom-20021-lost-lncc", "plain-left-20022-far-lncc", "slab-whole-20023-mid-lncc_squared",
-    "noise3-template-20024-far-lncc", "noise10-template-20025-near-lncc", "small-right-20026-mid-ngf",
-    "noise25-whole-20027-near-lncc", "gamma-whole-20028-far-lncc", "plain-second-20029-far-mind",
-    "gradient-brain-20030-far-lncc", "stripes-right-20031-mid-lncc", "noise10-left-20032-far-ngf",
-    "overlap-right-20033-mid-lncc", "slab-whole-20034-near-lncc", "blank-template-30000-near-lncc",
-    "stripes-second-30001-lost-lncc", "sides-left-30002-near-lncc", "invnoise-phantom-30003-far-lncc_squared",
-)  # fmt: skip
+KINDS = kinds.names()[::3]
+PATCHES = tuple(
+    "-".join([k, s, str(20000 + int(n)), *rest]) for k, s, n, *rest in (m.split("-") for m in kinds.names())
+)
 FASTER = ["affine.kind=none", "blocks.core=40", "blocks.halo=12", "ladder.samples=2", "ladder.repeats=[1,1]",
           "ladder.iterations=[4,20,30]", "output.report=false", "output.warped=false",
           "output.confidence=false"]  # fmt: skip
@@ -107,7 +96,11 @@ def pair_of(run: bigreg.Run, case: dict[str, np.ndarray]) -> Pair:
     points = np.moveaxis(np.indices(shape), 0, -1).reshape(-1, 3) * spacing + origins["fixed"]
     found = (run.map_points(points) - origins["moving"]) / spacing
     truth = (case["truth"].reshape(3, -1).T - origins["moving"]) / spacing
-    return {**seen, **{k: v.T.reshape(3, *shape).astype("f4") for k, v in (("places", found), ("truth", truth))}}
+    shared = np.ones(shape, bool)
+    if noncorrespondence.kept(context):
+        shared = context.store.array(noncorrespondence.PLACE, "0")[...] == 0
+    places = {k: v.T.reshape(3, *shape).astype("f4") for k, v in (("places", found), ("truth", truth))}
+    return {**seen, **places, "shared": shared}
 
 
 def by_engine(data: Path, name: str) -> Pair:
@@ -128,10 +121,12 @@ def by_engine(data: Path, name: str) -> Pair:
     error += (shift * direction / np.linalg.norm(direction)).reshape(3, 1, 1, 1)
     places = (truth + error).astype("f4")
     engine = {"similarity": similarity, "regularisation": float(rng.choice([0.5, 0.8, 1.6]))}
-    if min(fixed.shape) >= 16:
-        places = _improved(fixed, moving, places, 2, Optimise(iterations=20, **engine))
-    places = _improved(fixed, moving, places, 1, Optimise(iterations=10, **engine))
-    return {"fixed": fixed.astype("f2"), "moving": moving.astype("f2"), "places": places.astype("f4"), "truth": truth}
+    coarse = min(fixed.shape) >= 16
+    if coarse:
+        places, _ = _improved(fixed, moving, places, 2, Optimise(iterations=25, **engine))
+    places, shared = _improved(fixed, moving, places, 1, Optimise(iterations=4, least_agreement=0.99, **engine), coarse)
+    pair = {"fixed": fixed.astype("f2"), "moving": moving.astype("f2"), "places": places.astype("f4"), "truth": truth}
+    return {**pair, "shared": shared}
 
 
 def sampled(moving: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +142,11 @@ def _scaled(image: np.ndarray) -> np.ndarray:
     return (image - low) / max(high - low, 1e-6)
 
 
-def _improved(fixed: np.ndarray, moving: np.ndarray, places: np.ndarray, factor: int, engine: Optimise) -> np.ndarray:
-    """Places after the engine looked once, on one patch, at images coarser by `factor`."""
+def _improved(
+    fixed: np.ndarray, moving: np.ndarray, places: np.ndarray, factor: int, engine: Optimise, native: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places after the engine looked once, on one patch, at images coarser by `factor`; and what it found to be shared,
+    at the voxels of fixed where these are not coarser."""
     warped, inside = sampled(moving, places)
     whole = [-(-n // (4 * factor)) * 4 * factor for n in fixed.shape]
     padding = [(0, w - n) for w, n in zip(whole, fixed.shape, strict=True)]
@@ -156,8 +154,15 @@ def _improved(fixed: np.ndarray, moving: np.ndarray, places: np.ndarray, factor:
     mask = (_means(np.pad(inside.astype("f4"), padding), factor) > 0.99).astype("f4")
     f, m, mask = (torch.from_numpy(np.ascontiguousarray(i, dtype=np.float32)) for i in (f, m, mask))
     lattice = Lattice(tuple(n // 4 for n in f.shape), (4.0,) * 3, (0.0,) * 3, (4, 4, 4))
-    velocity = engine.estimate(PatchPair(f[None], m[None], mask, mask, lattice)).coefficients
-    move = -2 * evaluate(velocity, (4, 4, 4)).numpy() / 8  # from mid-space to either side, hence twice
+    pair = PatchPair(f[None], m[None], mask, mask, lattice, level=factor - 1, native=native)
+    similarity, missing = engine.similarity.name, np.zeros(f.shape, bool)
+    if similarity in SIMILARITIES:
+        patch, found = estimate_matching(engine, pair, similarity)
+        missing = found.where.numpy() > 0
+    else:
+        patch = estimate_fitting(engine, pair)
+    # From mid-space to either side, hence twice.
+    move = -2 * evaluate(patch.coefficients, (4, 4, 4)).numpy() / 8
     for _ in range(3):
         move = _composed(move, move)
     move = move * factor
@@ -166,7 +171,10 @@ def _improved(fixed: np.ndarray, moving: np.ndarray, places: np.ndarray, factor:
         move = np.stack([ndimage.map_coordinates(c, at, order=1, mode="nearest") for c in move])
     move = move[:, : fixed.shape[0], : fixed.shape[1], : fixed.shape[2]]
     grid = np.indices(fixed.shape).astype("f4")
-    return _composed(places - grid, move) + grid
+    shared = ~missing[: fixed.shape[0], : fixed.shape[1], : fixed.shape[2]]
+    if factor == 1:
+        shared = ndimage.map_coordinates(shared.astype("f4"), grid + move / 2, order=1, mode="nearest") > 0.5
+    return _composed(places - grid, move) + grid, shared
 
 
 def _composed(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:

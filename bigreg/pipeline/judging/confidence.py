@@ -18,6 +18,7 @@ from ..context.seen import SeenImage
 from ..labels import label
 from ..schedule.flow import Stage
 from ..store.store import Status
+from ..tasks import estimate
 from ..tasks.warp import followed_pieces
 
 METRICS = ("tiles", "risky", "structured", "expected")
@@ -106,7 +107,10 @@ def block_cells(context: Context, start: Shape, stop: Shape, pair: Pair | None =
     """Both images of a box of tiles, pooled piece by piece, so that it takes an eighth of the memory of its voxels.
 
     pair   of channels; None: the first
+
+    What the engines found to have no counterpart counts as not known: nothing there tells where it should lie.
     """
+    matched = estimate.keeps_unmatched(context, context.levels[0])
     fixed, moving = images_of(context, pair)
     names = IMAGES if pair is None else pair.images
     first = triple(a * TILE for a in start)
@@ -119,6 +123,8 @@ def block_cells(context: Context, start: Shape, stop: Shape, pair: Pair | None =
             tissue = context.tissue(which)
             if tissue is not None:
                 known &= tissue.at(places)
+        if matched:
+            known &= ~estimate.without_counterpart(context, here, there)
         if not bool(known.any()):
             continue
         values = []

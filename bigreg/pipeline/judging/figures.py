@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import storage
-from ...quality.confidence import said
+from ...quality.confidence import RISKY, said
 from ...quality.metrics import ErrorHistogram, JacobianSummary
 from ..context.channels import side
 from ..context.context import Context
@@ -129,7 +129,7 @@ def figures(context: Context) -> list[Row]:
         m = _metrics(context, "stages/confidence")
         tiles, risky, known, expected = (float(np.nansum(m[k])) for k in ("tiles", "risky", "structured", "expected"))
         large = said(threshold_um(context))
-        note = f"risk of an error above {large} is 15 % or more"
+        note = f"risk of an error above {large} is {RISKY:.0%} or more"
         rows += [
             ("confidence", "tiles at risk", 100 * risky / tiles if tiles else float("nan"), "%", note),
             (

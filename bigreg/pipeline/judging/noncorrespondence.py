@@ -1,7 +1,6 @@
 """Task: where the fixed image shows what has no counterpart in the moving one, or nothing where that shows something.
 
-The engines tell it at the voxels of the finest level, in mid-space (see tasks/estimate.py). A point of the fixed image
-and where it is mapped to lie about as far on either side of the place half way, hence that is near to their middle.
+The engines tell it at the voxels of the finest level, in mid-space (see tasks/estimate.py).
 """
 
 from __future__ import annotations
@@ -89,12 +88,7 @@ def seen_in_fixed(context: Context, part: Grid) -> tuple[torch.Tensor, torch.Ten
     here = Positions.of_grid(part, context.device)
     there = Followed.of(context, "fixed_to_moving", part)(here)
     known = there.inside(context.frames.moving)
-    a, b = here.through(context.frames.to_mid("fixed")), there.through(context.frames.to_mid("moving"))
-    middle = Positions((a.anchor + b.anchor) / 2, (a.offset + b.offset) / 2)
-    level = context.levels[0]
-    array = context.array("levels", level.index, estimate.UNMATCHED)
-    found = middle.sample(array.read, estimate.voxel_grid(level))[0] > 0.5
-    return known, known & found
+    return known, known & estimate.without_counterpart(context, here, there)
 
 
 def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:

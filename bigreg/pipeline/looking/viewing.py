@@ -54,7 +54,9 @@ class Viewed:
 
     @property
     def confidence(self) -> Volume:
-        """The probability of an error above two voxels, one value per tile of 8^3, NaN where nothing is known.
+        """The probability of an error above two voxels, one value per tile of 8^3.
+
+        NaN where nothing is known: where over half of a tile lies outside of moving or has no counterpart.
 
         Raises InputError where the run has not come so far, or keeps none.
         """

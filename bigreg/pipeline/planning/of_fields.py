@@ -110,6 +110,11 @@ def risks(plan: Foreseen) -> None:
     for which, (target, chunks, itemsize, own) in found.items():
         matrix = np.eye(4) if side(which) == "fixed" else plan.frames.affine
         (source if own else reads).append(read_in_pieces(itemsize, box, grid, matrix, target, chunks, warp.PIECE))
+    if estimate.keeps_unmatched(plan.outline, plan.levels[0]):
+        level = plan.levels[0]
+        mid, own_chunks = estimate.voxel_grid(level), estimate.unmatched_chunk(level)
+        matrix = plan.frames.to_mid("fixed")
+        reads.append(read_in_pieces(channels, box, grid, matrix, mid, own_chunks, warp.PIECE))
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     plan.add(

@@ -205,6 +205,18 @@ def store_unmatched(context: Context, level: LevelPlan, block: Block, where: tor
     array.write(triple(a * n for a in block.start), where[own].cpu().numpy().astype(np.uint8))
 
 
+def without_counterpart(context: Context, here: Positions, there: Positions) -> torch.Tensor:
+    """Bool (z, y, x): where places of the fixed world, mapped to `there` in moving, have no counterpart.
+
+    A level keeps it in mid-space (see `keeps_unmatched`). A place and where it is mapped to lie about as far on either
+    side of the place half way, hence that is near to their middle.
+    """
+    a, b = here.through(context.frames.to_mid("fixed")), there.through(context.frames.to_mid("moving"))
+    middle = Positions((a.anchor + b.anchor) / 2, (a.offset + b.offset) / 2)
+    level = context.levels[0]
+    return middle.sample(context.array("levels", level.index, UNMATCHED).read, voxel_grid(level))[0] > 0.5
+
+
 def textured(image: torch.Tensor, mask: torch.Tensor, least: float = 1e-6) -> bool:
     """Whether an image is anything but one value inside the mask."""
     known = mask > 0

@@ -16,6 +16,7 @@ from bigreg.pipeline.context.engines import matched_by
 from bigreg.pipeline.judging.status import unmatched_share
 from bigreg.pipeline.store.store import RunStore
 from bigreg.pipeline.tasks import estimate
+from bigreg.quality.confidence import LARGE, TILE
 
 CENTRE, RADIUS = (20, 28, 32), 11.0  # voxels of moving
 SETTINGS = ["affine.kind=none", "blocks.core=64", "output.warped=false"]
@@ -131,6 +132,23 @@ def test_points_know_whether_they_have_a_counterpart(runs, holed, pair, tmp_path
     runs["on"].map_file(tmp_path / "in.csv", tmp_path / "out.csv", noncorrespondence=True)
     found = np.genfromtxt(tmp_path / "out.csv", delimiter=",", names=True)["noncorrespondence"]
     assert (found[: len(inside)] == 1).all() and (found[len(inside) :] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["on", "swapped"])  # the image that shows less is moving, and fixed
+def test_what_has_no_counterpart_has_no_risk_and_what_lies_beside_it_has(runs, name):
+    found = mask(runs[name])
+    padded = np.pad(found, [(0, -n % TILE) for n in found.shape])
+    z, y, x = (n // TILE for n in padded.shape)
+    share = padded.reshape(z, TILE, y, TILE, x, TILE).mean((1, 3, 5))
+    risk = runs[name].store.array("confidence", "0")[...]
+    gone = share > 0.6
+    beside = ndimage.binary_dilation(gone) & (share < 0.2)
+    assert gone.any() and np.isnan(risk[gone]).all()
+    assert beside.any() and np.isfinite(risk[beside]).mean() > 0.9
+    centre = (
+        (np.argwhere(gone)[0] + 0.5) * TILE * runs[name].store.array("confidence", "0").attributes["large_um"] / LARGE
+    )
+    assert np.isnan(runs[name].risk_at(centre[None])).all()
 
 
 def test_a_run_that_does_not_look_says_why(runs):
