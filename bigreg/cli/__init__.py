@@ -2,6 +2,6 @@
 
 from .app import app, main
 
-from . import registering, images, looking, using, judging, atlas, networks  # isort: skip - the order of the verbs in the help
+from . import planning, registering, images, looking, using, judging, atlas, networks  # isort: skip - the order of the verbs in the help
 
-__all__ = ["app", "atlas", "images", "judging", "looking", "main", "networks", "registering", "using"]
+__all__ = ["app", "atlas", "images", "judging", "looking", "main", "networks", "planning", "registering", "using"]
