@@ -33,15 +33,20 @@ def _qt() -> bool:
 
 
 # What takes longest, most first: begun last, one of them would keep one worker busy when the others have nothing left.
+# The trainings are second: while they go on the first file compiles the sweeps of a start, and each sweep that it has
+# compiled the other worker finds in the cache.
 LONGEST = (
     "pipeline/test_found_or_refused.py",
-    "pipeline/test_faults.py",
-    "pipeline/schedule/test_cluster_faults.py",
-    "training/test_learning.py",
     "training/test_adversarial_learning.py",
+    "training/test_learning.py",
+    "pipeline/test_faults.py",
+    "engines/test_affine.py",
+    "pipeline/schedule/test_cluster_faults.py",
     "pipeline/context/test_masks.py",
+    "pipeline/test_channels.py",
     "pipeline/choosing/test_doctor.py",
     "pipeline/tasks/test_preprocess.py",
+    "pipeline/results/test_pieces.py",
     "pipeline/tasks/test_pairing.py",
     "pipeline/test_register.py",
     "pipeline/test_remote.py",

@@ -2,6 +2,8 @@
 
 from .app import app, main
 
-from . import registering, images, looking, using, viewing, judging, atlas, networks  # isort: skip - the order of the verbs in the help
+from . import planning, registering, images, looking, using, viewing, judging, atlas, networks  # isort: skip - the order of the verbs in the help
 
-__all__ = ["app", "atlas", "images", "judging", "looking", "main", "networks", "registering", "using", "viewing"]
+__all__ = [
+    "app", "atlas", "images", "judging", "looking", "main", "networks", "planning", "registering", "using", "viewing",
+]  # fmt: skip

@@ -6,7 +6,6 @@ does not either, the mirror image of moving is looked at, so that it can be name
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -21,7 +20,7 @@ from ..transforms.affine import about, angle_deg, nearest_axis_turn, polar_rotat
 from .affine_refinement import Compared, Kind, Refinement
 from .belief import Belief
 from .judge import Judge, Start
-from .placed import Placed
+from .placed import Placed, digest, placed
 from .starts import METHODS, bright, find_anywhere, find_near, find_starts, moments
 from .structure import Kind as Structure
 
@@ -128,11 +127,11 @@ def register_affine(
         raise ValueError(f"kind {kind!r} is unknown; use one of {', '.join(STAGES)}")
     if not starts or not set(starts) <= set(METHODS):
         raise ValueError(f"starts {tuple(starts)} must be some of {', '.join(METHODS)}")
-    pair = [_placed("fixed", fixed, fixed_grid, fixed_mask), _placed("moving", moving, moving_grid, moving_mask)]
+    pair = [placed("fixed", fixed, fixed_grid, fixed_mask), placed("moving", moving, moving_grid, moving_mask)]
     # The order of the two images is decided by their content, not by who is called fixed. So exchanging them runs the
     # very same computation and gives the very inverse, whatever the search and its ties do. (The refinement is
     # symmetric by itself, but the choice among starts sees one image on the other's grid.)
-    swapped = _digest(pair[0]) > _digest(pair[1])
+    swapped = digest(pair[0]) > digest(pair[1])
     if swapped:
         pair.reverse()
         pairs = [each.swapped() for each in pairs]
@@ -149,37 +148,6 @@ def register_affine(
     if not swapped:
         return result
     return replace(result, matrix=np.linalg.inv(result.matrix), candidates=[c.inverted() for c in result.candidates])
-
-
-def _placed(name: str, image: torch.Tensor, grid: Grid, mask: torch.Tensor | None) -> Placed:
-    image = image.detach().to("cpu", torch.float32)
-    for what, values in (("image", image), ("mask", mask)):
-        if values is not None and tuple(values.shape) != grid.shape:
-            raise ValueError(f"{name} {what} has shape {tuple(values.shape)}, its grid {grid.shape}")
-    if not grid.is_axis_aligned:
-        raise ValueError(f"{name} grid is turned ({grid.matrix}); resample the image to an axis-aligned grid first")
-    if mask is not None:
-        mask = (mask.detach().to("cpu") > 0).float()
-        if bool((mask > 0).all()):
-            mask = None
-    seen = image if mask is None else image[mask > 0]
-    if not seen.numel():
-        raise InputError(f"{name} has no data: its mask is empty; check the mask")
-    if not bool(torch.isfinite(seen).all()):
-        raise InputError(f"{name} has voxels that are NaN or infinite; replace them, or leave them out with a mask")
-    if not float(seen.max()) > float(seen.min()):
-        raise InputError(f"{name} is blank: every voxel is {float(seen.min()):g}; check the file, dataset and channel")
-    if mask is not None:
-        # Outside the mask stands the mean, so that smoothing makes no edges there.
-        image = torch.where(mask > 0, image, seen.mean())
-    return Placed(image.contiguous(), grid, mask)
-
-
-def _digest(placed: Placed) -> bytes:
-    data = hashlib.sha256(placed.image.numpy().tobytes() + repr(placed.grid).encode())
-    if placed.mask is not None:
-        data.update(placed.mask.numpy().tobytes())
-    return data.digest()
 
 
 @dataclass(frozen=True, eq=False)

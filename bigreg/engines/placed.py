@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import ndimage
 
+from ..errors import InputError
 from ..geometry import Grid
 from ..transforms.affine import about
 from ..transforms.positions import Positions
@@ -119,3 +121,39 @@ def upright(image: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, Grid]:
     there = Positions.of_grid(target)
     values = there.sample(lambda a, b: box[tuple(slice(x, y) for x, y in zip(a, b, strict=True))], grid)[0]
     return values * there.inside(grid), target
+
+
+def placed(name: str, image: torch.Tensor, grid: Grid, mask: torch.Tensor | None) -> Placed:
+    """An image (z, y, x) of a caller, and its mask or None, as they are compared: float32 on the CPU.
+
+    Raises ValueError where shapes or the grid do not fit, InputError where there is nothing to compare.
+    """
+    image = image.detach().to("cpu", torch.float32)
+    for what, values in (("image", image), ("mask", mask)):
+        if values is not None and tuple(values.shape) != grid.shape:
+            raise ValueError(f"{name} {what} has shape {tuple(values.shape)}, its grid {grid.shape}")
+    if not grid.is_axis_aligned:
+        raise ValueError(f"{name} grid is turned ({grid.matrix}); resample the image to an axis-aligned grid first")
+    if mask is not None:
+        mask = (mask.detach().to("cpu") > 0).float()
+        if bool((mask > 0).all()):
+            mask = None
+    seen = image if mask is None else image[mask > 0]
+    if not seen.numel():
+        raise InputError(f"{name} has no data: its mask is empty; check the mask")
+    if not bool(torch.isfinite(seen).all()):
+        raise InputError(f"{name} has voxels that are NaN or infinite; replace them, or leave them out with a mask")
+    if not float(seen.max()) > float(seen.min()):
+        raise InputError(f"{name} is blank: every voxel is {float(seen.min()):g}; check the file, dataset and channel")
+    if mask is not None:
+        # Outside the mask stands the mean, so that smoothing makes no edges there.
+        image = torch.where(mask > 0, image, seen.mean())
+    return Placed(image.contiguous(), grid, mask)
+
+
+def digest(placed: Placed) -> bytes:
+    """Of its voxels, its grid and its mask."""
+    data = hashlib.sha256(placed.image.numpy().tobytes() + repr(placed.grid).encode())
+    if placed.mask is not None:
+        data.update(placed.mask.numpy().tobytes())
+    return data.digest()

@@ -20,7 +20,6 @@ from ..display import shown
 from ..errors import ConfigError, CorruptDataError, InputError, OutputError, named
 from ..transforms import ngff
 from ..transforms.files import scene_maps
-from ..transforms.landmarks import Landmarks, bigwarp_text, landmarks, parse
 from ..transforms.maps import Map
 from ..volumes import Volume, convert
 from .choosing.choice import Choice, chosen_config, stored_choice
@@ -28,13 +27,12 @@ from .context import looked, starts
 from .context.beginning import beginning
 from .context.context import IMAGES, Context
 from .context.engines import check_spacings, settled_engines
+from .context.guided import Guided
 from .context.inputs import channel_masks, chosen_channels, with_labels
 from .context.ladder import ladder
 from .context.ladder import quick as coarse_levels
 from .context.lying import provisional
 from .context.masks import given_masks
-from .context.pairing import FOUND_FILE
-from .context.starts import StartCandidate
 from .judging import verdict
 from .judging.judged import Judged
 from .judging.status import CHOICE, UNDERSTOOD, RunStatus, status_of
@@ -56,7 +54,6 @@ from .tasks.preprocess import level_of
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("bigreg", "torch", "numpy", "dask", "distributed", "zarr", "tensorstore")
-LANDMARKS, PAIRS = "landmarks", "pairs.csv"
 
 
 def register(
@@ -211,7 +208,7 @@ def open_run(path: str) -> Run:
     return Run(path)
 
 
-class Run(Judged, Viewed, Transform):
+class Run(Guided, Judged, Viewed, Transform):
     """A registration on disk, finished or not."""
 
     def __init__(self, path: str) -> None:
@@ -247,45 +244,6 @@ class Run(Judged, Viewed, Transform):
         if "frames" not in self.store.attributes:
             raise InputError(f"'{self.url}' has no affine yet; `bigreg resume` it first")
         return self._context().frames.affine
-
-    @property
-    def starts(self) -> list[StartCandidate]:
-        """The starts that were tried, best first, as `accept_start` numbers them; empty before, and where none were."""
-        found = starts.starts_of(self.store)
-        return [] if found is None else list(found.candidates)
-
-    @property
-    def start_confidence(self) -> float | None:
-        """How probable it is that the first of `starts` is right, 0..1; None where that is not known."""
-        found = starts.starts_of(self.store)
-        return None if found is None else found.confidence
-
-    def start_picture(self) -> bytes | None:
-        """The best of `starts`, both images overlaid, as PNG; None where there is no such picture."""
-        return storage.read_file(self.store.path(starts.PLACE), starts.PICTURE) or None
-
-    def landmarks(self) -> Landmarks:
-        """The pairs of landmarks that are kept in the run; empty where none were saved."""
-        return self._landmarks(PAIRS)
-
-    def _landmarks(self, name: str) -> Landmarks:
-        content = storage.read_file(self.store.path(LANDMARKS), name)
-        if not content:
-            return landmarks(np.empty((0, 3)), np.empty((0, 3)))
-        return parse(content.decode("utf-8-sig"), self.store.path(LANDMARKS, name))
-
-    def found_landmarks(self) -> Landmarks:
-        """The pairs of points that the run found and uses (landmarks/found.csv); empty where it has none."""
-        return self._landmarks(FOUND_FILE)
-
-    def save_landmarks(self, pairs: Landmarks) -> str:
-        """Keep pairs in the run, in place of those there: landmarks/pairs.csv, as BigWarp reads it. Returns its path.
-
-        Raises OutputError where the run cannot be written.
-        """
-        self.store.groups(LANDMARKS)
-        storage.write_file(self.store.path(LANDMARKS), PAIRS, bigwarp_text(pairs).encode())
-        return self.store.path(LANDMARKS, PAIRS)
 
     def resume(
         self,

@@ -85,8 +85,7 @@ def test_rotation_of_12_degrees_and_shift_is_found():
     assert error_voxels(result.matrix, truth) < 0.1
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("similarity", ["lncc", "ncc"])
+@pytest.mark.parametrize(("seed", "similarity"), [(0, "lncc"), (1, "ncc")])
 def test_full_affine_is_found_to_a_tenth_of_a_voxel(seed, similarity):
     rng = np.random.default_rng(seed)
     linear = np.eye(3) + rng.uniform(-0.08, 0.08, (3, 3))
@@ -244,7 +243,7 @@ def test_wrong_arguments_are_refused():
         register_affine(fixed, fixed, FIXED, MOVING, similarity=LNCC)
 
 
-@pytest.mark.parametrize("similarity", ["lncc_squared", "mi", "nmi"])
+@pytest.mark.parametrize("similarity", ["lncc_squared", "nmi"])  # mi: in whole runs, see test_found_or_refused.py
 def test_images_of_inverted_contrast_are_registered(similarity):
     truth = turned((5.0, -4.0, 6.0), (9.0, -15.0, 21.0), np.diag([1.03, 0.98, 1.02]))
     fixed, moving = pair(truth)
@@ -254,7 +253,7 @@ def test_images_of_inverted_contrast_are_registered(similarity):
     assert not result.ambiguous
 
 
-@pytest.mark.parametrize("degrees", [(100.0, 40.0, -20.0), (0.0, 180.0, 0.0), (-60.0, -60.0, 90.0)])
+@pytest.mark.parametrize("degrees", [(100.0, 40.0, -20.0), (0.0, 180.0, 0.0)])
 def test_any_rotation_is_found_and_believed(degrees):
     truth = turned(degrees, (9.0, -6.0, 12.0))
     result = register_affine(*pair(truth), FIXED, MOVING, kind="rigid", similarity=LNCC)

@@ -54,7 +54,8 @@ def files(tmp_path_factory):
 
 def settings(small_config, files=None, *more):
     steered = [] if files is None else [f"labels={{fixed: '{files[0]}', moving: '{files[1]}'}}"]
-    return small_config("affine.kind=none", "engine_options.optimise.least_agreement=null", *steered, *more)
+    small = ["affine.kind=none", "blocks.core=24", "engine_options.optimise.least_agreement=null"]
+    return small_config(*small, *steered, *more)
 
 
 @pytest.fixture(scope="module")

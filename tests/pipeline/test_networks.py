@@ -16,7 +16,7 @@ from ..small_networks import loud
 
 NAMES = ["invgan", "sitreg", "voxelmorph"]
 SPACING = (4.0, 2.6, 2.6)
-LEVELS = ["affine.kind=none", "ladder.finest=1", "ladder.coarsest=2", "output.warped=false"]
+LEVELS = ["affine.kind=none", "blocks.core=24", "ladder.finest=1", "ladder.coarsest=2", "output.warped=false"]
 
 
 @pytest.fixture(scope="module")

@@ -198,7 +198,7 @@ def test_an_existing_output_is_never_overwritten(registered, tmp_path, small_con
     with pytest.raises(OutputError, match="exists already"):
         register(registered.fixed, registered.moving, out=registered.run.url, config=registered.config, resume=False)
     with pytest.raises(OutputError, match="another configuration"):
-        register(registered.fixed, registered.moving, out=registered.run.url, config=small_config("blocks.core=32"))
+        register(registered.fixed, registered.moving, out=registered.run.url, config=small_config("blocks.core=24"))
     with pytest.raises(OutputError, match="another fixed image"):
         register(registered.moving, registered.moving, out=registered.run.url, config=registered.config)
     (tmp_path / "thesis.txt").write_text("do not lose me")

@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from bigreg import register
+from bigreg.cli import app
 from bigreg.errors import ConfigError, InputError
 from bigreg.geometry import Grid
 from bigreg.models import load
@@ -19,8 +21,12 @@ from bigreg.training.sources import Opened
 from bigreg.volumes import convert
 
 
-def bigreg(*arguments):
+def in_a_process(*arguments):
     return subprocess.run([sys.executable, "-m", "bigreg.cli", *map(str, arguments)], capture_output=True, text=True)
+
+
+def bigreg(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def test_the_command_trains_and_goes_on(settings, tmp_path):
@@ -28,7 +34,7 @@ def test_the_command_trains_and_goes_on(settings, tmp_path):
     settings["schedule"]["steps"] = 2
     file = tmp_path / "train.yaml"
     file.write_text(yaml.safe_dump(settings))
-    done = bigreg("train", file)
+    done = in_a_process("train", file)
     assert done.returncode == 0, done.stderr
     weights = tmp_path / "out" / "weights.safetensors"
     assert f"weights: {weights}" in done.stdout and "step 2: error_um" in done.stdout
@@ -36,9 +42,9 @@ def test_the_command_trains_and_goes_on(settings, tmp_path):
     assert network.settings["encoder"] == [4, 8] and "2 steps on 1 source (image.zarr)" in card.data
     assert "voxelmorph" in bigreg("models", weights).stdout
     again = bigreg("train", file)
-    assert again.returncode == 0 and "resumes after step 2 of 2" in again.stdout
+    assert again.exit_code == 0 and "resumes after step 2 of 2" in again.stdout
     wrong = bigreg("train", file, "--set", "seed=4")
-    assert wrong.returncode == 4 and "another seed" in wrong.stderr
+    assert wrong.exit_code == 4 and "another seed" in wrong.stderr
 
 
 @pytest.fixture(scope="module")

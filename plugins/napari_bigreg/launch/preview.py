@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +24,16 @@ from distributed import Client, LocalCluster
 import bigreg
 from bigreg.config import Config, load_config
 from bigreg.errors import InputError
-from bigreg.geometry import Grid, triple
+from bigreg.geometry import Grid
 from bigreg.phantom import make_pair
 from bigreg.pipeline.context.masks import OWN
 from bigreg.pipeline.context.pairing import sought
 from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
-from bigreg.volumes import Volume, block_mean, open_volume
+from bigreg.volumes import Volume, open_volume
 
-Report = Callable[[int, int, str], Any]
-MARGIN = 0.15
-"""Of the fixed box, by which the moving one is larger on each side: what the deformation may reach for."""
-SNAP = 8
-MOST_BYTES = 512 * 2**20
-"""Of one image that are read to find the affine; more is no matter of seconds."""
+from .boxes import MOST_BYTES, Report, box_around, factors_of, from_plain, levels_of, read_box, read_boxes
+
 SHOWN = (
     ("NCC after the affine", "NCC, affine"),
     ("NCC after the deformation", "NCC, deformation"),
@@ -65,27 +61,6 @@ class Preview:
     figures: list[tuple[str, float, str]]
     seconds: float
     levels: list[tuple[float, float, float]]
-
-
-def factors_of(grid: Grid, level: int, finest: float | None = None) -> np.ndarray:
-    """Block means, a power of two an axis, that bring a grid to level `level`: `finest` um times 2^level."""
-    target = (min(grid.spacing) if finest is None else finest) * 2.0**level
-    ratio = np.maximum(target / np.asarray(grid.spacing), 1.0)
-    factors = 2 ** np.round(np.log2(ratio)).astype(int)
-    return np.maximum(np.minimum(factors, np.asarray(grid.shape) // 4), 1)
-
-
-def levels_of(volume: Volume, smallest: int = 24) -> list[tuple[float, float, float]]:
-    """Spacings (um) at which a block may be looked at, finest first."""
-    out: list[tuple[float, float, float]] = []
-    for level in range(16):
-        factors = factors_of(volume.grid(), level)
-        if out and (np.asarray(volume.shape) // factors).max() < smallest:
-            break
-        spacing = triple(float(s) for s in np.asarray(volume.grid().spacing) * factors)
-        if spacing not in out:
-            out.append(spacing)
-    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +122,7 @@ class Previewer:
             seen = run.patches("levels/0", (0, 0, 0))
             known = {name: (value, unit) for _, name, value, unit, _ in run.summary()}
             figures = [(title, *known[name]) for name, title in SHOWN if name in known]
-        grid = seen.grid.transformed(_from_plain(boxes.grids[0]))
+        grid = seen.grid.transformed(from_plain(boxes.grids[0]))
         limits = _limits(seen.fixed), _limits(seen.moving)
         seconds = time.monotonic() - begin
         return Preview(
@@ -200,7 +175,7 @@ class Previewer:
             for which, volume in volumes.items():
                 report(0, 1, f"{which}, coarse")
                 factors = factors_of(volume.grid(), 0, finest)
-                data, grid = _read(volume, factors, np.zeros(3), np.asarray(volume.shape), MOST_BYTES)
+                data, grid = read_box(volume, factors, np.zeros(3), np.asarray(volume.shape), MOST_BYTES)
                 coarse[which] = open_volume(
                     data, spacing=grid.spacing, origin=grid.origin, orientation=volume.orientation, name=which
                 )
@@ -233,11 +208,11 @@ class Previewer:
         if old is None or old.key != key:
             grids, paths = [], []
             folder = self._new_folder()
-            for which, (data, grid) in _read_boxes(volumes, affine, start, stop, level, report).items():
+            for which, (data, grid) in read_boxes(volumes, affine, start, stop, level, report).items():
                 grids.append(grid)
                 paths.append(str(folder / f"{which}.ome.zarr"))
                 bigreg.convert(data, paths[-1], spacing=grid.spacing)
-            inner = np.linalg.inv(_from_plain(grids[1])) @ affine @ _from_plain(grids[0])
+            inner = np.linalg.inv(from_plain(grids[1])) @ affine @ from_plain(grids[0])
             np.savetxt(folder / "start.csv", inner, delimiter=",")
             self.boxes = Boxes(key, (grids[0], grids[1]), (paths[0], paths[1]), str(folder / "start.csv"))
             if old is not None:
@@ -266,7 +241,7 @@ def _own_pairs(config: Config, boxes: Boxes) -> list[str]:
     ends: list[np.ndarray] = []
     inside: Any = True
     for points, grid, path in zip(read_pairs(config.landmarks.path), boxes.grids, boxes.paths, strict=True):
-        ends.append(apply_affine(np.linalg.inv(_from_plain(grid)), points))
+        ends.append(apply_affine(np.linalg.inv(from_plain(grid)), points))
         inside = inside & open_volume(path).grid().contains(ends[-1])
     fixed, moving = (points[inside] for points in ends)
     if not len(fixed):
@@ -275,42 +250,6 @@ def _own_pairs(config: Config, boxes: Boxes) -> list[str]:
     write_bigwarp(pairs, fixed, moving)
     spline = config.landmarks.spline and spans_volume(fixed) and spans_volume(moving)
     return [f"landmarks.path={pairs}", f"landmarks.spline={str(spline).lower()}"]
-
-
-def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """First voxel and last + 1 of the block around a point (um; None: the middle), in voxels of level 0.
-
-    In steps of SNAP voxels of the level, so that a view that has hardly moved shows the same block. Raises InputError.
-    """
-    factors = factors_of(grid, level)
-    shape = np.asarray(grid.shape)
-    side = (config.blocks.core + 2 * config.blocks.halo) * factors
-    middle = (shape - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
-    if centre is not None and ((middle < -0.5).any() or (middle > shape - 0.5).any()):
-        raise InputError(f"the middle of the view, {np.round(centre, 1).tolist()} µm, is outside of fixed; go there")
-    step = SNAP * factors
-    first = np.clip(np.round((middle - side / 2) / step) * step, 0, np.maximum(shape - side, 0)).astype(int)
-    return first, np.minimum(first + side, shape)
-
-
-def _read_boxes(
-    volumes: dict[str, Volume], affine: np.ndarray, start: np.ndarray, stop: np.ndarray, level: int, report: Report
-) -> dict[str, tuple[np.ndarray, Grid]]:
-    """The voxels of a box of fixed and of that of moving to which the affine leads, at a level, and their grids."""
-    fixed, moving = volumes["fixed"].grid(), volumes["moving"].grid()
-    report(0, 1, "fixed block")
-    out = {"fixed": _read(volumes["fixed"], factors_of(fixed, level), start, stop, MOST_BYTES)}
-    low, high = out["fixed"][1].bounds(affine, faces=True)
-    margin = MARGIN * (high - low)
-    corners = np.array(np.meshgrid(*zip(low - margin, high + margin, strict=True), indexing="ij")).reshape(3, -1).T
-    index = moving.world_to_index(corners)
-    first = np.clip(np.floor(index.min(0)), 0, moving.shape)
-    last = np.clip(np.ceil(index.max(0)) + 1, 0, moving.shape)
-    factors = factors_of(moving, 0, min(fixed.spacing) * 2.0**level)
-    if (last - first < 4 * factors).any():
-        raise InputError("the block is outside the moving image after the affine; choose another place")
-    report(0, 1, "moving block")
-    return {**out, "moving": _read(volumes["moving"], factors, first, last, MOST_BYTES)}
 
 
 def _limits(data: np.ndarray) -> tuple[float, float]:
@@ -322,34 +261,6 @@ def _limits(data: np.ndarray) -> tuple[float, float]:
 
 def _identities(volumes: dict[str, Volume]) -> str:
     return str([volumes[which].identity() for which in ("fixed", "moving")])
-
-
-def _read(volume: Volume, factors: np.ndarray, start: Any, stop: Any, most: int) -> tuple[np.ndarray, Grid]:
-    """A box, in voxels of level 0, as means over `factors`, read from the coarsest stored level that serves."""
-    level = 0
-    for index, stored in enumerate(volume.levels):
-        rest = factors / np.asarray(stored.factors)
-        if (rest > 1 - 1e-3).all() and np.allclose(rest, np.round(rest), atol=0.05):
-            level = index
-    grid = volume.grid(level)
-    step = np.asarray(volume.levels[level].factors)
-    rest = np.maximum(np.round(factors / step), 1).astype(int)
-    first = (np.floor(np.asarray(start) / step / rest) * rest).astype(int)
-    last = np.minimum(np.ceil(np.asarray(stop) / step), grid.shape).astype(int)
-    last = np.maximum(last - (last - first) % rest, first + rest)
-    size = int(np.prod(last - first, dtype=np.int64)) * volume.dtype.itemsize
-    if size > most:
-        raise InputError(
-            f"{volume.name} has no coarse level to read ({size / 2**30:.1f} GiB would be read for the preview); "
-            "write it with a pyramid first: bigreg convert IN OUT.ome.zarr"
-        )
-    data = volume.read(tuple(first.tolist()), tuple(last.tolist()), level)
-    return block_mean(data, tuple(rest.tolist())), grid.cropped(first, last).downsampled(rest)
-
-
-def _from_plain(grid: Grid) -> np.ndarray:
-    """4 x 4 from the world of a grid of the same spacing at the origin, to the grid's own."""
-    return grid.affine @ np.diag([*(1 / np.asarray(grid.spacing)), 1.0])
 
 
 def _no_mask_files(config: Config) -> list[str]:

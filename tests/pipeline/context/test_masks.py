@@ -237,6 +237,9 @@ def test_intensities_are_scaled_by_what_is_inside_the_mask():
 # ------------------------------------------------------------------------------------------------------ through a run
 
 
+CORE = "blocks.core=24"
+
+
 def bubble(shape, centre, radius):
     return sum((a - c) ** 2 for a, c in zip(np.indices(shape), centre, strict=True)) < radius**2
 
@@ -259,7 +262,7 @@ def masked(pair, thread_client, small_config, tmp_path_factory):
             path = folder / "mask.tif" if choice == "given" else choice
             images = ((fixed, pair.spacing), (pair.moving.astype(np.float32), pair.spacing))
             kept[key] = register(*(images[::-1] if swapped else images), out=str(folder / f"{key}.zarr"),
-                                 config=small_config(f"masks.{name}={path}"), client=thread_client)  # fmt: skip
+                                 config=small_config(CORE, f"masks.{name}={path}"), client=thread_client)  # fmt: skip
         return kept[key]
 
     return run
@@ -293,7 +296,7 @@ def test_a_run_is_gone_on_with_under_the_same_mask_alone(masked, pair, small_con
 
     def again():
         images = (fixed, pair.spacing), (pair.moving.astype(np.float32), pair.spacing)
-        return register(*images, out=run.url, config=small_config(f"masks.fixed={path}"), client=thread_client)
+        return register(*images, out=run.url, config=small_config(CORE, f"masks.fixed={path}"), client=thread_client)
 
     again()
     painted = mask.copy()
