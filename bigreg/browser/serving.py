@@ -99,7 +99,8 @@ def _handler(serving: Serving) -> type[BaseHTTPRequestHandler]:
         def _send(self, status: int, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("Access-Control-Allow-Origin", serving.origin or "null")
+            if serving.origin:
+                self.send_header("Access-Control-Allow-Origin", serving.origin)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)

@@ -31,10 +31,12 @@ def test_without_napari_the_verb_says_what_to_install(finished, monkeypatch):
 
 
 def test_the_verb_names_what_is_no_run_and_what_is_no_panel(finished, tmp_path):
+    nothing = "is not a bigreg run, nor a result of bigreg atlas, nor an image"
     status, output = view(tmp_path)
-    assert status == 3 and output.startswith(
-        f"error: '{tmp_path}' is not a bigreg run, nor a result of bigreg atlas, nor an image: "
-    )
+    assert status == 3 and output == f"error: '{tmp_path}' {nothing}; check the path"
+    (text := tmp_path / "notes.txt").write_text("none\n")
+    status, output = view(text)
+    assert status == 3 and output.startswith(f"error: '{text}' {nothing}: ")
     status, output = view(finished, "--panel", "bogus")
     assert status == 4 and "'bogus' is unknown; use monitor, inspect, landmarks, launch" in output
 
