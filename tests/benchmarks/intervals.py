@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from compare import CASES, make
+from labels import atlas_at_100um
 from scipy import ndimage
 
 import bigreg
@@ -44,11 +45,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], dest="settings")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    folder = options.data / "ccf_100um"
-    template, annotation = (
-        np.asarray(bigreg.open_volume(folder / f"{n}_100.nrrd", spacing=(100.0,) * 3))
-        for n in ("average_template", "annotation")
-    )
+    template, annotation = atlas_at_100um(options.data)
     annotation = np.unique(annotation, return_inverse=True)[1]
     CASES["atlas"] |= {"amplitude": options.amplitude, "sigma": options.smooth, "seed": options.seed}
     case = options.work / "atlas.npz"

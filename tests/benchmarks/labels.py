@@ -24,6 +24,15 @@ import bigreg
 REGIONS = 6
 
 
+def atlas_at_100um(data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Template and annotation (z, y, x) of the Allen atlas."""
+    template, annotation = (
+        np.asarray(bigreg.open_volume(data / "ccf_100um" / f"{n}_100.nrrd", spacing=(100.0,) * 3))
+        for n in ("average_template", "annotation")
+    )
+    return template, annotation
+
+
 def regions(annotation: np.ndarray) -> np.ndarray:
     """(z, y, x) 1 .. REGIONS: structures joined by where their middles lie; 0 outside."""
     ids = np.unique(annotation[annotation > 0])
@@ -73,11 +82,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], dest="settings")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    folder = options.data / "ccf_100um"
-    template, annotation = (
-        np.asarray(bigreg.open_volume(folder / f"{n}_100.nrrd", spacing=(100.0,) * 3))
-        for n in ("average_template", "annotation")
-    )
+    template, annotation = atlas_at_100um(options.data)
     if options.fine:
         template, annotation = ndimage.zoom(template, 2, order=3).clip(0), ndimage.zoom(annotation, 2, order=0)
     else:

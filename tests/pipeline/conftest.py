@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ from distributed import Client, LocalCluster
 from bigreg import load_config, register
 from bigreg.config import Config
 from bigreg.phantom import make_pair
-from bigreg.pipeline.context.looked import Question
 from bigreg.pipeline.run import Run
 
 SMALL = [
@@ -48,25 +46,6 @@ def thread_client():
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
         yield client
-
-
-@pytest.fixture(scope="session", autouse=True)
-def searched_once():
-    """A start is searched once in this process for one question, as a run does that was looked at before it began.
-
-    The runs of other processes search for themselves, and are compared with those of this one bit by bit.
-    """
-    search, kept = Question.answer, {}
-
-    def answer(question):
-        key = question.digest
-        if key not in kept:
-            kept[key] = search(question)
-        return copy.deepcopy(kept[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Question, "answer", answer)
-        yield
 
 
 @dataclass(frozen=True)
