@@ -30,13 +30,20 @@ class MidSpacePairs:
 
     def __call__(self, coefficients: torch.Tensor | None, *, curvature: bool) -> Pull:
         """The weighted sum; the mean is over the voxels of all, times their weights."""
+        return self._summed([pair(coefficients, curvature=curvature) for pair in self.pairs])
+
+    def halves(self, coefficients: torch.Tensor | None) -> tuple[Pull, Pull]:
+        """Of two halves of the voxels; see MidSpacePair.halves."""
+        first, second = zip(*(pair.halves(coefficients) for pair in self.pairs), strict=True)
+        return self._summed(first), self._summed(second)
+
+    def _summed(self, pulls: Sequence[Pull]) -> Pull:
         if self.alone:
-            return self.pairs[0](coefficients, curvature=curvature)
+            return pulls[0]
         loss = voxels = 0.0
         slope: torch.Tensor | None = None
         matrix: torch.Tensor | None = None
-        for pair, weight in zip(self.pairs, self.weights, strict=True):
-            pull = pair(coefficients, curvature=curvature)
+        for pull, weight in zip(pulls, self.weights, strict=True):
             if pull.weight:
                 loss, voxels = loss + weight * pull.mean * pull.weight, voxels + weight * pull.weight
             slope = weight * pull.slope if slope is None else slope + weight * pull.slope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,11 @@ from ..transforms.field import identity, sample
 
 if TYPE_CHECKING:
     from .midspace_cuda import Pulls
+
+HALF = 6
+"""Voxels along the edge of a cube of a half. Neighbouring voxels share noise, as all that was interpolated does, so
+that halves of smaller cubes know more of each other's; what moves within a larger cube the other half cannot foretell.
+"""
 
 
 def gradient(image: torch.Tensor) -> torch.Tensor:
@@ -53,6 +58,12 @@ class Pull:
     weight: float
     slope: torch.Tensor
     matrix: torch.Tensor | None
+
+
+def sum_of(first: Pull, second: Pull) -> Pull:
+    """The pull of both halves; see MidSpacePair.halves."""
+    assert first.matrix is not None and second.matrix is not None, "halves have curvatures"
+    return replace(first, slope=first.slope + second.slope, matrix=first.matrix + second.matrix)
 
 
 class MidSpacePair:
@@ -106,6 +117,26 @@ class MidSpacePair:
             matrix /= channels
         return Pull(loss / channels / weight if weight else float("nan"), weight, slope, matrix)
 
+    def halves(self, coefficients: torch.Tensor | None) -> tuple[Pull, Pull]:
+        """The pull, curvature included, of every second cube of HALF voxels, and of those between; their sum is that of
+        all. Each has the mean and the weight of the whole: the forces are those of windows that hold voxels of both."""
+        fixed, moving, mask = self.warped(coefficients)
+        z, y, x = (torch.arange(n, device=mask.device) // HALF for n in mask.shape)
+        odd = ((z[:, None, None] + y[:, None] + x) % 2).to(mask)
+        loss = weight = 0.0
+        sums = [[torch.zeros(n, *self.points, dtype=mask.dtype, device=mask.device) for n in (3, 6)] for _ in range(2)]
+        for f, m in zip(fixed.contiguous(), moving.contiguous(), strict=True):
+            forces = self.similarity(f, m, mask)
+            loss, weight = loss + forces.loss, forces.weight
+            for half, (slope, matrix) in zip((odd, 1 - odd), sums, strict=True):
+                names = ("fixed", "moving", "fixed_scale", "moving_scale")
+                part = replace(forces, **{name: getattr(forces, name) * half for name in names})
+                found = self.both(f, m, part)
+                slope += found[0] / len(fixed)
+                matrix += found[1] / len(fixed)
+        mean = loss / len(fixed) / weight if weight else float("nan")
+        return Pull(mean, weight, *sums[0]), Pull(mean, weight, *sums[1])
+
     def pulled(self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces) -> torch.Tensor:
         """(3, z, y, x) the slope that such forces on one channel (z, y, x) of the warped images have."""
         slope = torch.zeros(3, *self.points, dtype=fixed.dtype, device=fixed.device)
@@ -114,15 +145,19 @@ class MidSpacePair:
 
     def curvature(self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces) -> torch.Tensor:
         """(6, z, y, x) the matrix that such forces on one channel (z, y, x) of the warped images have."""
+        return self.both(fixed, moving, forces)[1]
+
+    def both(self, fixed: torch.Tensor, moving: torch.Tensor, forces: Forces) -> tuple[torch.Tensor, torch.Tensor]:
+        """The slope (3, z, y, x) and the matrix (6, z, y, x) that such forces have."""
         pulls = self._kernels(True)
         if pulls is not None:
             pulls.add(fixed, moving, forces.fixed, forces.moving, forces.fixed_scale, forces.moving_scale)
-            matrix = pulls.pulled()[1]
-            assert matrix is not None, "it was asked for"
-            return matrix
+            slope, curvature = pulls.pulled()
+            assert curvature is not None, "it was asked for"
+            return slope, curvature
         slope, matrix = (torch.zeros(n, *self.points, dtype=fixed.dtype, device=fixed.device) for n in (3, 6))
         (self._pull_by_sweep if self.sweeps else self._pull_by_tensors)(fixed, moving, forces, slope, matrix)
-        return matrix
+        return slope, matrix
 
     def _kernels(self, curvature: bool) -> Pulls | None:
         """What gathers the channels' forces on a GPU that has Triton."""

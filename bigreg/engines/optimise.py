@@ -24,8 +24,9 @@ from ..similarity import by_name
 from ..transforms.bspline import BOUND_CELLS, soft_bound
 from .base import PatchPair, VelocityPatch
 from .channels import MidSpacePairs, mid_space_pairs, named, without_detail_of
-from .gauss_newton import texture_confidence
-from .regularisers import KINDS, edge_weights, regulariser
+from .gauss_newton import sum_of, texture_confidence
+from .regularisers import KINDS, Regulariser, edge_weights, regulariser
+from .stiffness import best_stiffness
 from .uncertainty import velocity_sigma
 
 CARD_BYTES = {"mi": 186, "nmi": 186, "ngf": 221, "mind": 317}
@@ -35,6 +36,9 @@ UPHILL = 0.01  # of the energy: a step that raises it more was too bold and is t
 SHORTER, LONGER = 4.0, 1.5  # factors of the curvature after such a step, and its inverse after another
 SHORTEST = SHORTER**10  # the factor from which a step no longer moves anything: the images match already
 STIFFER = 16.0
+COARSE = 0.8
+"""The stiffness of "auto" where it is not chosen. On coarser levels the choice, which knows only small motion, would
+lose the way where motion is large (tests/benchmarks/RESULTS.md)."""
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -48,7 +52,9 @@ class Optimise:
     max_step         a control point moves at most this far in one step
     tolerance        stop where no control point moves further than this
     regularisation   weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one stiffness
-                     for any spacing, isotropic or not, and any cells
+                     for any spacing, isotropic or not, and any cells. "auto": COARSE, but where the voxels are the
+                     images' own and those agree in detail, what the images ask for (see bigreg.engines.stiffness), of
+                     each patch; `quality` then says which it was
     regulariser      what is smooth: membrane, elastic or bending (see bigreg.engines.regularisers)
     elastic_volume   of elastic: resistance to a change of volume over that to shear, Lame's lambda / mu; None: 1
     least_agreement  where the voxels are the images' own, a patch whose images agree less than this in detail (1:
@@ -74,11 +80,16 @@ class Optimise:
         iterations: int = 30,
         max_step: float = 1.0,
         tolerance: float = 0.02,
-        regularisation: float = 0.32,
+        regularisation: float | str = 0.32,
         regulariser: str = "membrane",
         elastic_volume: float | None = None,
         least_agreement: float | None = None,
     ) -> None:
+        self.chooses = regularisation == "auto"
+        if self.chooses:
+            regularisation = COARSE
+        elif isinstance(regularisation, str):
+            raise ValueError(f"regularisation {regularisation!r} must be a number above 0, or auto")
         if regularisation <= 0:
             raise ValueError(f"regularisation {regularisation} must be above 0: it decides where texture is missing")
         if regulariser not in KINDS:
@@ -94,7 +105,7 @@ class Optimise:
         self.iterations = iterations
         self.max_step = max_step
         self.tolerance = tolerance
-        self.regularisation = regularisation
+        self.regularisation = float(regularisation)
         self.regulariser = regulariser
         self.elastic_volume = 1.0 if elastic_volume is None else elastic_volume
         self.least_agreement = least_agreement
@@ -111,16 +122,19 @@ class Optimise:
         bound = BOUND_CELLS * torch.tensor(samples, dtype=voxel.dtype, device=voxel.device).reshape(3, 1, 1, 1)
 
         points = tuple(pair.lattice.points)
-        stiff = regulariser(
-            self.regulariser, points, voxel.flatten(), samples, self.regularisation * cell, self.elastic_volume
-        )
+
+        def as_stiff(regularisation: float) -> Regulariser:
+            strength = regularisation * cell
+            return regulariser(self.regulariser, points, voxel.flatten(), samples, strength, self.elastic_volume)
+
+        stiff = as_stiff(self.regularisation)
         c = torch.zeros(3, *points, dtype=pair.fixed.dtype, device=pair.fixed.device)
         before = after = float("nan")
         still = True  # no control point is anywhere but at zero
         if pair.start is not None:
             begin = soft_bound(pair.start.to(c) / voxel, bound)
-            before, there = images(None, curvature=False).mean, images(begin, curvature=False).mean
-            if there < before:
+            before, begun = images(None, curvature=False).mean, images(begin, curvature=False).mean
+            if begun < before:
                 c, still = begin, False
         ahead = c
         momentum = 0
@@ -129,10 +143,13 @@ class Optimise:
         matrix: torch.Tensor | None = None
         steps = 0
         asked: dict[str, float] = {}
+        chosen: float | None = None
         confidence = torch.zeros(points, dtype=c.dtype, device=c.device)
         for steps in range(self.iterations + 1):
             refresh = steps % 5 == 0
-            pull = images(None if still else ahead, curvature=refresh)
+            there = None if still else ahead
+            halves = images.halves(there) if steps == 0 and self.chooses and pair.native else None
+            pull = sum_of(*halves) if halves else images(there, curvature=refresh)
             after = pull.mean
             if steps == 0:
                 before = after if still else before
@@ -140,7 +157,10 @@ class Optimise:
                 if not weight:
                     break
                 if self.least_agreement is not None and pair.native:
-                    asked = self._asked(images, None if still else ahead, CURABLE)
+                    asked = self._asked(images, there, CURABLE)
+                if halves and asked.get("agreement", 1.0) >= (self.least_agreement or 0.0):
+                    chosen = best_stiffness(halves, ahead, self.regularisation, as_stiff)
+                    stiff = as_stiff(chosen)
             if refresh:
                 matrix = pull.matrix
                 assert matrix is not None, "it was asked for"
@@ -182,6 +202,8 @@ class Optimise:
         if asked.get("smoothed"):
             followed = self._stiffer().estimate(without_detail_of(pair, STIFFER))
             c, confidence, quality = followed.coefficients / voxel, followed.confidence, {**followed.quality}
+        elif chosen is not None:
+            quality["regularisation"] = chosen
         sigma = None
         if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
@@ -197,5 +219,5 @@ class Optimise:
     def _stiffer(self) -> Optimise:
         """The engine for images without their detail."""
         engine = copy(self)
-        engine.least_agreement, engine.regularisation = None, STIFFER * self.regularisation
+        engine.least_agreement, engine.regularisation, engine.chooses = None, STIFFER * self.regularisation, False
         return engine

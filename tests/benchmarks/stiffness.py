@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="+", default=CASES)
-    parser.add_argument("--stiffness", nargs="+", type=float, default=[0.4, 0.8, 1.6])
+    parser.add_argument("--stiffness", nargs="+", default=["auto", "0.4", "0.8", "1.6"])
     parser.add_argument("--set", nargs="+", default=[], dest="settings")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def main() -> None:
                 error = (heads if name.startswith("heads/") else known_map)(name, options.work, settings, client)
                 seconds = time.perf_counter() - begin
                 shutil.rmtree(options.work / "run.zarr")
-                row = f"| {name} | {stiffness:g} | {np.nanmean(error):.3f} | {np.nanpercentile(error, 95):.3f} |"
+                row = f"| {name} | {stiffness} | {np.nanmean(error):.3f} | {np.nanpercentile(error, 95):.3f} |"
                 print(f"{row} {seconds:.0f} |", flush=True)
 
 

@@ -182,4 +182,12 @@ def figures(context: Context) -> list[Row]:
         for name, key in (("finest level without detail", "smoothed"), ("finest level not followed", "left")):
             if np.isfinite(finest.get(key, np.nan)).any():
                 rows.append(("blocks", name, float(np.nansum(finest[key])), "", note))
+    chosen = finest.get("regularisation", np.zeros(0))
+    chosen = chosen[np.isfinite(chosen)]
+    if chosen.size:
+        note = (
+            f"{chosen.min():.2g} to {chosen.max():.2g} in {chosen.size} patches: with it, a map from one half of the "
+        )
+        note += "voxels fits the other half best"
+        rows.append(("blocks", "stiffness that was chosen", float(np.median(chosen)), "", note))
     return rows

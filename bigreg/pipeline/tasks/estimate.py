@@ -37,6 +37,7 @@ METRICS = (
     "parts",
     "agreement",
     "smoothed",
+    "regularisation",
     "seconds",
     "overlap",
     "unmatched",

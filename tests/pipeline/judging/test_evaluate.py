@@ -127,6 +127,14 @@ def test_patches_that_are_followed_without_detail_are_counted(registered, monkey
     assert found["finest level without detail"][2] == 2 and "of 3 patches" in found["finest level without detail"][4]
 
 
+def test_the_stiffness_that_was_chosen_is_said(registered, monkeypatch):
+    read = figures._metrics
+    kept = {"regularisation": np.array([0.2, np.nan, 0.4, 1.6])}
+    monkeypatch.setattr(figures, "_metrics", lambda *a: read(*a) | (kept if a[1] == "levels/0" else {}))
+    found = {row[1]: row for row in figures.figures(registered.run._context())}["stiffness that was chosen"]
+    assert found[2] == pytest.approx(0.4) and found[4].startswith("0.2 to 1.6 in 3 patches")
+
+
 def test_landmarks_that_cannot_be_read_end_it_before_the_images_are_compared(registered, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluating, "_images", lambda *_: pytest.fail("the images were compared"))
     with pytest.raises(InputError, match=r"landmarks '.*none.csv' cannot be read: No such file or directory; check"):
