@@ -39,6 +39,8 @@ STIFFER = 16.0
 COARSE = 0.8
 """The stiffness of "auto" where it is not chosen. On coarser levels the choice, which knows only small motion, would
 lose the way where motion is large (tests/benchmarks/RESULTS.md)."""
+CHOOSING = ("lncc", "lncc_squared")
+"""Similarities whose forces say by themselves how stiff a map has to be; those of mutual information mislead."""
 CURABLE = 5.0  # times what may be lacking of agreement: so much may be motion that is still to be found
 
 
@@ -53,8 +55,8 @@ class Optimise:
     tolerance        stop where no control point moves further than this
     regularisation   weight of a squared strain (um of motion a um) in each voxel, in units of the loss: one stiffness
                      for any spacing, isotropic or not, and any cells. "auto": COARSE, but where the voxels are the
-                     images' own and those agree in detail, what the images ask for (see bigreg.engines.stiffness), of
-                     each patch; `quality` then says which it was
+                     images' own and those agree in detail, what the images of each patch ask for, by a similarity of
+                     CHOOSING (see bigreg.engines.stiffness); `quality` then says which it was
     regulariser      what is smooth: membrane, elastic or bending (see bigreg.engines.regularisers)
     elastic_volume   of elastic: resistance to a change of volume over that to shear, Lame's lambda / mu; None: 1
     least_agreement  where the voxels are the images' own, a patch whose images agree less than this in detail (1:
@@ -85,8 +87,8 @@ class Optimise:
         elastic_volume: float | None = None,
         least_agreement: float | None = None,
     ) -> None:
-        self.chooses = regularisation == "auto"
-        if self.chooses:
+        self.chooses = regularisation == "auto" and similarity in CHOOSING
+        if regularisation == "auto":
             regularisation = COARSE
         elif isinstance(regularisation, str):
             raise ValueError(f"regularisation {regularisation!r} must be a number above 0, or auto")

@@ -24,6 +24,7 @@ ENGINES = {
     **{f"optimise {name}": ("optimise", {"similarity": name}) for name in
        ("lncc", "lncc_squared", "ncc", "mse", "mi", "nmi", "mind", "ngf")},
     "optimise native": ("optimise", {"least_agreement": 0.99}),
+    "optimise auto": ("optimise", {"regularisation": "auto"}),
     **{f"optimise {name}": ("optimise", {"regulariser": name}) for name in ("elastic", "bending")},
     "discrete": ("discrete", {}),
     **{name: (name, {"weights": "random", "any_spacing": True}) for name in ("sitreg", "invgan", "voxelmorph")},

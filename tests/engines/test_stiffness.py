@@ -104,6 +104,8 @@ def test_coarser_levels_and_patches_that_disagree_are_not_asked():
     auto, by_number = (load_engine("optimise", e).estimate(coarse) for e in (ENGINE, fixed))
     assert "regularisation" not in auto.quality
     torch.testing.assert_close(auto.coefficients, by_number.coefficients, atol=0, rtol=0)
+    by_mi = load_engine("optimise", {**ENGINE, "similarity": "mi"}).estimate(images)
+    assert "regularisation" not in by_mi.quality
     noisy = pair(3, 0.3, 1)[0]
     auto, by_number = (load_engine("optimise", {**e, "least_agreement": 0.99}).estimate(noisy) for e in (ENGINE, fixed))
     assert auto.quality["smoothed"] == 1 and "regularisation" not in auto.quality
