@@ -213,7 +213,8 @@ def _bytes(text: str) -> int | None:
 class Config(Section):
     """Configuration of one registration.
 
-    Without `deformation` the affine is the whole map: engines see nothing, the levels only say how finely is compared.
+    Without `deformation`, the affine is the whole map: no engine runs, and the levels only set how finely the images
+    are compared.
     """
 
     intensity: Intensity = Intensity()
@@ -249,5 +250,5 @@ class Config(Section):
         return self
 
     def result_part(self) -> dict[str, Any]:
-        """The part that decides the result, so without cluster, storage and when to ask: a resumed run must agree."""
+        """The part that decides the result: all but cluster, storage and when to ask. A resumed run must agree."""
         return self.model_dump(mode="json", exclude={"cluster": True, "io": True, "affine": {"least_confidence"}})

@@ -59,7 +59,7 @@ def convert(
     whatever the volume, unless the format has to be loaded whole (compressed NRRD and NIfTI).
 
     A local output is written beside its final name and renamed at the end; elsewhere its metadata is written last. So
-    what is there is finished. Raises OutputError where `out` exists, unless `overwrite`.
+    an output that exists is complete. Raises OutputError where `out` exists, unless `overwrite`.
     """
     volume = open_volume(
         source,

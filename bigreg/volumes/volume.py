@@ -50,7 +50,7 @@ class Volume:
     channels     how many the file has (one is read)
     times        how many time points it has (one is read)
     display      what a copy takes over as it is (see StoredImage)
-    settings     what was said of it when it was opened
+    settings     what was specified when it was opened
     spacing_known    whether its file states a spacing
     notes        sentences about how the file was understood, which `open_volume` logs as warnings
     spacing_from, orientation_from    what states them: "given", or what of the file; empty where nothing does
@@ -164,7 +164,7 @@ class Volume:
 
     @property
     def planes(self) -> list[tuple[int, int]]:
-        """(time point, channel) of all that is meant: those asked for when it was opened, else every one."""
+        """(time point, channel) of every plane that is used: those asked for when it was opened, else all."""
         asked = self._settings
         times = range(self.times) if asked.time is None else [asked.time]
         channels = range(self.channels) if asked.channel is None else [asked.channel]
@@ -242,8 +242,8 @@ def open_volume(
 ) -> Volume:
     """Open an image: a path, URL, ImageSpec, Volume, or a numpy or dask array (which needs `spacing`).
 
-    The keywords say what the file does not say or says wrongly (see ImageSpec). Raises InputError, before any voxel
-    is read, for whatever cannot be used: missing, unknown format, no spacing, 2-D, wrong axes, complex.
+    The keywords specify what the file does not state or states wrongly (see ImageSpec). Raises InputError, before any
+    voxel is read, for whatever cannot be used: missing, unknown format, no spacing, 2-D, wrong axes, complex.
     """
     given = {
         "dataset": dataset,
