@@ -72,6 +72,7 @@ def convert(
     )
     out = os.fspath(out)
     older = check_version(out, ome_version)
+    dtype = None if dtype is None else voxel_dtype(dtype)
     if output_format(out) != OME_ZARR:
         from .image_files import write_file
 
@@ -240,6 +241,14 @@ def _coarsen(
         result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = downsample(data, step, labels=labels)
     writer.write(level, start, result, channel=channel)
     report()
+
+
+def voxel_dtype(dtype: Any) -> np.dtype:
+    """A dtype as its users name it. Raises ConfigError for what is none."""
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise ConfigError(f"dtype {dtype!r} is not a type of voxels; use one such as uint16 or float32") from error
 
 
 def cast(data: np.ndarray, dtype: np.dtype) -> np.ndarray:

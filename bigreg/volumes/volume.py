@@ -21,7 +21,7 @@ from .arrays import open_in_memory
 from .formats import find_format
 from .levels import checked_levels
 from .slicing import sliced
-from .spec import ImageSpec
+from .spec import IN_MEMORY, ImageSpec
 from .stored import StoredImage, label, option
 from .told import understood
 from .units import figures, implausible
@@ -264,7 +264,11 @@ def open_volume(
     elif isinstance(source, (str, Path)):
         known = {"path": source}
     elif hasattr(source, "shape") and hasattr(source, "dtype"):
-        array, known = source, {"path": "array"}
+        array, known = source, {"path": IN_MEMORY}
+        if dataset is not None:
+            raise InputError(
+                f"{name}: an array has no dataset ('{dataset}'); leave it out, or give the array that is meant"
+            )
     else:
         raise InputError(f"{name}: {type(source).__name__} is not an image; give a path, a URL, a Volume or an array")
     try:
@@ -273,8 +277,11 @@ def open_volume(
         details = error.errors()[0]
         field = str(details["loc"][0]) if details["loc"] else "path"
         message = str(details["msg"]).removeprefix("Value error, ")
+        if field in ("spacing", "origin") and not message.startswith(field):  # pydantic's own words
+            message = f"{given[field]} is not three numbers in µm (z, y, x)"
         remedy = f"; see {option(name, field)}" if field != "path" else ""
-        raise InputError(f"{name} '{known['path']}': {field}: {message}{remedy}") from error
+        called = f"{name} (an array in memory)" if array is not None else f"{name} '{known['path']}'"
+        raise InputError(f"{called}: {field}: {message}{remedy}") from error
     volume = _reopen(None, name, array, settings)
     for note in volume.notes:
         _tell(label(name, settings), note)

@@ -17,6 +17,7 @@ from ...geometry import Grid
 from ...points import Column, Counts, inside_column, map_points_file
 from ...transforms.maps import Map
 from ...volumes import Volume
+from ...volumes.stored import label
 from ..store.inputs import as_volume
 from ..tasks import warp
 from ..tasks.fields import DIRECTIONS, ends
@@ -278,7 +279,9 @@ def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, 
         return tuple(volume.planes)
     missing = [c for c in channels if not 0 <= c < volume.channels]
     if missing or not channels or len(set(channels)) < len(channels):
-        raise InputError(f"{volume}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
+        raise InputError(
+            f"{label(volume.name, volume.settings)}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once"
+        )
     times = sorted({t for t, _ in volume.planes})
     return tuple((t, c) for t in times for c in sorted(map(int, channels)))
 
