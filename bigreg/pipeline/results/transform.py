@@ -279,9 +279,8 @@ def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, 
         return tuple(volume.planes)
     missing = [c for c in channels if not 0 <= c < volume.channels]
     if missing or not channels or len(set(channels)) < len(channels):
-        raise InputError(
-            f"{label(volume.name, volume.settings)}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once"
-        )
+        called = label(volume.name, volume.settings)
+        raise InputError(f"{called}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
     times = sorted({t for t, _ in volume.planes})
     return tuple((t, c) for t in times for c in sorted(map(int, channels)))
 
