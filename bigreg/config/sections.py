@@ -41,8 +41,8 @@ class Affine(Section):
 
     `start` replaces the search: an affine (ITK's .txt .mat .h5, a 4 x 4 matrix, or landmarks as .csv), which is refined
     as `kind` says; or a run, whose whole map is used as it is. `start_unit` and `start_axes` are those of ITK's files.
-    If the search ends with a confidence below `least_confidence`, the run stops until a person has accepted a start; 0: it
-    never stops. A mirror image is used only with `allow_mirror`.
+    If the search ends with a confidence below `least_confidence`, the run stops until a person has accepted a start; 0:
+    it never stops. A mirror image is used only with `allow_mirror`.
     """
 
     kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
