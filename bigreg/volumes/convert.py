@@ -246,9 +246,10 @@ def _coarsen(
 def voxel_dtype(dtype: Any) -> np.dtype:
     """A dtype as its users name it. Raises ConfigError for what is none."""
     try:
-        return np.dtype(dtype)
+        found: np.dtype = np.dtype(dtype)
     except TypeError as error:
         raise ConfigError(f"dtype {dtype!r} is not a type of voxels; use one such as uint16 or float32") from error
+    return found
 
 
 def cast(data: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -71,13 +71,18 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
     )
 
 
+def _pair(path: Path) -> tuple[Path, Path]:
+    """Header and voxels of a pair, by the path of either."""
+    files = nibabel.Nifti1Pair.filespec_to_file_map(str(path))
+    return Path(str(files["header"].filename)), Path(str(files["image"].filename))
+
+
 def _check_pair(spec: ImageSpec, name: str) -> None:
     """Raise InputError where one of both files is not there, or the header is that of another format."""
     local = local_path(spec.path)
     if local is None:
         raise InputError(f"{label(name, spec)} is one of two files, which are read from local disks only; copy both")
-    files = nibabel.Nifti1Pair.filespec_to_file_map(str(local))
-    header = Path(files["header"].filename)
+    header, voxels = _pair(local)
     if header.exists():
         with nibabel.openers.ImageOpener(str(header)) as file:
             start = file.read(4)
@@ -86,9 +91,9 @@ def _check_pair(spec: ImageSpec, name: str) -> None:
                 f"{label(name, spec)}: '{header.name}' is no header of NIfTI or Analyze; convert the image to TIFF or "
                 "NIfTI"
             )
-    for each in files.values():
-        if not Path(each.filename).exists():
-            raise InputError(f"{label(name, spec)}: '{Path(each.filename).name}' is not beside it; copy it there")
+    for each in (header, voxels):
+        if not each.exists():
+            raise InputError(f"{label(name, spec)}: '{each.name}' is not beside it; copy it there")
 
 
 def _stated_affine(header: Any, pixdim: list[float]) -> tuple[np.ndarray | None, bool]:
@@ -112,8 +117,8 @@ def _stated_affine(header: Any, pixdim: list[float]) -> tuple[np.ndarray | None,
 def _pixdim(path: str, kind: Any) -> list[float]:
     """The voxel size (x, y, z) as the file has it: nibabel takes 1 for 0."""
     local = local_path(path)
-    if path.lower().endswith(_PAIR):
-        local = Path(nibabel.Nifti1Pair.filespec_to_file_map(str(local))["header"].filename)
+    if local is not None and path.lower().endswith(_PAIR):
+        local = _pair(local)[0]
     with nibabel.openers.ImageOpener(str(local)) if local is not None else open_binary(path) as file:
         packed = local is None and path.endswith(".gz")
         header = kind.from_fileobj(gzip.GzipFile(fileobj=file) if packed else file, check=False)
