@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .errors import ConfigError
+
 
 class Display:
     """Listens to a run: one bar for all blocks, one a stage under way; a line a stage where there is no terminal."""
@@ -104,6 +106,8 @@ class _Going:
 @contextmanager
 def shown(progress: Any, run: str) -> Iterator[Any]:
     """What hears how a run goes on, as Python's callers say it: None or False nothing, True bars on standard output."""
+    if progress not in (None, False, True) and not hasattr(progress, "plan"):
+        raise ConfigError(f"progress={progress!r} is neither True, False nor a Listener; pass True for bars")
     if progress is not True:
         yield progress or None
         return

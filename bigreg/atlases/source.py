@@ -105,9 +105,9 @@ def local_atlas(
     spacing: Sequence[float] | None = None,
     name: str | None = None,
 ) -> Atlas:
-    """An atlas of files: images as `open_volume` takes them, and the structures' .csv or .json.
+    """An atlas from files: images as `open_volume` takes them, and the structures' .csv or .json.
 
-    orientation, spacing   of all three images, where their files do not say or say it wrongly
+    orientation, spacing   of all three images, if their files do not state it or state it wrongly
     Raises InputError as Atlas does.
     """
 

@@ -70,7 +70,7 @@ class Cluster(BaseModel):
     and pods with `gpus` have one worker per GPU. Kind local computes on the CPU; with `device: cuda` its workers share
     the machine's GPUs.
 
-    Raises ConfigError where a value makes no sense or a key means nothing to the kind.
+    Raises ConfigError for a value that makes no sense, or a key that the kind does not have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

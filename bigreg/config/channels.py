@@ -13,12 +13,12 @@ Number = Annotated[int, Field(ge=0)]
 
 
 class ChannelPair(Section):
-    """A channel of each image, which are compared with each other.
+    """A channel of each image; the two are compared with each other.
 
     fixed, moving   number, from 0, or name
-    weight          of its similarity; 1 counts, against the stiffness, as an image that is compared alone
-    similarity      null: the engine's and the affine's own (where that does not know it: of any contrast)
-    intensity, preprocess   in place of those of the whole configuration; null: these
+    weight          of its similarity; 1 is the weight, against the stiffness, of an image that is compared alone
+    similarity      null: the engine's and the affine's own (where the affine does not know it: one for any contrast)
+    intensity, preprocess   instead of those of the whole configuration; null: the same
     """
 
     fixed: Number | Name | None = None
@@ -30,11 +30,11 @@ class ChannelPair(Section):
 
 
 class Labels(Section):
-    """Label images of both, whose commonest common labels are brought onto each other; 0 is no label.
+    """Label images of both; the most frequent labels that both have are brought onto each other. 0 is no label.
 
-    fixed, moving   paths, CONTAINER/DATASET in HDF5 and N5. A label image lies as a mask does, and may be coarser or a
-                    part
-    weight          of all of them together, against the images
+    fixed, moving   paths, CONTAINER/DATASET in HDF5 and N5. A label image is placed as a mask is, and may be coarser or
+                    cover only a part
+    weight          of all of them together, relative to the images
     """
 
     fixed: Name

@@ -18,8 +18,8 @@ class Section(BaseModel):
 class Intensity(Section):
     """Both images are scaled so that these percentiles become 0 and 1.
 
-    Above `knee` (in these units) the engines compare intensities by their logarithm, below as they are; None: no
-    logarithm. The global start has a knee of its own.
+    Above `knee` (in these units) the engines compare the logarithm of the intensity, below it the intensity itself;
+    None: no logarithm. The global start has its own knee.
     """
 
     low: float = Field(1.0, ge=0, lt=100)
@@ -28,12 +28,12 @@ class Intensity(Section):
 
 
 class Stripes(Section):
-    """Shadows of a light sheet, or slices of another brightness, along the image's own axes.
+    """Shadows of a light sheet, or slices of different brightness, along the image's own axes.
 
-    along     what a stripe runs along: one axis, or two for whole slices
-    across    what it is told from its neighbours by
-    width_um  what is as wide as this across is no stripe
-    length_um a stripe is the same over this length; None: over the whole axis
+    along     the axis of a stripe, or two axes for whole slices
+    across    the axis across which stripes follow each other
+    width_um  what is as wide as this is no stripe
+    length_um length over which a stripe is constant; None: the whole axis
     """
 
     along: Literal["z", "y", "x", "yx", "zx", "zy"] = "x"
@@ -49,13 +49,13 @@ class Stripes(Section):
 
 
 class Preprocess(Section):
-    """What the engines see of one image in place of what is stored; null is not done. Lengths in µm.
+    """What is done to an image before the engines compare it; null: not done. Lengths in µm.
 
-    background_um    what is dim in every window of this size is taken away
+    background_um    what is dim in every window of this size is removed
     bias_um          tissue is made equally bright on average over this length
-    clip             percentiles of the image below and above which is cut
+    clip             percentiles of the image at which intensities are clipped
     contrast_um      intensities are spread by their distribution within this window, at most `contrast_limit` times
-    despeckle        single voxels far outside of their neighbours are replaced; auto: where an image has many
+    despeckle        single voxels that differ strongly from their neighbours are replaced; auto: if an image has many
     """
 
     stripes: Stripes | None = None
@@ -84,7 +84,7 @@ class Preprocess(Section):
 
 
 class Preprocessing(Section):
-    """Of each image; what is written is never touched by it."""
+    """Corrections of each image for comparison; they never change what is written."""
 
     fixed: Preprocess = Preprocess()
     moving: Preprocess = Preprocess()

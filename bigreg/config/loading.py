@@ -46,8 +46,8 @@ def load_config(
     """Make a Config from a preset name, a YAML file, a dict or nothing, then dotted `KEY=VALUE` overrides.
 
     A string that names a preset is that preset, otherwise it is a file. `cluster`, a name or a file likewise, takes the
-    place of the whole section of that name. An override of an engine leaves the options of those that are no longer
-    used behind. Raises ConfigError that names key and value.
+    place of the whole section of that name. An override of an engine drops the options of engines that are no longer
+    used. Raises ConfigError that names key and value.
     """
     if isinstance(source, Config) and not overrides and cluster is None:
         return source

@@ -21,14 +21,14 @@ from .images import Intensity, Preprocessing, Section
 class Masks(Section):
     """What is compared of each image.
 
-    none: everything; tissue: what is brighter than background, found; finite: all but the voxels of a float image that
-    are NaN or infinite; padding: all but one constant value around the data, as rotating, deskewing and stitching leave
-    it; auto: padding where there is some, else none; or the path of a mask in any format that can be read, 0 where not
-    to look (CONTAINER/DATASET in HDF5 and N5), or of a label image and the labels to compare (PATH:1, PATH:1,3). A mask
-    lies where its image lies: as its own spacing and origin say, or, where its file states none, voxel on voxel of the
-    image or of a whole number of them.
+    none: everything; tissue: what is brighter than the background, detected; finite: all but the NaN and infinite
+    voxels of a float image; padding: all but one constant value around the data, as rotating, deskewing and stitching
+    leave it; auto: padding if there is some, else none; or the path of a mask in any format that is read, 0 where not
+    to compare (CONTAINER/DATASET in HDF5 and N5), or of a label image and the labels to compare (PATH:1, PATH:1,3). A
+    mask is placed by its own spacing and origin or, if its file states none, voxel on voxel of the image or of a whole
+    number of them.
 
-    noncorrespondence   leave out too what has no counterpart in the other image, as it is found on each level
+    noncorrespondence   also leave out what has no counterpart in the other image, as found on each level
     """
 
     fixed: str = "auto"
@@ -39,10 +39,10 @@ class Masks(Section):
 class Affine(Section):
     """The global start.
 
-    `start` takes the place of the search: an affine (ITK's .txt .mat .h5, a 4 x 4 or landmarks as .csv), which is
-    refined as `kind` says, or a run, whose whole map is taken over as it is. `start_unit` and `start_axes` say what the
-    numbers of ITK's files mean. A start that was searched and whose confidence is below `least_confidence` ends the run
-    until a person has accepted one; 0 never does. A mirror image is never used unless `allow_mirror`.
+    `start` replaces the search: an affine (ITK's .txt .mat .h5, a 4 x 4 matrix, or landmarks as .csv), which is refined
+    as `kind` says; or a run, whose whole map is used as it is. `start_unit` and `start_axes` are those of ITK's files.
+    If the search ends with a confidence below `least_confidence`, the run stops until a person has accepted a start; 0:
+    it never stops. A mirror image is used only with `allow_mirror`.
     """
 
     kind: Literal["none", "translation", "rigid", "similarity", "affine"] = "affine"
@@ -59,12 +59,12 @@ class Affine(Section):
 
 
 class Landmarks(Section):
-    """Pairs that steer the registration on every level; one that nothing speaks for loses its weight.
+    """Pairs that steer the registration on every level; a pair that nothing supports loses its weight.
 
     path         BigWarp's CSV, or one with columns fixed_z ... moving_x, µm; auto: the run finds pairs by itself
-    weight       against the 1 that the images have where they are sure
-    accuracy_um  how exactly the points were set; a level's voxel where that is larger
-    spline       begin with a thin-plate spline through the pairs, where they say more than an affine can
+    weight       relative to 1, the weight of the images where they are certain
+    accuracy_um  how exactly the points were set; at least a level's voxel
+    spline       begin with a thin-plate spline through the pairs, if an affine is not enough
     """
 
     path: str | None = None
@@ -148,7 +148,7 @@ class Blocks(Section):
 
 
 class Output(Section):
-    """What the run writes beside its maps. The report can be written at any later time too."""
+    """What the run writes beside its maps. The report can also be written later."""
 
     warped: bool = True
     confidence: bool = True
@@ -167,14 +167,14 @@ class Output(Section):
 
 
 class Guarantee(Section):
-    """What the stored fields must satisfy, or be damped until they do."""
+    """What the stored fields must satisfy; otherwise the velocity is damped until they do."""
 
     min_determinant: float = Field(0.05, gt=0, lt=0.5)
     inverse_tolerance: float = Field(0.01, gt=0, lt=0.5)
 
 
 class IO(Section):
-    """How hard one worker process works its storage. `copies` None: 4, or the part of the cores of a worker's GPU."""
+    """Storage access of one worker process. `copies` None: 4, or the worker's part of the cores if it has a GPU."""
 
     copies: int | None = Field(None, ge=1)
     transfers: int = Field(8, ge=1)
@@ -213,7 +213,8 @@ def _bytes(text: str) -> int | None:
 class Config(Section):
     """Configuration of one registration.
 
-    Without `deformation` the affine is the whole map: engines see nothing, the levels only say how finely is compared.
+    Without `deformation`, the affine is the whole map: no engine runs, and the levels only set how finely the images
+    are compared.
     """
 
     intensity: Intensity = Intensity()
@@ -249,5 +250,5 @@ class Config(Section):
         return self
 
     def result_part(self) -> dict[str, Any]:
-        """The part that decides the result, so without cluster, storage and when to ask: a resumed run must agree."""
+        """The part that decides the result: all but cluster, storage and when to ask. A resumed run must agree."""
         return self.model_dump(mode="json", exclude={"cluster": True, "io": True, "affine": {"least_confidence"}})

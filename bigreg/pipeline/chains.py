@@ -67,10 +67,10 @@ class Chain(Transform):
 
 
 def chain(*parts: Any, fixed: Any = None, moving: Any = None, unit: str = "mm", axes: str = "lps") -> Transform:
-    """Join runs and transform files to one map from the fixed frame of the first to the moving frame of the last.
+    """Join runs and transform files into one map from the fixed frame of the first to the moving frame of the last.
 
     parts           runs, pieces, chains, paths of either or of a transform file; ":inverse" after a path goes backwards
-    fixed, moving   images at the two ends: where a file stands there, they say its grid and how its axes lie
+    fixed, moving   images at the two ends: if a file is at that end, its grid and the orientation of its axes
     unit, axes      of ITK's files, see `Transform.export`
 
     A brain that was registered to an atlas (`atlas.zarr`: fixed = atlas), and a further round of imaging to the brain

@@ -61,7 +61,7 @@ class Piece:
 class Pieces(Transform):
     """Runs side by side, each where its label is: what `pieces` has stored at a place.
 
-    In the frame of the labels, a point is taken by the run of the label that it lies in, and is in none in label 0. On
+    In the frame of the labels, a point is mapped by the run of the label that it lies in; label 0 has no run. On
     the way back a point belongs to the piece whose run brings it into that piece's label; where two do so, to the one
     that it is deeper in (see `transforms.pieces.Claimed`).
 
@@ -116,7 +116,7 @@ class Pieces(Transform):
         return self._of_parts(points, lambda part, some: part.sigma_at(some), (3,))
 
     def sigma_columns(self, direction: str) -> dict[str, Column]:
-        """Those of each run for the points of its piece."""
+        """The columns of each run, for the points in its piece."""
         each = [part.sigma_columns(direction) for part in self.parts]
         forth = checked(direction) == DIRECTIONS[0]
         # The columns are asked for the same points in turn.
@@ -166,7 +166,7 @@ def is_pieces(path: str) -> bool:
 
 
 def pieces(labels: Any, runs: Mapping[int, Any] | Sequence[Any], *, out: str, frame: str = "fixed") -> Pieces:
-    """Join runs of one pair of images, each of which is right in a piece of them, and store that in `out`.
+    """Join runs of one pair of images, each of which is right in one piece, and store the result in `out`.
 
     labels   a label image, or its path: on any grid in the frame of the fixed image, or of the moving one, as `frame`
              says; where its file states no voxel size, voxel on voxel of that image or of a whole number of them

@@ -74,16 +74,16 @@ def register(
     """Register `moving` to `fixed` and write everything into the run store `out`.
 
     fixed, moving   path, URL, Volume, or (array, spacing um z y x)
-    config          preset name, YAML file, dict or Config; None is what `bigreg.doctor` says, or what the run has
+    config          preset name, YAML file, dict or Config; None: what `bigreg.doctor` suggests, or what the run has
     client          a dask.distributed Client; None makes the cluster of the configuration, by default one
                     process per core
     resume          resume a run of the same images and configuration that is at `out`; if False, or if something
                     else is there, OutputError
-    progress        True: bars as of the command line, in a terminal or a notebook (which needs ipywidgets), lines
+    progress        True: bars as in the command line, in a terminal or a notebook (which needs ipywidgets), lines
                     elsewhere; or a Listener
     accept_failed   where the estimate of a block fails, its neighbours and coarser levels decide, as if it were blank;
                     otherwise the run ends incomplete
-    accept_start    number, from 1, of the start that is right, of those that a run that was stopped by StartError lists
+    accept_start    number, from 1, of the right start, among those listed by the run that StartError stopped
     allow_device_change   continue on another kind of device (CPU, model of GPU) than the run began with, where sums
                     differ in their last digits; the run records which were used
     quick           a look before the long run: only the coarse levels, of at most 4 million voxels, with map, risk and
@@ -235,7 +235,7 @@ class Run(Guided, Judged, Viewed, Transform):
 
     @property
     def choice(self) -> Choice | None:
-        """How its preset was chosen; None where its user named one."""
+        """How its preset was chosen; None if the user named one."""
         return stored_choice(self.store)
 
     @property
@@ -260,7 +260,7 @@ class Run(Guided, Judged, Viewed, Transform):
         """Do what is left to do.
 
         client                  a dask.distributed Client; None makes a cluster
-        cluster                 name, YAML file, dict or Cluster; None is what the run began with, if on one machine
+        cluster                 name, YAML file, dict or Cluster; None: what the run began with, if that is one machine
         workers, memory_limit   override the cluster's
         progress                see `register`
         accept_failed           see `register`
@@ -344,13 +344,13 @@ class Run(Guided, Judged, Viewed, Transform):
         return status_of(self.store)
 
     def held_by(self) -> dict[str, Any] | None:
-        """The process that works on the run, from any machine: host, process, seen; None where nobody does."""
+        """The process that works on the run, on any machine: host, process, seen; None if there is none."""
         return at_work(self.url)
 
     def request_stop(self) -> dict[str, Any]:
         """Ask whoever works on the run, on whatever machine, to stop; it does within seconds. Returns who that is.
 
-        Completed blocks are kept; `resume` continues. Raises OutputError where nobody works on it.
+        Completed blocks are kept; `resume` continues. Raises OutputError if no process works on it.
         """
         return request_stop(self.url)
 

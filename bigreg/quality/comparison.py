@@ -139,8 +139,7 @@ def compare(
     """
     if len(evaluations) < 2:
         raise InputError(f"compare needs two or more runs, not {len(evaluations)}")
-    keys = dict.fromkeys((g, n, u) for e in evaluations for g, n, _, u, _ in e.figures)
-    figures = [(g, n, u, tuple(float(e.value(g, n)) for e in evaluations)) for g, n, u in keys]
+    figures = _figures(evaluations)
     if aggregate:
         return Comparison(names, figures, (), "figures only")
     for name, other in zip(names[1:], evaluations[1:], strict=True):
@@ -163,6 +162,23 @@ def compare(
         "their intervals are narrower and their p smaller than independent samples would give."
     )
     return Comparison(names, figures, paired, note)
+
+
+def _figures(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str, tuple[float, ...]]]:
+    """One row a figure with its value in each run; one whose meaning differs between runs has a row for each meaning.
+
+    What counts as a large error follows from a run's finest level: shares of different errors are not to be compared.
+    """
+    meanings: dict[tuple[str, str, str], dict[str, None]] = {}
+    for group, name, _, unit, note in (row for e in evaluations for row in e.figures):
+        meanings.setdefault((group, name, unit), {})[note if group == "confidence" else ""] = None
+    rows = []
+    for (group, name, unit), notes in meanings.items():
+        for note in notes:
+            values = tuple(float(e.value(group, name, note or None)) for e in evaluations)
+            told = f"{name} ({note.partition(';')[0]})" if len(notes) > 1 else name
+            rows.append((group, told, unit, values))
+    return rows
 
 
 def _quantities(evaluations: Sequence[Evaluation], blocks: Sequence[Series]):

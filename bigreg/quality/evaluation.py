@@ -43,9 +43,10 @@ class Evaluation:
     labels: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     regions: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
-    def value(self, group: str, name: str) -> float:
-        """One figure; NaN where there is none of that name."""
-        return next((v for g, n, v, _, _ in self.figures if (g, n) == (group, name)), math.nan)
+    def value(self, group: str, name: str, note: str | None = None) -> float:
+        """One figure; NaN where there is none of that name, and with `note` where it has another."""
+        found = (v for g, n, v, _, m in self.figures if (g, n) == (group, name) and note in (None, m))
+        return next(found, math.nan)
 
     def to_json(self) -> dict[str, Any]:
         data = {"format": FORMAT, "run": self.run, "fixed": dict(self.fixed), "moving": dict(self.moving)}

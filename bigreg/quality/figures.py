@@ -53,6 +53,15 @@ def stretched(image: np.ndarray, low: float = 2.0, high: float = 99.8) -> np.nda
     return np.clip((image - dark) / max(bright - dark, 1e-12), 0, 1) ** 0.75
 
 
+def likened(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray) -> float:
+    """The gamma under which moving is as bright as fixed on average, so that what agrees is white and has no tint."""
+    bright = inside & (fixed > 0.1) & (moving > 0.1)
+    if not bright.any():
+        return 1.0
+    a, b = (float(np.median(image[bright])) for image in (fixed, moving))
+    return float(np.clip(np.log(min(a, 0.99)) / np.log(min(b, 0.99)), 0.5, 2.0))
+
+
 def overlay(fixed: np.ndarray, moving: np.ndarray, spacing: Vector) -> bytes:
     """Fixed in magenta, moving in green (both from `stretched`), three planes through the centre; grey = they agree."""
     return three_planes(fixed.shape, spacing, lambda ax, axis: draw_image(ax, mix(fixed, moving, axis), axis, spacing))

@@ -89,7 +89,7 @@ Panel = tuple[str, Callable[[Axes], object], tuple[ScalarMappable, str] | None]
 
 def _overlays(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Panel]:
     fixed, warped = draw.stretched(data.fixed), draw.stretched(data.warped)
-    power = _likened(fixed, warped, np.asarray(data.inside, dtype=bool))
+    power = draw.likened(fixed, warped, np.asarray(data.inside, dtype=bool))
 
     def panel(caption: str, moving: np.ndarray) -> Panel:
         mixed = planes.mix(fixed, draw.stretched(moving) ** power, axis)
@@ -100,15 +100,6 @@ def _overlays(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Pan
         panel("After linear alignment", data.moving_affine),
         panel("After registration", data.warped),
     ]
-
-
-def _likened(fixed: np.ndarray, moving: np.ndarray, inside: np.ndarray) -> float:
-    """The gamma under which moving is as bright as fixed on average, so that what agrees is white and has no tint."""
-    bright = inside & (fixed > 0.1) & (moving > 0.1)
-    if not bright.any():
-        return 1.0
-    a, b = (float(np.median(image[bright])) for image in (fixed, moving))
-    return float(np.clip(np.log(min(a, 0.99)) / np.log(min(b, 0.99)), 0.5, 2.0))
 
 
 def _maps(data: ReportData, axis: int, spacing: Sequence[float]) -> list[Panel]:

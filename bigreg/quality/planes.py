@@ -175,7 +175,7 @@ def draw_colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable
     else:
         bar.ax.xaxis.set_major_locator(MaxNLocator(5))
     bar.ax.tick_params(color=INK, labelcolor=INK, labelsize=FONT, length=3)
-    bar.set_label(label, color=INK, fontsize=FONT, labelpad=1)
+    bar.set_label(label, color=INK, fontsize=FONT, labelpad=1, loc="left")  # a long one is wider than the bar
 
 
 def png(figure: Figure) -> bytes:

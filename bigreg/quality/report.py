@@ -148,10 +148,12 @@ def _sections(data: ReportData) -> tuple[list[Section], list[Section]]:
     spacing = tuple(float(s) for s in data.spacing_um)
     inside = np.asarray(data.inside, dtype=bool)
     fixed = draw.stretched(data.fixed)
+    warped = draw.stretched(data.warped)
+    power = draw.likened(fixed, warped, inside)
     states = [
-        ("before", "Before registration", draw.stretched(data.moving_before)),
-        ("affine", "After the affine", draw.stretched(data.moving_affine)),
-        ("after", "After registration", draw.stretched(data.warped)),
+        ("before", "Before registration", draw.stretched(data.moving_before) ** power),
+        ("affine", "After the affine", draw.stretched(data.moving_affine) ** power),
+        ("after", "After registration", warped**power),
     ]
     overlays = tuple(
         Picture(f"overlay_{key}", title, f"Overlay of fixed and moving, {title.lower()}, three planes",

@@ -126,8 +126,8 @@ class PairsOutcome:
 class Outcome:
     """What is known at the end of a run; NaN or None is "not measured".
 
-    `off` is the expected share of the textured tiles with an error above 2 voxels, the mean of their risks (see
-    confidence.py), and `risk_calibrated` whether that was calibrated for the similarity that the run used;
+    `off` is the expected share of the textured tiles with an error above `large`, as people read it, the mean of their
+    risks (see confidence.py), and `risk_calibrated` whether that was calibrated for the similarity that the run used;
     `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `confidence` of the
     start, 0 .. 1; `warnings` are those of the start; `error_*` are target registration errors against a known truth,
     where there is one; `landmarks` what was measured of pairs; `unmatched` the share of what lies in both images that
@@ -142,6 +142,7 @@ class Outcome:
     blocks_failed: int
     seconds: float
     off: float = math.nan
+    large: str = "2 voxels"
     risk_calibrated: bool = True
     confidence: float = math.nan
     warnings: Sequence[str] = ()
@@ -261,7 +262,7 @@ def _risk(o: Outcome, bad: list[str], look: list[str]) -> None:
     # What fits everywhere is not unusable because the risk says so: it cries wolf on images unlike those it knows.
     grave = o.off >= MOSTLY_DOUBTFUL and not o.agreement.local[2] >= FITTING_LOCAL
     (bad if grave else look).append(
-        f"An estimated {o.off:.0%} of the textured tiles are off by more than 2 voxels; the section on where not to "
+        f"An estimated {o.off:.0%} of the textured tiles are off by more than {o.large}; the section on where not to "
         "trust the map shows them."
     )
 

@@ -72,7 +72,7 @@ class Counts:
         }  # fmt: skip
 
     def launch(self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], adds: bool) -> None:
-        """An operation has run on these tensors of the host. `adds`: indexing that adds up what falls on one place."""
+        """An operation has run on these tensors of the host. `adds`: indexing that adds values up."""
         if name in VIEWS or name in EMPTY:
             return
         if name in ADDING and (adds or name not in INDEXING) and any(t.is_floating_point() for t in outputs):

@@ -63,7 +63,7 @@ class SimulatedCuda:
 
     @contextmanager
     def measured(self) -> Iterator[Counts]:
-        """Count into new counts, which are handed out, and then continue with the old ones, which include them."""
+        """Count into new counts, which are returned, and then continue with the old ones, which include them."""
         before, self.counts = self.counts, Counts(peak_bytes=self.in_use)
         new = self.counts
         try:
@@ -354,8 +354,8 @@ class _Operations(TorchDispatchMode):
 
 @contextmanager
 def simulated_cuda(memory: int | None = None) -> Iterator[SimulatedCuda]:
-    """Within it PyTorch has one CUDA device, which is simulated: in this thread, and where a worker of this process
-    runs a block of bigreg.
+    """Context in which PyTorch has one CUDA device, which is simulated: in this thread, and where a worker of this
+    process runs a block of bigreg.
 
     memory   bytes of the device; None: no end
 

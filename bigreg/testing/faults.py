@@ -23,7 +23,7 @@ def never(kind: str, number: int) -> str | None:
 
 
 def at(number: int, message: str = LASTING, *, kind: str = "write") -> Decide:
-    """From operation `number` on, from 1, of a kind ("read" or "write") all fail."""
+    """Every operation of a kind ("read" or "write") fails from `number` on, counted from 1."""
     return lambda k, n: message if k == kind and n >= number else None
 
 
@@ -53,7 +53,7 @@ class Faults:
 
 @contextmanager
 def failing_store(decide: Decide = never) -> Iterator[Faults]:
-    """Within it bigreg's arrays fail where `decide` says so: `failing_store(at(7))` from the seventh write on."""
+    """Context in which bigreg's arrays fail where `decide` says so: `failing_store(at(7))`: from the seventh write."""
     faults = Faults(decide)
     with (
         mock.patch.object(storage.Array, "_load", faults.counted("read", storage.Array._load)),

@@ -15,7 +15,7 @@ def patch_pair(
 ) -> PatchPair:
     """A patch of `cells` (z, y, x) lattice cells of `samples` voxels, 2 x 1.5 x 1.5 um; moving is shifted by a voxel.
 
-    holes   the mask of fixed has some
+    holes   whether the mask of fixed has holes
     """
     lattice = Lattice(cells, (2.0 * samples, 1.5 * samples, 1.5 * samples), (0.0, 0.0, 0.0), (samples,) * 3)
     shape = tuple(n * samples for n in cells)

@@ -59,7 +59,7 @@ def convert(
     whatever the volume, unless the format has to be loaded whole (compressed NRRD and NIfTI).
 
     A local output is written beside its final name and renamed at the end; elsewhere its metadata is written last. So
-    what is there is finished. Raises OutputError where `out` exists, unless `overwrite`.
+    an output that exists is complete. Raises OutputError where `out` exists, unless `overwrite`.
     """
     volume = open_volume(
         source,
@@ -72,6 +72,7 @@ def convert(
     )
     out = os.fspath(out)
     older = check_version(out, ome_version)
+    dtype = None if dtype is None else voxel_dtype(dtype)
     if output_format(out) != OME_ZARR:
         from .image_files import write_file
 
@@ -240,6 +241,15 @@ def _coarsen(
         result[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = downsample(data, step, labels=labels)
     writer.write(level, start, result, channel=channel)
     report()
+
+
+def voxel_dtype(dtype: Any) -> np.dtype:
+    """A dtype as its users name it. Raises ConfigError for what is none."""
+    try:
+        found: np.dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise ConfigError(f"dtype {dtype!r} is not a type of voxels; use one such as uint16 or float32") from error
+    return found
 
 
 def cast(data: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -18,7 +18,7 @@ from .volume import Level, Volume
 
 @dataclass(frozen=True)
 class VolumeDescription:
-    """What a plan needs to know of an image.
+    """What a plan needs to know about an image.
 
     shape     voxels (z, y, x)
     spacing   um (z, y, x)

@@ -39,7 +39,7 @@ FORMATS = (
     N5,
     TIFF,
     Format("NRRD", (".nrrd", ".nhdr"), "nrrd", "open_nrrd"),
-    Format("NIfTI", (".nii", ".nii.gz"), "nifti", "open_nifti"),
+    Format("NIfTI", (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"), "nifti", "open_nifti"),
     Format("HDF5, Imaris", (".h5", ".hdf5", ".hdf", ".ims"), "hdf5", "open_hdf5"),
 )
 _CONTAINERS = (OME_ZARR, ZARR, N5)

@@ -38,11 +38,14 @@ def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
     read = BoxReader(read_as(data, dtype), axes, pick(name, spec, axes, data.shape))
     element = numbers(data.attrs.get("element_size_um"), 3, positive=True)
     resolution = tuple(number(tags.get(axis, {}).get("resolution")) or 0.0 for axis in "zyx")
-    unstated, likely = "", None
+    unstated, likely, likely_in = "", None, "µm"
     if element is None and "element_size_um" in data.attrs:
         unstated = f"element_size_um is {_word(data.attrs['element_size_um'])}"
     elif element is None and min(resolution) > 0:
         unstated, likely = f"its axistags' resolution {figures(resolution)} (z, y, x) has no unit", resolution
+    elif element is None and (itk := _itk_spacing(data)) is not None:
+        unstated, likely = f"ITK's Spacing {figures(itk)} (z, y, x) has no unit", tuple(1000 * step for step in itk)
+        likely_in = "mm"
     shape = read.per_axis(data.shape)
     level = StoredLevel(shape, scaling(element or (1, 1, 1)), read.per_axis(data.chunks or data.shape), read)
     return StoredImage(
@@ -55,7 +58,15 @@ def open_hdf5(spec: ImageSpec, name: str) -> StoredImage:
         compression=str(data.compression or "not compressed"),
         unstated=unstated,
         likely=likely,
+        likely_in=likely_in,
     )
+
+
+def _itk_spacing(data: h5py.Dataset) -> list[float] | None:
+    """(z, y, x), where the dataset lies as in files that ITK writes."""
+    beside = data.parent.get("Spacing") if data.name.endswith("/VoxelData") else None
+    steps = numbers(beside[()], 3, positive=True) if isinstance(beside, h5py.Dataset) else None
+    return None if steps is None else steps[::-1]
 
 
 def _word(value: Any) -> str:

@@ -1,8 +1,8 @@
 """NIfTI: affine and units (RAS+, millimetres where the file does not say, as the standard has it) to (z, y, x) um.
 
 The world's axes run to superior, anterior, right, so they start at "ipl". With neither sform nor qform (codes 0) only
-the voxel sizes are stated, no orientation. A .nii is mapped; a .nii.gz is loaded whole,
-once a process.
+the voxel sizes are stated, no orientation; so it is with Analyze, which has neither. A .nii or .img is mapped; what is
+compressed is loaded whole, once a process.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import gzip
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 
-from ..errors import CorruptDataError
+from ..errors import CorruptDataError, InputError
 from ..storage import local_path
 from .spec import ImageSpec
 from .stored import BoxReader, LoadedOnce, StoredImage, StoredLevel, counts, label, open_binary, pick
 from .units import figures, micrometres, numbers
 
 WORLD = "ipl"
+HEADER_SIZES = {348, 540}
+"""Bytes of a header of Analyze and NIfTI-1, and of NIfTI-2, with which it begins."""
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")  # header and voxels in a file each, beside each other
 _ERRORS = (
     nibabel.filebasedimages.ImageFileError,
     nibabel.wrapstruct.WrapStructError,
@@ -35,6 +39,8 @@ _ERRORS = (
 
 
 def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
+    if spec.path.lower().endswith(_PAIR):
+        _check_pair(spec, name)
     try:
         image = _load(spec.path)
         pixdim = _pixdim(spec.path, type(image.header))
@@ -65,12 +71,38 @@ def open_nifti(spec: ImageSpec, name: str) -> StoredImage:
     )
 
 
-def _stated_affine(header: nibabel.Nifti1Header, pixdim: list[float]) -> tuple[np.ndarray | None, bool]:
+def _pair(path: Path) -> tuple[Path, Path]:
+    """Header and voxels of a pair, by the path of either."""
+    files = nibabel.Nifti1Pair.filespec_to_file_map(str(path))
+    return Path(str(files["header"].filename)), Path(str(files["image"].filename))
+
+
+def _check_pair(spec: ImageSpec, name: str) -> None:
+    """Raise InputError where one of both files is not there, or the header is that of another format."""
+    local = local_path(spec.path)
+    if local is None:
+        raise InputError(f"{label(name, spec)} is one of two files, which are read from local disks only; copy both")
+    header, voxels = _pair(local)
+    if header.exists():
+        with nibabel.openers.ImageOpener(str(header)) as file:
+            start = file.read(4)
+        if not {int.from_bytes(start, "little"), int.from_bytes(start, "big")} & HEADER_SIZES:
+            raise InputError(
+                f"{label(name, spec)}: '{header.name}' is no header of NIfTI or Analyze; convert the image to TIFF or "
+                "NIfTI"
+            )
+    for each in (header, voxels):
+        if not each.exists():
+            raise InputError(f"{label(name, spec)}: '{each.name}' is not beside it; copy it there")
+
+
+def _stated_affine(header: Any, pixdim: list[float]) -> tuple[np.ndarray | None, bool]:
     """The sform, else the qform, where their codes say that they mean something; else pixdim alone, without directions.
 
     None where no voxel size can be read. The second value is whether the file states how the axes lie.
     """
-    reads: tuple[Callable[..., Any], ...] = (header.get_sform, header.get_qform)
+    analyze = not isinstance(header, nibabel.Nifti1Header)
+    reads: tuple[Callable[..., Any], ...] = () if analyze else (header.get_sform, header.get_qform)
     for read in reads:
         try:
             affine, code = read(coded=True)
@@ -85,14 +117,18 @@ def _stated_affine(header: nibabel.Nifti1Header, pixdim: list[float]) -> tuple[n
 def _pixdim(path: str, kind: Any) -> list[float]:
     """The voxel size (x, y, z) as the file has it: nibabel takes 1 for 0."""
     local = local_path(path)
+    if local is not None and path.lower().endswith(_PAIR):
+        local = _pair(local)[0]
     with nibabel.openers.ImageOpener(str(local)) if local is not None else open_binary(path) as file:
         packed = local is None and path.endswith(".gz")
         header = kind.from_fileobj(gzip.GzipFile(fileobj=file) if packed else file, check=False)
         return [float(v) for v in header["pixdim"][1:4]]
 
 
-def _unit(header: nibabel.Nifti1Header) -> tuple[float, str]:
+def _unit(header: Any) -> tuple[float, str]:
     """The header's unit in um, and what a person should know of it: millimetres where it states none."""
+    if not isinstance(header, nibabel.Nifti1Header):
+        return 1000.0, "; taken as mm, as is usual in Analyze"
     try:
         unit = micrometres(header.get_xyzt_units()[0])
     except KeyError:  # a code that does not exist
@@ -100,12 +136,10 @@ def _unit(header: nibabel.Nifti1Header) -> tuple[float, str]:
     return (1000.0, "; its unit is not stated, mm by the standard") if unit is None else (unit, "")
 
 
-def _load(path: str) -> nibabel.Nifti1Image:
+def _load(path: str) -> Any:
     local = local_path(path)
     if local is not None:
-        image = nibabel.load(local)
-        assert isinstance(image, nibabel.Nifti1Image)
-        return image
+        return nibabel.load(local)
     with open_binary(path) as file:
         data = file.read()
     if path.endswith(".gz"):

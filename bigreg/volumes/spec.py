@@ -35,6 +35,10 @@ def _existing(path: str) -> str:
     return next((form for form in forms if os.path.exists(form)), path)
 
 
+IN_MEMORY = "memory://array"
+"""The path of an array, which has none."""
+
+
 class ImageSpec(BaseModel):
     """An image on disk or behind a URL, and what its file does not say or says wrongly.
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError, named
 from ..geometry import Numbers, Shape
 from ..storage import filesystem, local_path
-from .spec import ImageSpec
+from .spec import IN_MEMORY, ImageSpec
 
 Read = Callable[[Shape, Shape], np.ndarray]
 
@@ -93,6 +93,8 @@ class BoxReader:
 
 def label(name: str, spec: ImageSpec) -> str:
     """How an image is called in messages."""
+    if spec.path == IN_MEMORY:
+        return f"{name} (an array in memory)"
     inside = f" dataset '{spec.dataset}'" if spec.dataset else ""
     return f"{name} '{spec.path}'{inside}"
 

@@ -6,6 +6,9 @@ one strip has to be decoded whole for any part of it: `bigreg convert` such stac
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +35,7 @@ from .stored import (
     scaling,
     unnamed_axes,
 )
-from .tiff_calibration import calibration, keeps_signed, missing_ome_files
+from .tiff_calibration import calibration, keeps_signed, missing_ome_files, ome_images
 from .tiff_channels import display_of
 
 # How tifffile names the axis of pages it knows nothing else about.
@@ -46,9 +49,11 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
     try:
         # A path is opened by tifffile itself; a URL becomes a file object that reads ranges.
         tiff = tifffile.TiffFile(str(local) if local is not None else open_binary(spec.path))
-        known, notes = tiff.series, []
+        notes = [] if ome_images(tiff) is not None else ["its OME-XML is not well formed and is not used"]
+        with _told_otherwise() if notes else nullcontext():
+            known = tiff.series
         if spec.dataset is None and _one_by_one(known):
-            notes = [f"its {len(known)} images of one plane each are taken as the planes of a stack"]
+            notes += [f"its {len(known)} images of one plane each are taken as the planes of a stack"]
             tiff = tifffile.TiffFile(tiff.filehandle, is_shaped=False)
             known = tiff.series
     except (OSError, MemoryError):
@@ -92,6 +97,17 @@ def open_tiff(spec: ImageSpec, name: str) -> StoredImage:
         unstated=stated.unstated,
         likely=stated.likely,
     )
+
+
+@contextmanager
+def _told_otherwise() -> Iterator[None]:
+    """tifffile's own log is silent."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _one_by_one(known: list[tifffile.TiffPageSeries]) -> bool:

@@ -101,7 +101,7 @@ def missing_ome_files(tiff: tifffile.TiffFile, series: int) -> tuple[list[str], 
 def _imagej(tiff: tifffile.TiffFile) -> Calibration:
     metadata = tiff.imagej_metadata or {}
     if not metadata:
-        return Calibration()
+        return Calibration(unstated=_resolution(tiff))
     unit = metadata.get("unit")
     units = {"z": metadata.get("zunit", unit), "y": metadata.get("yunit", unit), "x": unit}
     depth = metadata.get("spacing", None if str(metadata.get("ImageJ")) == NOT_IMAGEJ else 1.0)
@@ -127,6 +127,17 @@ def _imagej(tiff: tifffile.TiffFile) -> Calibration:
         what = "z step" if steps["z"] is None else "resolution in y and x"
         return Calibration(unstated=f"ImageJ states the unit '{unit}' but no {what}")
     return Calibration()
+
+
+def _resolution(tiff: tifffile.TiffFile) -> str:
+    """Words for a size that is stated within planes alone, in cm: inches are most often those of a printer."""
+    tags = tiff.pages.first.tags
+    steps = [tags[tag].value for tag in ("YResolution", "XResolution") if tag in tags]
+    centimetres = "ResolutionUnit" in tags and tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+    if not centimetres or len(steps) < 2 or not all(count for count, _ in steps):
+        return ""
+    y, x = (1e4 * length / count for count, length in steps)
+    return f"its resolution states {y:.6g} x {x:.6g} µm (y, x), but nothing states the step in z"
 
 
 def keeps_signed(tiff: tifffile.TiffFile, dtype: Any) -> bool:

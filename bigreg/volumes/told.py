@@ -54,6 +54,8 @@ def _line(known: dict[str, Any], every: list[bool]) -> str:
         elif number > 1:
             name = known.get(f"{what}_name")
             parts.append(f"{one} {known[what]} (of {number}, counted from 0{f'; {name}' if name else ''})")
+        elif what == "channel":
+            parts.append("1 channel")
     parts.append(f"{known['levels']} level{'s' if known['levels'] > 1 else ''}")
     return ", ".join([*parts, *([known["compression"]] if known["compression"] else [])])
 

@@ -21,7 +21,7 @@ from .arrays import open_in_memory
 from .formats import find_format
 from .levels import checked_levels
 from .slicing import sliced
-from .spec import ImageSpec
+from .spec import IN_MEMORY, ImageSpec
 from .stored import StoredImage, label, option
 from .told import understood
 from .units import figures, implausible
@@ -50,7 +50,7 @@ class Volume:
     channels     how many the file has (one is read)
     times        how many time points it has (one is read)
     display      what a copy takes over as it is (see StoredImage)
-    settings     what was said of it when it was opened
+    settings     what was specified when it was opened
     spacing_known    whether its file states a spacing
     notes        sentences about how the file was understood, which `open_volume` logs as warnings
     spacing_from, orientation_from    what states them: "given", or what of the file; empty where nothing does
@@ -164,7 +164,7 @@ class Volume:
 
     @property
     def planes(self) -> list[tuple[int, int]]:
-        """(time point, channel) of all that is meant: those asked for when it was opened, else every one."""
+        """(time point, channel) of every plane that is used: those asked for when it was opened, else all."""
         asked = self._settings
         times = range(self.times) if asked.time is None else [asked.time]
         channels = range(self.channels) if asked.channel is None else [asked.channel]
@@ -242,8 +242,8 @@ def open_volume(
 ) -> Volume:
     """Open an image: a path, URL, ImageSpec, Volume, or a numpy or dask array (which needs `spacing`).
 
-    The keywords say what the file does not say or says wrongly (see ImageSpec). Raises InputError, before any voxel
-    is read, for whatever cannot be used: missing, unknown format, no spacing, 2-D, wrong axes, complex.
+    The keywords specify what the file does not state or states wrongly (see ImageSpec). Raises InputError, before any
+    voxel is read, for whatever cannot be used: missing, unknown format, no spacing, 2-D, wrong axes, complex.
     """
     given = {
         "dataset": dataset,
@@ -264,7 +264,11 @@ def open_volume(
     elif isinstance(source, (str, Path)):
         known = {"path": source}
     elif hasattr(source, "shape") and hasattr(source, "dtype"):
-        array, known = source, {"path": "array"}
+        array, known = source, {"path": IN_MEMORY}
+        if dataset is not None:
+            raise InputError(
+                f"{name}: an array has no dataset ('{dataset}'); leave it out, or give the array that is meant"
+            )
     else:
         raise InputError(f"{name}: {type(source).__name__} is not an image; give a path, a URL, a Volume or an array")
     try:
@@ -273,8 +277,11 @@ def open_volume(
         details = error.errors()[0]
         field = str(details["loc"][0]) if details["loc"] else "path"
         message = str(details["msg"]).removeprefix("Value error, ")
+        if field in ("spacing", "origin") and not message.startswith(field):  # pydantic's own words
+            message = f"{given[field]} is not three numbers in µm (z, y, x)"
         remedy = f"; see {option(name, field)}" if field != "path" else ""
-        raise InputError(f"{name} '{known['path']}': {field}: {message}{remedy}") from error
+        called = f"{name} (an array in memory)" if array is not None else f"{name} '{known['path']}'"
+        raise InputError(f"{called}: {field}: {message}{remedy}") from error
     volume = _reopen(None, name, array, settings)
     for note in volume.notes:
         _tell(label(name, settings), note)

@@ -134,7 +134,7 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     panel.live.setChecked(False)
     centre_on(panel.viewer, np.array((60.0, 900.0, 60.0)))
     press(qtbot, panel.try_it)
-    until(lambda: "outside of fixed" in panel.message.text())
+    until(lambda: "outside the fixed image" in panel.message.text())
 
 
 def test_another_block_is_shown_in_the_same_layers(panel, qtbot, until):

@@ -128,7 +128,7 @@ def test_errors_come_as_they_are(launch, process):
     with pytest.raises(FieldError, match=r"nowhere\.tif") as caught:
         process.run(Launch(launch.fixed, Choice("nowhere.tif")), None, 0, quiet)
     assert caught.value.place == "moving"
-    with pytest.raises(InputError, match="outside of fixed"):
+    with pytest.raises(InputError, match="outside the fixed image"):
         process.run(launch, np.array((60.0, 900.0, 60.0)), 0, quiet)
 
 

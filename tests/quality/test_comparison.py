@@ -1,6 +1,7 @@
 """Paired statistics: scipy's where scipy has them, and what may not be paired."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,20 @@ def test_runs_of_different_fixed_images_are_refused_unless_figures_alone_are_ask
         compare("ab", [evaluation(), other], [{}, {}])
     found = compare("ab", [evaluation(), other], [{}, {}], aggregate=True)
     assert not found.paired and found.figures[0][3] == (evaluation().figures[0][2],) * 2
+
+
+def test_shares_of_errors_of_different_sizes_are_not_put_in_one_row():
+    def of(value, um):
+        note = f"expected share with an error above 2 voxels ({um} µm); untextured tiles cannot be judged"
+        return replace(evaluation(), figures=[("confidence", "textured tiles off", value, "%", note)])
+
+    rows = compare("ab", [of(20.9, 3.7), of(9.9, 7.4)], [{}, {}]).figures
+    assert [name for _, name, _, _ in rows] == [
+        f"textured tiles off (expected share with an error above 2 voxels ({um} µm))" for um in (3.7, 7.4)
+    ]
+    assert np.isnan(rows[0][3][1]) and np.isnan(rows[1][3][0]) and (rows[0][3][0], rows[1][3][1]) == (20.9, 9.9)
+    (same,) = compare("ab", [of(20.9, 3.7), of(9.9, 3.7)], [{}, {}]).figures
+    assert same == ("confidence", "textured tiles off", "%", (20.9, 9.9))
 
 
 def test_one_run_is_nothing_to_compare():

@@ -1,5 +1,6 @@
 """The report: complete, self-contained, and with pictures that show what they say."""
 
+import base64
 import io
 import itertools
 import math
@@ -190,6 +191,16 @@ def test_contrast_is_taken_from_each_image_alone(data):
     assert np.allclose(draw.stretched(data.fixed), draw.stretched(data.fixed * 7), atol=1e-5)
 
 
+def test_what_agrees_has_no_tint_in_the_report_though_the_images_differ_in_contrast(data):
+    """A moving image whose background is bright makes all that agrees green, unless it is made alike."""
+    page = render(replace(data, warped=data.fixed**0.4, inside=np.ones(SHAPE, bool)))
+    uri = re.search(r'src="(data:image/png;base64,[^"]+)" alt="Overlay of fixed and moving, after registration', page)[
+        1
+    ]
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"), float) / 255
+    assert image.std() > 0.05 and abs((image[..., 1] - image[..., 0]).mean()) < 0.02
+
+
 def test_planes_keep_their_physical_proportions():
     size = Image.open(io.BytesIO(draw.overlay(np.ones(SHAPE), np.ones(SHAPE), SPACING))).size
     z, y, x = np.multiply(SHAPE, SPACING)
@@ -272,3 +283,12 @@ def test_ticks_of_a_bar_of_ratios_do_not_collide(most):
     labels = sorted(t.get_window_extent().intervalx.tolist() for t in figure.axes[0].get_xticklabels() if t.get_text())
     assert len(labels) >= 3
     assert all(left[1] + 3 < right[0] for left, right in itertools.pairwise(labels))
+
+
+def test_a_long_name_of_a_colour_bar_begins_within_the_picture():
+    size = (360, 300)
+    figure = new_figure(size)
+    draw_colour_bar(figure, size, ScalarMappable(), "risk of over 2 voxels (3.36 × 3.68 × 3.68 µm)")
+    figure.canvas.draw()
+    label = figure.axes[-1].xaxis.label.get_window_extent()
+    assert label.x0 >= 0

@@ -23,7 +23,7 @@ def test_ome_zarr(tmp_path):
     assert known["extent_um"] == [40.0, 20.0, 30.0] and known["levels"] == 1
     assert line(known) == (
         "8 x 10 x 12 voxels of 5 x 2 x 2.5 µm (from coordinateTransformations), 40 x 20 x 30 µm, orientation psl "
-        "(from the file), uint16, 1 level, sharded blosc"
+        "(from the file), uint16, 1 channel, 1 level, sharded blosc"
     )
 
 

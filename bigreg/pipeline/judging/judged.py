@@ -77,7 +77,7 @@ class Judged:
     ) -> Evaluation:
         """Measure the run, block by block; what is given decides what can be measured.
 
-        landmarks    CSV of pairs (see transforms.landmarks), best such as the run has not seen
+        landmarks    CSV of pairs (see transforms.landmarks), best those that the run has not seen
         labels       label images of the fixed and of the moving frame, on any grids
         annotation   label image of the fixed frame: similarity, folds, volume change and errors of each region
         out          folder for JSON and CSV; without it they go into the run, and its report is written anew

@@ -188,19 +188,28 @@ def _seconds_left(store: RunStore, attributes: Mapping[str, Any], stages: Iterab
     pace = attributes.get(PACE)
     if pace is None or attributes["state"] != "running" or at_work(store.url) is None:
         return None
-    passed = time.time() - pace["since"]
-    done = planned_seconds_done(pace["seconds"], stages)
+    return seconds_left(pace, stages, time.time(), attributes["updated"])
+
+
+def seconds_left(pace: Mapping[str, Any], stages: Iterable[StageStatus], now: float, updated: float) -> float | None:
+    """Seconds until the end, as `PACE` and the blocks that are done tell; None in the first seconds.
+
+    now, updated: unix seconds, of now and of when a stage ended last.
+    """
+    planned = pace["seconds"]
+    stages = list(stages)
+    done = planned_seconds_done(planned, stages)
+    passed = now - pace["since"]
     if passed < SURE_SECONDS or done <= pace["done"]:
         return None
-    planned = pace["seconds"]
     left = max(sum(planned.values()) - done, 0.0)
     alone = [s for s in stages if s.blocks == 1 and s.running and not s.done]
-    if not alone or attributes["updated"] <= pace["since"]:
+    if not alone or updated <= pace["since"]:
         return float(left * passed / (done - pace["done"]))
     # A stage of one block counts for nothing until it ends: of what was foreseen when it began its own time goes off.
-    rate = (attributes["updated"] - pace["since"]) / (done - pace["done"])
+    rate = (updated - pace["since"]) / (done - pace["done"])
     own = sum(planned.get(s.name, 0.0) for s in alone)
-    return float(max(left * rate - (time.time() - attributes["updated"]), (left - own) * rate, 0.0))
+    return float(max(left * rate - (now - updated), (left - own) * rate, 0.0))
 
 
 def stored_verdict(store: RunStore) -> Verdict | None:

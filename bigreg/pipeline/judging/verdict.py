@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ... import storage
+from ...quality.confidence import said
 from ...quality.evaluation import Evaluation, read_evaluation
 from ...quality.metrics import RegistrationError
 from ...quality.verdict import Outcome, Verdict, judge
@@ -36,6 +37,7 @@ def outcome_of(context: Context, evaluation: Evaluation | None = None) -> Outcom
         blocks_failed=int(value["blocks", "failed"]),
         seconds=value["time and memory", "all stages"],
         off=value.get(("confidence", "textured tiles off"), float("nan")) / 100,
+        large=said(confidence.threshold_um(context)),
         risk_calibrated=confidence.calibrated(context),
         confidence=float("nan") if sure is None else float(sure),
         warnings=tuple(start.get("warnings", ())),

@@ -96,7 +96,7 @@ class Viewed:
 
     @property
     def noncorrespondence(self) -> Volume:
-        """1 where the fixed image has no counterpart in the moving one, or shows nothing where that shows something.
+        """1 where the fixed image has no counterpart in the moving one, or is empty where the moving one is not.
 
         Raises InputError where the run has not come so far, or does not look for it.
         """
@@ -146,7 +146,7 @@ class Viewed:
         return seen_blocks.blocks(self._view())
 
     def block_status(self, stage: str) -> np.ndarray:
-        """uint8 (z, y, x) of `Status`, one element a block; all todo where the stage has not begun."""
+        """uint8 (z, y, x) of `Status`, one element per block; all todo if the stage has not begun."""
         return seen_blocks.block_status(self._view(), stage)
 
     def block(self, stage: str, index: Sequence[int]) -> BlockReport:

@@ -160,7 +160,7 @@ def unmatched(plan: Foreseen) -> None:
     own = Amount.of(1, seen(box, grid, plan.frames.to_mid("fixed"), mid, estimate.unmatched_chunk(finest)))
     voxels = Amount.of(MILLION, box)
     plan.add(
-        noncorrespondence.stage(tiles), (("field", voxels),),
+        noncorrespondence.stage(tiles), (("warp", voxels),),
         reads=(field, own), writes=(Amount.of(1, box),),
         memory=field.largest + voxels.largest / MILLION * 4 * SAMPLE_ARRAYS,
     )  # fmt: skip

@@ -293,7 +293,7 @@ def plan(
     """What `register(fixed, moving)` would do and cost; reads voxels only to choose a preset where `config` is None, to
     find padding, and to tell one mask from another.
 
-    fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is taken to lay them centre on
+    fixed, moving   images as `register` takes them, or VolumeDescriptions; the affine is assumed to put them centre on
                     centre
     shape ...       in place of images, see `described`
     rates           None: this machine's calibration if there is one, else built-in; remark: on them, for people

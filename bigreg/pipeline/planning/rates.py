@@ -24,7 +24,7 @@ from ...errors import ConfigError, OutputError
 
 @dataclass(frozen=True)
 class Rates:
-    """What one worker (one thread, or one GPU) takes, and what all share.
+    """How long one worker (one thread, or one GPU) takes, and what all workers share.
 
     Of one worker, in seconds per million:
         step        voxels of a patch, for each look of the engine (one more than its steps)
@@ -50,22 +50,22 @@ class Rates:
 
     step: float = 0.1
     patch: float = 0.35
-    stitch: float = 0.3
-    compose: float = 0.4
-    field: float = 0.5
-    check: float = 0.25
-    warp: float = 0.5
-    likeness: float = 3.0
+    stitch: float = 0.5
+    compose: float = 0.28
+    field: float = 0.31
+    check: float = 0.1
+    warp: float = 0.21
+    likeness: float = 1.2
     downsample: float = 0.02
     stripes: float = 0.25
     histograms: float = 0.025
-    affine: float = 8.0
+    affine: float = 4.0
     decode_mb_s: float = 700.0
     encode_mb_s: float = 150.0
     source_mb_s: float = 700.0
     read_mb_s: float = 500.0
     write_mb_s: float = 300.0
-    report: float = 5.0
+    report: float = 3.5
     start: float = 4.0
     stage: float = 0.05
     schedule: float = 0.006
@@ -89,7 +89,7 @@ class Rates:
                 )
 
     def of(self, what: str, looks: int = 1) -> float:
-        """Seconds a million of a kind of work, with as many looks of the engine allowed."""
+        """Seconds per million of a kind of work, if the engine may take this many looks."""
         return self.step * min(looks, self.looks) if what == "step" else getattr(self, what)
 
     # Seconds a byte before compression.
@@ -121,7 +121,7 @@ class Rates:
         return f"measured {age(time.time() - self.measured)} on {self.machine} ({self.device}, {self.engine})"
 
     def changed(self, items: Iterable[str]) -> Rates:
-        """With rates given one by one: each item is FILE or KEY=VALUE. Raises ConfigError that names what is wrong."""
+        """A copy with some rates replaced: each item is FILE or KEY=VALUE. Raises ConfigError."""
         rates = self
         for item in items:
             key, sep, value = item.partition("=")
@@ -148,7 +148,7 @@ class Rates:
 
     @classmethod
     def load(cls, path: str | Path) -> Rates:
-        """Read what `save` wrote, or any part of it; what is left out is built-in. Raises ConfigError."""
+        """Read what `save` wrote, or a part of it; what is left out has the built-in rates. Raises ConfigError."""
         try:
             data = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:

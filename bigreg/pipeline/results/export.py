@@ -43,7 +43,8 @@ def export(map_: Map, out: str, format: str | None, unit: str, axes: str, pairs:
     format = format or _by_suffix(out)
     if format not in FORMATS or not out.lower().endswith(FORMATS[format]):
         offered = "; ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())
-        raise ConfigError(f"'{out}' as format {format!r} cannot be written; formats are {offered}")
+        what = f"format '{format}' is not written to such a name" if format else "its ending belongs to no format"
+        raise ConfigError(f"'{out}': {what}; formats are {offered}")
     if map_.choice is not None and format != "bigwarp":
         raise InputError(
             f"'{out}': format {format} holds one map, which bridges what lies between its samples, and this one jumps "

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ... import storage
 from ...endings import OME_ZARR, check_version, output_format
 from ...errors import ConfigError, OutputError
 from ...volumes import Volume, open_volume
+from ...volumes.convert import voxel_dtype
 from ...volumes.labelled import looks_like_labels
 from .resample import PLACE
 
@@ -45,10 +44,7 @@ class Output:
         older = check_version(out, ome_version)
         kind = output_format(out)
         local = storage.local_path(out)
-        try:
-            name = None if dtype is None else np.dtype(dtype).name
-        except TypeError as error:
-            raise ConfigError(f"dtype {dtype!r} is not a type of voxels; use one such as uint16 or float32") from error
+        name = None if dtype is None else voxel_dtype(dtype).name
         url = out if local is None else str(local)
         if kind == OME_ZARR and not older:
             return cls(url, url, name, levels)

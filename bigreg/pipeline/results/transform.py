@@ -17,6 +17,7 @@ from ...geometry import Grid
 from ...points import Column, Counts, inside_column, map_points_file
 from ...transforms.maps import Map
 from ...volumes import Volume
+from ...volumes.stored import label
 from ..store.inputs import as_volume
 from ..tasks import warp
 from ..tasks.fields import DIRECTIONS, ends
@@ -42,7 +43,7 @@ class Transform(ABC):
 
     @abstractmethod
     def map(self, direction: str = "fixed_to_moving") -> Map:
-        """One direction, to be followed. Raises InputError where it is not known."""
+        """One direction of the map. Raises InputError if it is not known."""
 
     @property
     def config(self) -> Config:
@@ -53,7 +54,7 @@ class Transform(ABC):
         return repr(self)
 
     def frame_image(self, frame: str) -> Volume | None:
-        """The image that "fixed" or "moving" is the frame of, where it is known."""
+        """The image whose frame "fixed" or "moving" is; None if it is not known."""
         return None
 
     @property
@@ -89,7 +90,7 @@ class Transform(ABC):
     ) -> Counts:
         """Map the points of a table (CSV, Parquet), an elastix file, a neuron (SWC) or a mesh (OBJ, PLY, STL).
 
-        image, onto   images whose voxels are meant, before and after, where units are voxels and the run's are not
+        image, onto   images in whose voxels the points are, before and after, if units are voxels and not the run's
         inside        a table gets a column of 1 for points that lie in both frames, else 0
         risk          and one of the probability that the map is off there by more than two voxels (see `risk_at`)
         sigma         and four of how far it may be off (see `sigma_columns`)
@@ -124,7 +125,7 @@ class Transform(ABC):
         raise InputError(f"{self!r} keeps no map of its risk; give the run itself")
 
     def risk_column(self, direction: str) -> Column:
-        """The risk as a column of a table of points that go in a direction. Raises InputError as `risk_at` does."""
+        """`risk_at` as a column of a table of points mapped in a direction; raises what it raises."""
         self.risk_at(np.empty((0, 3)))
         forth = checked(direction) == "fixed_to_moving"
         return lambda given, mapped, there: self.risk_at(given if forth else mapped)
@@ -136,7 +137,7 @@ class Transform(ABC):
         raise InputError(f"{self!r} keeps no mask of non-correspondence; give the run itself")
 
     def noncorrespondence_column(self, direction: str) -> Column:
-        """That as a column of a table of points that go in a direction. Raises InputError as it does."""
+        """`noncorrespondence_at` as a column of a table of points mapped in a direction; raises what it raises."""
         self.noncorrespondence_at(np.empty((0, 3)))
         forth = checked(direction) == "fixed_to_moving"
         return lambda given, mapped, there: self.noncorrespondence_at(given if forth else mapped)
@@ -148,7 +149,7 @@ class Transform(ABC):
         raise InputError(f"{self!r} keeps no sigma of its map; give the run itself")
 
     def sigma_columns(self, direction: str) -> dict[str, Column]:
-        """Columns of a table of points that go in a direction: SD (um) of where they end along z, y and x of the world
+        """Columns of a table of points mapped in a direction: SD (um) of where they end along z, y and x of the world
         that they end in, and the root mean square of the distance (the root of the sum of the three squares).
 
         Raises InputError as `sigma_at` does.
@@ -198,14 +199,14 @@ class Transform(ABC):
 
         out             its ending is the format, as `bigreg.convert` has it: .ome.zarr, .ome.tif, .tif, .nii.gz, .nrrd
 
-        image           all its channels and time points, unless it was opened at one; where it states no voxel size and
-                        has the shape of the run's image there, it lies as that
+        image           all its channels and time points, unless it was opened at one; if it states no voxel size and
+                        has the shape of the run's image there, it has that image's grid
         direction       the map that is followed for each output voxel: "fixed_to_moving" brings an image of the moving
                         frame onto the fixed grid, "moving_to_fixed" one of the fixed frame onto the moving grid
         interpolation   linear, nearest (labels, masks) or cubic; None is nearest for what looks like labels (see
                         `volumes.labelled`), else linear
-        onto            an image, or a Grid, whose grid is taken instead; it lies in the world that the map starts in
-        spacing, level, box   another spacing (um, z y x) over the same, a level of its pyramid, a part of it in um
+        onto            an image, or a Grid: the grid of the output, in the world that the map starts in
+        spacing, level, box   another spacing (um, z y x) of the same extent, a level of its pyramid, a part in um
                         ((low, high) of z, y and x; None is as far as it goes)
         channels        which ones
         dtype, levels, ome_version   of the output, as `bigreg.convert` has them
@@ -213,9 +214,9 @@ class Transform(ABC):
         cluster, workers, memory_limit   as `bigreg.Run.resume` takes them; without any a small output is made by this
                         process and a large one by all cores of this machine
 
-        Where the output is coarser than the image, that is averaged first (labels: majority vote); see
-        `pipeline.averaging`. NaN of a float image stays NaN, as does what is interpolated from it; beyond the
-        image stands 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
+        Where the output is coarser than the image, the image is averaged first (labels: majority vote); see
+        `pipeline.averaging`. NaN of a float image stays NaN, as does what is interpolated from it; outside
+        the image the output is 0. Raises ConfigError, InputError, OutputError where something else is at `out`.
         """
         through = self.map(checked(direction))
         if interpolation not in (None, "linear", "nearest", "cubic"):
@@ -278,7 +279,8 @@ def _planes(volume: Volume, channels: Sequence[int] | None) -> tuple[tuple[int, 
         return tuple(volume.planes)
     missing = [c for c in channels if not 0 <= c < volume.channels]
     if missing or not channels or len(set(channels)) < len(channels):
-        raise InputError(f"{volume}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
+        called = label(volume.name, volume.settings)
+        raise InputError(f"{called}: channels {list(channels)} are not each one of 0 to {volume.channels - 1}, once")
     times = sorted({t for t, _ in volume.planes})
     return tuple((t, c) for t in times for c in sorted(map(int, channels)))
 

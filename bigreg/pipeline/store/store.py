@@ -168,7 +168,7 @@ class Progress:
 
 
 def is_run(path: str) -> bool:
-    """Whether a run store is there."""
+    """Whether `path` is a run."""
     local = storage.local_path(path)
     node = None if local is not None and not local.is_dir() else storage.find_node(path)
     return node is not None and "format" in node.attributes.get("bigreg", {})

@@ -104,7 +104,7 @@ class InspectModel:
         tile_um   edge of a checkerboard's square; curtain: where the swipe changes images, 0 .. 1 of the picture
         """
         if mode not in COMPUTED:
-            raise ValueError(f"overlay {mode!r} is not a picture; one is {', '.join(COMPUTED)}")
+            raise ValueError(f"overlay {mode!r} is not a picture; pictures are {', '.join(COMPUTED)}")
         if mode == CORRELATION:
             return self._correlation(plane, before)
         pair = self.pair(plane, before)

@@ -268,7 +268,7 @@ class InspectPanel(InspectControls):
         name = self.rank.currentText()
         self.ranked = self.model.worst(name) if self.model is not None and name else []
         self.place = -1
-        self.where.setText(f"{len(self.ranked)} blocks" if self.ranked else "no block has such a figure")
+        self.where.setText(f"{len(self.ranked)} blocks" if self.ranked else "no block has this metric")
         self._enable()
 
     def go(self, step: int) -> None:

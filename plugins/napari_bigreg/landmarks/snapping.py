@@ -125,7 +125,7 @@ def _scores(
     first, last = middle - search - radius, middle + search + radius + 1
     begin, end = np.clip(first, 0, grid.shape), np.clip(last, 0, grid.shape)
     if (end - begin < window).any():
-        raise InputError(f"{_say(place)} µm is too near to the border of the moving image, or outside of it")
+        raise InputError(f"{_say(place)} µm is too close to the border of the moving image, or outside of it")
     box = moving[level].read(_box(begin), _box(end)).astype(np.float64)
     box -= box.mean()
     product = signal.correlate(box, template, mode="valid", method="fft")
@@ -151,7 +151,7 @@ def _bent(
     index = grid.world_to_index(world)
     inside = np.mean(((index >= -0.5) & (index <= np.asarray(grid.shape) - 0.5)).all(1))
     if inside < 0.5:
-        raise InputError(f"{_say(point)} µm is too near to the border of the fixed image, or outside of it")
+        raise InputError(f"{_say(point)} µm is too close to the border of the fixed image, or outside of it")
     begin = np.clip(np.floor(index.min(0)).astype(int) - 2, 0, np.asarray(grid.shape) - 1)
     end = np.clip(np.ceil(index.max(0)).astype(int) + 3, begin + 1, grid.shape)
     box = fixed[level].read(_box(begin), _box(end)).astype(np.float64)

@@ -52,7 +52,9 @@ def box_around(grid: Grid, config: Config, centre: np.ndarray | None, level: int
     side = (config.blocks.core + 2 * config.blocks.halo) * factors
     middle = (shape - 1) / 2 if centre is None else grid.world_to_index(np.asarray(centre)[None])[0]
     if centre is not None and ((middle < -0.5).any() or (middle > shape - 0.5).any()):
-        raise InputError(f"the middle of the view, {np.round(centre, 1).tolist()} µm, is outside of fixed; go there")
+        raise InputError(
+            f"the middle of the view, {np.round(centre, 1).tolist()} µm, is outside the fixed image; move the view"
+        )
     step = SNAP * factors
     first = np.clip(np.round((middle - side / 2) / step) * step, 0, np.maximum(shape - side, 0)).astype(int)
     return first, np.minimum(first + side, shape)

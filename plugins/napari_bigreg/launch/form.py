@@ -60,9 +60,7 @@ class ImageField(Field):
         super().__init__(self.path, self.browse)
         self.channel, self.time = make_number("channel, from 0"), make_number("time point, from 0")
         self.texts = {
-            "dataset": make_line(
-                "dataset", "Path inside of a container (N5, Zarr, HDF5) that holds more than one image"
-            ),
+            "dataset": make_line("dataset", "Path inside a container (N5, Zarr, HDF5) that holds more than one image"),
             "orientation": make_line(
                 "orientation", "Anatomical origin of z, y, x, e.g. psl = posterior, superior, left"
             ),

@@ -122,7 +122,7 @@ class PreviewProcess:
         status = _status(child)
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 2000))
         return RuntimeError(
-            f"the process of the preview ended with status {status}; its last words:\n"
+            f"the process of the preview ended with status {status}; its last output:\n"
             + self._said.read().decode(errors="replace").strip()
         )
 

@@ -55,7 +55,7 @@ class MonitorControls(Panel):
         self.accept = QSpinBox()
         self.accept.setSpecialValueText("accept no start")
         self.accept.setPrefix("accept start ")
-        self.accept.setToolTip("Number of the start that is right, by the picture; Resume uses it")
+        self.accept.setToolTip("Number of the right start in the picture; Resume uses it")
         self.next_failed = QPushButton("Next failed block")
         legend = "  ".join(f'<span style="color:{c}">■</span> {name}' for name, c in STATUS.items())
         self.legend = QLabel(legend)
