@@ -11,7 +11,7 @@ from ..context.channels import side
 from ..context.context import Context
 from ..store.store import Status
 from ..tasks.fields import DIRECTIONS
-from . import likeness
+from . import likeness, risk_and_sigma
 from .confidence import threshold_um
 
 Row = tuple[str, str, float, str, str]
@@ -140,6 +140,10 @@ def figures(context: Context) -> list[Row]:
                 f"expected share with an error above {large}; untextured tiles cannot be judged",
             ),
         ]
+    compared = risk_and_sigma.told(context)
+    if compared is not None:
+        shares, sentence = compared
+        rows.append(("confidence", "risk and sigma agree", 100 * shares["agree"], "%", sentence))
     seconds = context.attributes.get("seconds", {})
     elapsed = float(context.attributes.get("elapsed", float("nan")))
     rows.append(("time and memory", "all stages", elapsed, "s", "wall time; stages overlap"))

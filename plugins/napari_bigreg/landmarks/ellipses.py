@@ -17,9 +17,9 @@ from .model import Expected, LandmarksModel
 LIKELY = 0.95
 PIECES = 48
 """Straight pieces of an outline."""
-LINE = 0.12
+LINE = 0.06
 """Voxels: how thick it is."""
-COLOUR = "#ff7ac6"
+COLOUR = "#ff2020"
 
 
 def outlines(expected: Expected, axes: tuple[int, int]) -> np.ndarray:
