@@ -21,7 +21,7 @@ from ..context.channels import preprocess_of, side
 from ..context.context import Context, field_reader
 from ..store.store import DEVICES, EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
-from . import confidence, noncorrespondence, risk_and_sigma
+from . import confidence, noncorrespondence, risk_and_sigma, torn
 from .figures import figures
 from .likeness import display_levels, views
 from .status import CHOICE, unmatched_share
@@ -71,6 +71,7 @@ def collect(context: Context) -> ReportData:
             *_pairs(context),
             *_sigma(context),
             *_unmatched(context, shown.fixed, grid),
+            *torn.sections(context, shown.fixed),
         ]
         + [
             _corrected(context, w, display_levels(context)[side(w)])
