@@ -298,7 +298,8 @@ class Stages:
 
     def _tiles_stage(self, of: ModuleType) -> Stage:
         """The stage of a module such as `confidence`, and the empty image that it fills tile by tile."""
-        stage: Stage = of.stage(confidence.tiles_of(self.context))
+        tiles = confidence.tiles_of(self.context)
+        stage: Stage = of.stage(tiles, len(self.context.pairs)) if of is confidence else of.stage(tiles)
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(of.PLACE))  # whatever an interrupted run began to create
             of.create(self.context)

@@ -12,7 +12,7 @@ from ..context.context import Context
 from ..store.store import Status
 from ..tasks.fields import DIRECTIONS
 from . import likeness, risk_and_sigma
-from .confidence import threshold_um
+from .confidence import OF_CHANNEL, of_channel, threshold_um
 
 Row = tuple[str, str, float, str, str]
 
@@ -61,13 +61,32 @@ def similarity(context: Context) -> list[Row]:
     for pair, one in zip(context.pairs, channels, strict=False):
         what, of = one.overall
         unit = "" if one.signed else "nat"
-        told = f"{_channel(context, pair.fixed)} and {_channel(context, pair.moving)}"
+        told = channel_pair(context, pair.number)
         for name, figures, measure in ((what, of, unit), ("local correlation", one.local, "")):
             rows += [
                 ("similarity", f"{name} {t}, channel pair {pair.number}", v, measure, told)
                 for t, v in zip(TITLES[1:], figures[1:], strict=True)
             ]
     return rows
+
+
+def channels_off(context: Context) -> list[float]:
+    """Of each pair of channels the expected share of its textured tiles that are off; nothing where there is one."""
+    m = _metrics(context, "stages/confidence") if storage.exists(context.store.path("stages/confidence")) else {}
+    shares = []
+    for pair in context.pairs:
+        structured, expected = (m.get(of_channel(name, pair.number)) for name in OF_CHANNEL)
+        if structured is None or expected is None:  # one channel, or a run of before it was kept
+            return []
+        total = float(np.nansum(structured))
+        shares.append(float(np.nansum(expected)) / total if total else float("nan"))
+    return shares
+
+
+def channel_pair(context: Context, number: int) -> str:
+    """What the channels of a pair are called."""
+    pair = context.pairs[number - 1]
+    return f"{_channel(context, pair.fixed)} and {_channel(context, pair.moving)}"
 
 
 def _channel(context: Context, which: str) -> str:
@@ -139,6 +158,10 @@ def figures(context: Context) -> list[Row]:
                 "%",
                 f"expected share with an error above {large}; untextured tiles cannot be judged",
             ),
+        ]
+        rows += [
+            ("confidence", f"textured tiles off, channel pair {number}", 100 * off, "%", channel_pair(context, number))
+            for number, off in enumerate(channels_off(context), 1)
         ]
     compared = risk_and_sigma.told(context)
     if compared is not None:

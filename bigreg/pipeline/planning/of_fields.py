@@ -118,7 +118,7 @@ def risks(plan: Foreseen) -> None:
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     plan.add(
-        confidence.stage(tiles), (("warp", Amount.of(MILLION * channels, box)),),
+        confidence.stage(tiles, channels), (("warp", Amount.of(MILLION * channels, box)),),
         reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
         memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS + _read_at_once(voxels),
     )  # fmt: skip

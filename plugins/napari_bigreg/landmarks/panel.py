@@ -89,7 +89,7 @@ class LandmarksPanel(Panel):
         self.link.toggled.connect(self._link)
         self.ellipses = QCheckBox("95 % ellipses")
         self.ellipses.setChecked(True)
-        self.ellipses.toggled.connect(lambda on: self.model is not None and self.sure.enable(on))
+        self.ellipses.toggled.connect(self._show_ellipses)
         self.add = make_button(
             "Add pairs", "Click in either view; the map proposes the other point", self._toggle_adding
         )
@@ -239,6 +239,10 @@ class LandmarksPanel(Panel):
     def _link(self, on: bool) -> None:
         if self.views is not None:
             self.views.enable(on)
+
+    def _show_ellipses(self, on: bool) -> None:
+        if self.outlines is not None:
+            self.outlines.enable(on)
 
     def _toggle_adding(self) -> None:
         if self.layers is not None:
