@@ -85,15 +85,12 @@ def channels_off(context: Context) -> list[float]:
 
 def channel_pair(context: Context, number: int) -> str:
     """What the channels of a pair are called."""
-    pair = context.pairs[number - 1]
-    return f"{_channel(context, pair.fixed)} and {_channel(context, pair.moving)}"
-
-
-def _channel(context: Context, which: str) -> str:
-    """What a channel is called."""
-    known = context.volumes[which].understood
-    name = f" ({known['channel_name']})" if known["channel_name"] else ""
-    return f"channel {known['channel']}{name} of {side(which)}"
+    asked = context.config.channels[number - 1]  # an array that the run keeps has its channels one by one
+    told = []
+    for which, channel in zip(context.pairs[number - 1].images, (asked.fixed, asked.moving), strict=True):
+        called = context.volumes[which].understood["channel_name"]
+        told.append(f"channel {channel}{f' ({called})' if called else ''} of {side(which)}")
+    return " and ".join(told)
 
 
 TITLES = ("before registration", "after the affine", "after the deformation")
