@@ -71,7 +71,7 @@ def collect(context: Context) -> ReportData:
             *_pairs(context),
             *_sigma(context),
             *_unmatched(context, shown.fixed, grid),
-            *torn.sections(context, shown.fixed),
+            *torn.sections(context, shown),
         ]
         + [
             _corrected(context, w, display_levels(context)[side(w)])

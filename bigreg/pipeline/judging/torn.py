@@ -22,7 +22,7 @@ from ...volumes import create_image
 from ..context.context import Context
 from ..context.masks import find_tissue
 from . import noncorrespondence
-from .likeness import views
+from .likeness import Views, views
 
 LEAST = 0.05
 """Of the tissue that a piece holds; what is smaller belongs to the piece that it is nearest to."""
@@ -110,11 +110,13 @@ def empty(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.zeros(image.shape, bool)
 
 
-def proposed(context: Context) -> ProposedPieces:
-    """The pieces of a run's fixed image. Raises InputError where it does not look for what has no counterpart, has not
-    come so far, or no tissue is left."""
+def proposed(context: Context, shown: Views | None = None) -> ProposedPieces:
+    """The pieces of a run's fixed image; `shown`: its `views`, where they are made already.
+
+    Raises InputError where it does not look for what has no counterpart, has not come so far, or no tissue is left.
+    """
     noncorrespondence.require_sought(context)
-    shown = views(context)
+    shown = views(context) if shown is None else shown
     grid, known = shown.grid, shown.inside["after"]
     fixed, moving = stretched(shown.fixed), stretched(shown.moving["after"])
     tissue = find_tissue(fixed) & known  # what moving does not reach tells of no tear, and joins nothing
@@ -130,10 +132,10 @@ def proposed(context: Context) -> ProposedPieces:
     return ProposedPieces(labels, grid, shares)
 
 
-def sections(context: Context, fixed: np.ndarray) -> list[Section]:
-    """Of the report: where tissue may be torn; nothing where it is one piece. fixed: (z, y, x) on the display grid."""
+def sections(context: Context, shown: Views) -> list[Section]:
+    """Of the report: where tissue may be torn; nothing where it is one piece. shown: its `views`."""
     try:
-        found = proposed(context)
+        found = proposed(context, shown)
     except InputError:
         return []  # the section on what has no counterpart says why
     if len(found.shares) < 2:
@@ -145,7 +147,7 @@ def sections(context: Context, fixed: np.ndarray) -> list[Section]:
         "writes these parts as labels to look at and correct. Nothing was done with them."
     )
     z = int(np.argmax([min(np.bincount(p.ravel(), minlength=3)[1:3]) for p in found.labels]))
-    grey = stretched(fixed)
+    grey = stretched(shown.fixed)
     colours = np.where(found.labels % 2 == 1, grey, 0), np.where((found.labels > 0) & (found.labels % 2 == 0), grey, 0)
     png = overlay_slice(*colours, found.grid.spacing, z)
     caption = "Magenta and green: the parts, in turn, over the fixed image. Black: the gap"
