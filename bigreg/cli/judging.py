@@ -102,3 +102,30 @@ def compare(
         out.print(line, style="bold", soft_wrap=True)
     if page is not None:
         out.print(page, soft_wrap=True)
+
+
+@app.command(rich_help_panel="Judge")
+def propose(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run of the whole tissue.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="The label image to write: .ome.zarr.")],
+    as_json: Json = False,
+) -> None:
+    """Propose pieces of torn tissue as labels on the fixed image, for `bigreg pieces`.
+
+    A piece is what of the tissue hangs together beside what has no counterpart, seen on a small copy. Look at the
+    labels, and correct them, before you register each piece by itself.
+    """
+    require_run(run)
+    from ..pipeline.run import open_run
+
+    found = open_run(run).propose_pieces(out=target)
+    voxel = " x ".join(f"{s:.4g}" for s in found.grid.spacing)
+    if as_json:
+        print_json(out=target, pieces=list(found.shares), spacing_um=list(found.grid.spacing))
+        return
+    if len(found.shares) == 1:
+        out.print(f"{target}: 1 piece; nothing shows that the tissue is torn", soft_wrap=True)
+        return
+    shares = ", ".join(f"{label}: {share:.0%}" for label, share in enumerate(found.shares, start=1))
+    out.print(f"{target}: {len(found.shares)} pieces ({shares} of the tissue), voxels of {voxel} µm", soft_wrap=True)
+    out.print(f"look at them, then register each by itself: --fixed-mask {target}:1", soft_wrap=True)

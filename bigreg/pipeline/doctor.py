@@ -14,11 +14,11 @@ from .context.beginning import beginning
 from .context.inputs import chosen_channels, with_labels
 from .planning.plan import make_plan
 from .planning.rates import known_rates
-from .store.inputs import as_volume, require_one_plane
+from .store.inputs import as_pair, require_one_plane
 
 
 def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: Any = None) -> Diagnosis:
-    """Inspect two images for some seconds, and suggest how to register them; of several channels the first.
+    """Inspect two images for some seconds, and suggest how to register them; of several channels, all.
 
     fixed, moving   images as `register` takes them
     overrides       KEY=VALUE that the registration will get too; they take precedence over the suggestion
@@ -27,8 +27,8 @@ def doctor(fixed: Any, moving: Any, *, overrides: Sequence[str] = (), cluster: A
     Raises what `register` raises before its work: InputError, ConfigError.
     """
     begun = time.perf_counter()
-    volumes = {"fixed": as_volume(fixed, "fixed"), "moving": as_volume(moving, "moving")}
-    base, volumes = chosen_channels(load_config(ROUNDS, cluster=cluster, overrides=list(overrides)), volumes)
+    base = load_config(ROUNDS, cluster=cluster, overrides=list(overrides))
+    base, volumes = chosen_channels(base, as_pair(fixed, moving, base.channels))
     require_one_plane(*volumes.values())
     planned: dict[str, Any] = {**volumes, **with_labels(base, volumes)[1]}
     seen = look(volumes, list(overrides), cluster)

@@ -27,6 +27,7 @@ LABELS = {
     "likeness": "similarity before and after",
     "confidence": "risk of errors",
     "sigma": "error bars of the map (sigma)",
+    "risk and sigma": "risk and sigma compared",
     "noncorrespondence": "parts without a counterpart",
     "warped": "warped image",
     "warped level": "warped image, level {level}",

@@ -23,7 +23,7 @@ from .context.context import Context
 from .context.despeckled import Impulses
 from .context.frames import Frames
 from .context.ladder import LevelPlan
-from .judging import confidence, likeness, noncorrespondence, page, sigma
+from .judging import confidence, likeness, noncorrespondence, page, risk_and_sigma, sigma
 from .judging.status import PACE, planned_seconds_done, status_of
 from .planning.foresee import foresee
 from .planning.plan import stage_seconds
@@ -287,16 +287,19 @@ class Stages:
             noncorrespondence: noncorrespondence.kept(self.context),
         }
         tiled = [module for module, wanted in kept.items() if wanted]
+        both = kept[confidence] and kept[sigma]
+        compared = [risk_and_sigma.stage(confidence.tiles_of(self.context))] if both else []
         self._run(
-            fields.check_stage(self.context), likeness.stage(), *map(self._tiles_stage, tiled), *self._warped_stages(),
-            *pyramids,
+            fields.check_stage(self.context), likeness.stage(), *map(self._tiles_stage, tiled), *compared,
+            *self._warped_stages(), *pyramids,
         )  # fmt: skip
         for place in (*(m.PLACE for m in tiled), *(["warped"] if output.warped else [])):
             ImageWriter(self.store.path(place)).finish()
 
     def _tiles_stage(self, of: ModuleType) -> Stage:
         """The stage of a module such as `confidence`, and the empty image that it fills tile by tile."""
-        stage: Stage = of.stage(confidence.tiles_of(self.context))
+        tiles = confidence.tiles_of(self.context)
+        stage: Stage = of.stage(tiles, len(self.context.pairs)) if of is confidence else of.stage(tiles)
         if not self.driver.open(stage).status.any():
             storage.remove(self.store.path(of.PLACE))  # whatever an interrupted run began to create
             of.create(self.context)

@@ -131,7 +131,7 @@ class Outcome:
     `inverse_error` is the 99.9th percentile of the round trip fixed -> moving -> fixed in voxels; `confidence` of the
     start, 0 .. 1; `warnings` are those of the start; `error_*` are target registration errors against a known truth,
     where there is one; `landmarks` what was measured of pairs; `unmatched` the share of what lies in both images that
-    has no counterpart in the other.
+    has no counterpart in the other; `channels_off` is `off` of each pair of channels, where there are several.
     """
 
     agreement: Agreement
@@ -148,6 +148,7 @@ class Outcome:
     warnings: Sequence[str] = ()
     landmarks: Sequence[PairsOutcome] = ()
     unmatched: float = math.nan
+    channels_off: Sequence[float] = ()
     error_before: RegistrationError | None = None
     error_affine: RegistrationError | None = None
     error_after: RegistrationError | None = None
@@ -207,6 +208,7 @@ def judge(outcome: Outcome) -> Verdict:
     for pairs in o.landmarks:
         _landmarks(pairs, bad, look)
     _risk(o, bad, look)
+    _channels(o, look)
     if o.unmatched >= MUCH_UNMATCHED:
         look.append(
             f"{o.unmatched:.1%} of what lies in both images has no counterpart in the other and was left out: holes, "
@@ -265,6 +267,19 @@ def _risk(o: Outcome, bad: list[str], look: list[str]) -> None:
         f"An estimated {o.off:.0%} of the textured tiles are off by more than {o.large}; the section on where not to "
         "trust the map shows them."
     )
+
+
+def _channels(o: Outcome, look: list[str]) -> None:
+    known = {number: off for number, off in enumerate(o.channels_off, 1) if math.isfinite(off)}
+    if not o.risk_calibrated or len(known) < 2:
+        return
+    best = min(known.values())
+    for number, off in known.items():
+        if off >= MOSTLY_DOUBTFUL and best < MOSTLY_DOUBTFUL:
+            look.append(
+                f"Channel pair {number} does not fit where another does: an estimated {off:.0%} of its textured tiles "
+                f"are off by more than 2 voxels, {best:.0%} of the best pair's. Do both channels show the same?"
+            )
 
 
 def _landmarks(p: PairsOutcome, bad: list[str], look: list[str]) -> None:

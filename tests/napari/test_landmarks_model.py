@@ -6,13 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.path import Path
 
 import bigreg
 from bigreg.errors import InputError
 from bigreg.transforms.landmarks import read_landmarks
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
-from napari_bigreg.landmarks.model import LandmarksModel
+from napari_bigreg.landmarks.ellipses import PIECES, outlines
+from napari_bigreg.landmarks.model import Expected, LandmarksModel
 
 
 @pytest.fixture
@@ -103,3 +105,45 @@ def test_a_run_without_fields_goes_by_its_affine(run_copy, cells):
     model.place(pair, "moving", cells[1][0])
     assert model.errors().after is None and np.isnan(model.errors().mapped).all()
     assert "has none yet" in model.errors().text()
+
+
+def test_what_is_expected_is_where_the_map_leads_and_as_sure_as_sigma(run, cells):
+    model = LandmarksModel(run)
+    for fixed, moving in zip(*cells, strict=True):
+        model.place(model.add("fixed", fixed), "moving", moving)
+    model.add("moving", cells[1][0])
+    found = model.expected()
+    back = run.map_points(cells[1], "moving_to_fixed")
+    np.testing.assert_allclose(found["fixed"].places[:5], back)
+    np.testing.assert_allclose(found["fixed"].places[5], back[0])
+    for number, sigma in enumerate(run.sigma_at(back)):
+        np.testing.assert_allclose(found["fixed"].covariances[number], np.diag(sigma.astype(float) ** 2))
+    ahead, sigma = found["moving"], run.sigma_at(cells[0][:1])[0]
+    np.testing.assert_allclose(ahead.places[:5], run.map_points(cells[0]))
+    assert np.isnan(ahead.places[5]).all()
+    turn = model.affine[:3, :3]
+    np.testing.assert_allclose(ahead.covariances[0], turn @ np.diag(sigma.astype(float) ** 2) @ turn.T, rtol=1e-6)
+
+
+def test_a_run_without_sigma_says_so_and_expects_nothing(run_copy, cells):
+    shutil.rmtree(run_copy / "sigma")
+    model = LandmarksModel(str(run_copy))
+    model.add("fixed", cells[0][0])
+    assert "sigma" in model.no_sigma and model.expected() == {}
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2), (1, 2)])
+def test_an_ellipse_holds_95_percent_of_errors_in_the_plane_in_um(axes):
+    rng = np.random.default_rng(5)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    covariance = turn @ np.diag((9.0, 1.0, 0.2)) @ turn.T
+    centre = np.array((40.0, -7.0, 300.0))
+    places, covariances = np.stack([centre, centre * np.nan]), np.stack([covariance] * 2)
+    found = outlines(Expected(places, covariances), axes)
+    assert found.shape == (PIECES, 2, 3)
+    starts, ends = found[:, 0], found.sum(1)
+    np.testing.assert_allclose(np.roll(starts, -1, 0), ends, atol=1e-9)
+    (across,) = set(range(3)) - set(axes)
+    np.testing.assert_allclose(starts[:, across], centre[across])
+    errors = rng.multivariate_normal(centre, covariance, size=40_000)[:, axes]
+    assert Path(starts[:, axes]).contains_points(errors).mean() == pytest.approx(0.95, abs=0.006)

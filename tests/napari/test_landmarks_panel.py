@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from bigreg.transforms.landmarks import read_landmarks
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 pytest.importorskip("pytestqt", reason="needs bigreg[test]")
+from napari_bigreg.landmarks.ellipses import PIECES
 from napari_bigreg.landmarks.panel import LandmarksPanel
 from napari_bigreg.landmarks.table import AFTER, BEFORE, NAME, USE
 from napari_bigreg.shared.linked_views import centre_of, centre_on
@@ -121,6 +124,44 @@ def test_a_click_in_the_view_places_a_point_and_the_map_proposes_the_other(opene
     assert panel.layers.layers["fixed"].mode == "select"
     press(qtbot, panel.accept)
     assert panel.model.pairs[1].lacks is None
+
+
+def drawn(layer):
+    """Corners in the world (N, 2, 3): where the pieces of a layer of lines begin and end."""
+    starts = np.array([layer.data_to_world(p) for p in layer.data[:, 0]])
+    return np.stack([starts, starts + layer.data[:, 1] * np.asarray(layer.scale)], axis=1)
+
+
+def test_each_landmark_has_an_ellipse_in_the_shown_plane_of_both_views(panel, qtbot, until, cells):
+    complete(panel, (cells[0][:2], cells[1][:2]))
+    mine = panel.sure.layers
+    until(lambda: set(mine) == {"fixed", "moving"} and len(mine["moving"].data) == 2 * PIECES)
+    run = panel.model.run
+    wide = math.sqrt(-2 * math.log(0.05)) * run.sigma_at(run.map_points(cells[1][:1], "moving_to_fixed"))[0]
+    for order, across in (((0, 1, 2), 0), ((1, 0, 2), 1), ((2, 0, 1), 2)):
+        panel.viewer.dims.order = order
+        points = drawn(mine["fixed"])[:PIECES].reshape(-1, 3)
+        np.testing.assert_allclose(points.mean(0), run.map_points(cells[1][:1], "moving_to_fixed")[0], atol=1e-3)
+        size = np.where(np.arange(3) == across, 0, wide)
+        np.testing.assert_allclose(np.ptp(points, axis=0) / 2, size, rtol=0.01, atol=1e-4)
+    until(lambda: tuple(panel.views.other.dims.order) == (2, 0, 1))
+    np.testing.assert_allclose(
+        drawn(mine["moving"])[:PIECES].mean((0, 1))[2], run.map_points(cells[0][:1])[0][2], atol=1e-3
+    )
+    # On its slice an ellipse is seen, far from it not.
+    panel.link.setChecked(False)
+    panel.viewer.dims.order = (0, 1, 2)
+    centre_on(panel.viewer, cells[0][0])
+    until(lambda: len(mine["fixed"]._view_data) >= PIECES)
+    panel.viewer.dims.set_point(0, cells[0][:, 0].max() + 40)
+    until(lambda: len(mine["fixed"]._view_data) == 0)
+    panel.viewer.dims.ndisplay = 3
+    assert len(mine["fixed"].data) == 6 * PIECES
+    panel.viewer.dims.ndisplay = 2
+    qtbot.mouseClick(panel.ellipses, Qt.MouseButton.LeftButton, pos=QPoint(8, panel.ellipses.height() // 2))
+    assert not mine["fixed"].visible and not mine["moving"].visible
+    panel.model.remove(list(panel.model.pairs))
+    until(lambda: len(mine["fixed"].data) == 0)
 
 
 def test_the_table_names_leaves_out_removes_and_leads_to_pairs(panel, qtbot, until, cells):

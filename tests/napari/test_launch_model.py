@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 import bigreg
 from bigreg import load_config
 from bigreg.cli.app import app
+from bigreg.geometry import Grid
 
 pytest.importorskip("napari", reason="needs bigreg[napari]")
 from distributed import Client, LocalCluster
 from napari_bigreg.launch import preview
+from napari_bigreg.launch.boxes import write_box
 from napari_bigreg.launch.model import check
 from napari_bigreg.launch.preview import Previewer, levels_of, settings_of
 from napari_bigreg.shared.registration import Choice, FieldError, Launch, keys
@@ -159,6 +161,33 @@ def test_the_preview_is_what_a_whole_run_on_its_block_gives(launch, previewer, t
         np.testing.assert_array_equal(ours, theirs)
     values = {name: value for _, name, value, *_ in run.summary()}
     assert [value for _, value, _ in found.figures] == [values[name] for name, _ in preview.SHOWN]
+
+
+def test_the_preview_registers_all_channels(launch, previewer, pair, tmp_path):
+    """The first shows nothing but noise, so what is found is found by the second."""
+    rng = np.random.default_rng(0)
+    for name in ("fixed", "moving"):
+        image = getattr(pair, name)
+        noise = rng.normal(500, 20, image.shape).astype(image.dtype)
+        grid = Grid.from_spacing(image.shape, pair.spacing, (0, 0, 0))
+        write_box(str(tmp_path / f"{name}.ome.zarr"), [noise, image], grid, several=True)
+    images = {name: Choice(str(tmp_path / f"{name}.ome.zarr")) for name in ("fixed", "moving")}
+    both = "channels=[{fixed: 0, moving: 0}, {fixed: 1, moving: 1, weight: 2}]"
+    many = changed(launch, **images, overrides=(*launch.overrides, both))
+    volumes = {w: getattr(many, w).open(w) for w in ("fixed", "moving")}
+    found = previewer.run(volumes, many.settings(), None, 0, quiet)
+    values = {name: value for name, value, _ in found.figures}
+    assert values["NCC, deformation, channel pair 2"] > max(0.8, values["NCC, affine, channel pair 2"])
+    assert values["NCC, deformation, channel pair 1"] < 0.5
+    assert [bigreg.open_volume(path, channel=1).channels for path in previewer.boxes.paths] == [2, 2]
+    own = settings_of(many.settings(), previewer.boxes)
+    assert [(c.fixed, c.moving, c.weight) for c in own.channels] == [(0, 0, 1), (1, 1, 2)]
+    swapped = changed(
+        many, overrides=(*launch.overrides, both.replace("fixed: 0", "fixed: 1").replace("moving: 0", "moving: 1"))
+    )
+    kept = previewer.boxes
+    previewer.run(volumes, swapped.settings(), None, 0, quiet)
+    assert previewer.boxes is not kept
 
 
 def test_pairs_of_landmarks_steer_a_preview_where_they_lie(launch, previewer, pair, tmp_path):

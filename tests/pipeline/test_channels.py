@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 import bigreg
-from bigreg import load_config, register
+from bigreg import load_config, register, storage
 from bigreg.cli.app import app
 from bigreg.cli.options import channel_overrides
 from bigreg.errors import ConfigError, InputError, OutputError
@@ -92,6 +92,35 @@ def test_a_run_says_which_channels_it_compares(both):
     assert [images[w]["channel"] for w in ("fixed", "fixed-2")] == [0, 1]
     named = [name for _, name, *_ in both.summary() if "channel pair" in name]
     assert "local correlation after the deformation, channel pair 2" in named
+
+
+@pytest.fixture(scope="module")
+def wrong(pair, thread_client, tmp_path_factory, small_config):
+    """A run of two channels, of whose second moving shows something else: itself upside down."""
+    fixed, moving = np.stack([pair.fixed] * 2), np.stack([pair.moving, pair.moving[::-1, ::-1, ::-1]])
+    channels = BOTH.replace("moving: 1", "moving: 1, weight: 0.01")
+    config = small_config(channels, "affine.kind=none", "masks.noncorrespondence=false", "output.report=true")
+    images = (fixed, pair.spacing), (moving, pair.spacing)
+    return register(
+        *images, out=str(tmp_path_factory.mktemp("wrong") / "run.zarr"), config=config, client=thread_client
+    )
+
+
+def test_the_risk_is_told_of_each_channel(both, wrong):
+    name = "textured tiles off, channel pair {}"
+    right, other = ({n: (v, note) for _, n, v, _, note in run.summary()} for run in (both, wrong))
+    assert other[name.format(1)][0] < 20 < 50 < other[name.format(2)][0]
+    assert other[name.format(2)][1] == "channel 1 of fixed and channel 1 of moving"
+    assert all(right[name.format(k)][0] < 20 for k in (1, 2))
+    page = storage.read_file(wrong.store.path("report"), "index.html").decode()
+    assert name.format(2) in page
+    assert any(reason.startswith("Channel pair 2 does not fit where another does") for reason in wrong.verdict.reasons)
+    assert not any("Channel pair" in reason for reason in both.verdict.reasons)
+
+
+def test_the_risk_of_one_channel_is_kept_once(registered, both):
+    assert set(registered.run.metrics()["stages/confidence"]) == {"tiles", "risky", "structured", "expected"}
+    assert {"structured_1", "expected_2"} < set(both.metrics()["stages/confidence"])
 
 
 def test_a_run_of_other_channels_is_another_run(both, split, small_config, thread_client):

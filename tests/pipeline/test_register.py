@@ -126,7 +126,7 @@ def test_what_is_left_out_changes_nothing_else_and_is_not_waited_for(
     assert not any(storage.exists(run.store.path("levels", 0, name)) for name in ("sigma", "patch_sigma"))
     names = {stage.name for stage in run.status().stages}
     left_out = {stage.name for stage in registered.run.status().stages} - names
-    assert left_out == {"stages/confidence", "stages/report", "stages/sigma"}
+    assert left_out == {"stages/confidence", "stages/report", "stages/sigma", "stages/risk_and_sigma"}
     assert run.status().state == "finished" and all(s.done + s.blank == s.blocks for s in run.status().stages)
     context = run._context()
     work = make_plan(context.frames, context.volumes, config).work

@@ -19,6 +19,7 @@ from ...transforms.affine import nearest_axis_turn, signed_permutation
 from ...volumes import Volume
 from ..context import starts
 from ..context.beginning import beginning
+from ..context.channels import pairs
 from ..context.context import IMAGES
 from ..context.lying import provisional
 from ..tasks.start import affine_factors
@@ -56,7 +57,7 @@ def better_axes(volumes: dict[str, Volume], config: Config) -> BetterAxes | None
     settings = config.affine
     if settings.kind in ("none", "translation"):
         settings = settings.model_copy(update={"kind": "rigid"})
-    copies = Copies(volumes, config, None)
+    copies = Copies(volumes, config, None, pairs(config)[0])
     asked = copies.question(settings)
     try:
         result = replace(asked, settings={**asked.settings, "within_deg": 180.0, "allow_mirror": False}).answer()

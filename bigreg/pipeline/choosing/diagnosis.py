@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,44 @@ ANY_CONTRAST = "mi"
 
 
 @dataclass(frozen=True, eq=False)
+class Channels:
+    """What was seen of a pair of channels, numbered from 1; see `Measured`."""
+
+    number: int
+    affine: Relation
+    bent: Relation
+    motion: Motion = UNKNOWN
+    strain: float | None = None
+
+    @property
+    def line(self) -> str:
+        """What is told of it."""
+        structure, contrast, left = structure_of(self.bent), contrast_of(self.affine), self.bent.unexplained
+        if left is None or "unknown" in (structure, contrast):
+            return "too little structure to compare"
+        told = {"shared": "the structure agrees", "unsure": "the structure agrees roughly"}
+        more = f"; set its similarity to {ANY_CONTRAST}" if contrast == "other" and structure != "partly" else ""
+        agrees = told.get(structure, "the structure differs")
+        return f"{agrees} (a smooth bend leaves {left:.0%} of it unexplained), contrast: {contrast}{more}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        known = {"number": self.number, "contrast": contrast_of(self.affine), "structure": structure_of(self.bent)}
+        return {**known, "affine": dataclasses.asdict(self.affine), "bent": dataclasses.asdict(self.bent)}
+
+
+def wrong_channels(channels: Sequence[Channels]) -> tuple[str, ...]:
+    """A warning for each pair of channels that shows different things where another shows the same."""
+    right = [one.number for one in channels if structure_of(one.bent) == "shared"]
+    return tuple(
+        f"channel pair {one.number} shows other structure in fixed than in moving, unlike pair {right[0]}: is each the "
+        "channel that is meant?"
+        for one in channels
+        if right and structure_of(one.bent) == "partly"
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """What was seen of a pair.
 
@@ -52,6 +90,7 @@ class Measured:
                  every part
     free         whether pairs may be looked for: the user has said nothing of them, and something is to be deformed
     padding      by image, the value around the data that is not compared
+    channels     of each pair of channels, where there are several; what is above is of the pair that agrees best
     """
 
     confidence: float | None
@@ -67,6 +106,7 @@ class Measured:
     strain: float | None = None
     free: bool = True
     padding: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[Channels, ...] = ()
 
     @property
     def doubtful(self) -> bool:
@@ -120,6 +160,7 @@ class Diagnosis:
         if seen.padding:
             values = ", ".join(f"{which}: {value:g}" for which, value in seen.padding.items())
             rows.append(("padding", f"{values}; a constant around the data, not compared"))
+        rows += [(f"channel pair {one.number}", one.line) for one in seen.channels]
         if self.cost:
             many = f"{self.cost['workers']} worker{'s' * (self.cost['workers'] != 1)}"
             sizes = f"{format_bytes(self.cost['disk_bytes'])} of disk"
@@ -157,6 +198,7 @@ class Diagnosis:
             "motion": dataclasses.asdict(seen.motion),
             "strain": seen.strain,
             "padding": {which: seen.padding.get(which) for which in ("fixed", "moving")},
+            "channels": [one.to_json() for one in seen.channels],
             "cost": self.cost,
             "warnings": list(seen.warnings),
             "seconds": self.seconds,

@@ -2,7 +2,8 @@
 
 Both are seen as small copies, as the affine of a run sees them. The start is searched, the same that a run would; what
 the affine leaves is bent in one small patch; and how alike both are then, in contrast and in structure, names the
-preset (see `diagnosis`). Of masks only `finite` is heeded, and no correction: what a run leaves out is looked at too.
+preset (see `diagnosis`). Of several channels the start is that of all, and the pair whose structure agrees best
+decides. Of masks only `finite` is heeded, and no correction: what a run leaves out is looked at too.
 """
 
 from __future__ import annotations
@@ -27,15 +28,37 @@ from ...quality.relation import Relation, relation, tissue
 from ...volumes import Volume
 from ..context import masks, starts
 from ..context.beginning import beginning
+from ..context.channels import Pair, intensity_of, pairs
 from ..context.context import IMAGES, compressed
 from ..context.frames import Frames
 from ..context.given import GivenStart
-from ..context.looked import Question
+from ..context.inputs import chosen_channels
+from ..context.looked import Other, Question
 from ..context.lying import provisional
 from ..context.padding import padding_of
-from ..tasks.start import affine_factors, of_sides, percentiles, question, said, without_bright
+from ..tasks.start import (
+    Copy,
+    affine_factors,
+    as_one,
+    compared_pairs,
+    of_sides,
+    percentiles,
+    question,
+    said,
+    without_bright,
+)
 from .copies import small_copy
-from .diagnosis import ATLAS, ROUNDS, Diagnosis, Measured, contrast_of, diagnose, structure_of
+from .diagnosis import (
+    ATLAS,
+    ROUNDS,
+    Channels,
+    Diagnosis,
+    Measured,
+    contrast_of,
+    diagnose,
+    structure_of,
+    wrong_channels,
+)
 from .motion import UNKNOWN, Motion, motion
 
 SEEN = 64  # voxels along the longest axis of what is bent
@@ -60,26 +83,31 @@ class Look:
 def look(volumes: dict[str, Volume], overrides: Sequence[str] = (), cluster: Any = None) -> Look:
     """Look at two volumes. `overrides` and `cluster` as of `load_config`. Raises InputError, ConfigError."""
     base = load_config(ROUNDS, cluster=cluster, overrides=list(overrides))
+    base, volumes = chosen_channels(base, volumes)
     base, given = beginning(base, volumes)
-    copies = Copies(volumes, base, given)
+    copies = [
+        Copies({side: volumes[name] for side, name in zip(IMAGES, pair.images, strict=True)}, base, given, pair)
+        for pair in pairs(base)
+    ]
     found = _found(copies)
-    result = found.result
+    result, seen_of = found.result, found.main
     seen = Measured(
         confidence=None if result is None else float(result.confidence),
         least_confidence=0.0 if given is not None else base.affine.least_confidence,
         overlap=None if result is None else float(result.overlap),
-        start=None if result is None else _told(result, copies.frames, found.frames),
-        warnings=() if result is None else tuple(result.warnings),
-        affine=found.affine,
-        bent=found.bent,
-        motion=found.motion,
-        strain=found.strain,
+        start=None if result is None else _told(result, copies[0].frames, found.frames),
+        warnings=(*(() if result is None else result.warnings), *wrong_channels(found.channels)),
+        affine=seen_of.affine,
+        bent=seen_of.bent,
+        motion=seen_of.motion,
+        strain=seen_of.strain,
+        channels=found.channels if len(found.channels) > 1 else (),
         free=base.deformation
         and (given is None or given.run is None)
         and not any(item.startswith("landmarks.") for item in overrides),
         template=any(_named(v) for v in volumes.values()),
         engines=tuple(base.engine),
-        padding=copies.padding,
+        padding=copies[0].padding,
     )
     judged = diagnose(seen)
     config = load_config(judged.preset or ROUNDS, cluster=cluster, overrides=[*judged.settings, *overrides])
@@ -94,27 +122,30 @@ class _Found:
     """A start, and how the images are related after it and bent. `result`: None where none was searched."""
 
     frames: Frames
-    affine: Relation
-    bent: Relation
-    motion: Motion
-    strain: float | None
+    channels: tuple[Channels, ...]
     result: AffineResult | None = None
     answers: tuple[tuple[str, AffineResult], ...] = ()
 
     @property
+    def main(self) -> Channels:
+        """The channels whose structure agrees best."""
+        return min(self.channels, key=lambda c: np.inf if c.bent.unexplained is None else c.bent.unexplained)
+
+    @property
     def convinces(self) -> bool:
         """Whether no other contrast has to be tried."""
-        sure = self.result is None or self.result.confidence >= DOUBTFUL
-        return structure_of(self.bent) == "shared" or (sure and contrast_of(self.affine) in ("same", "unknown"))
+        sure, seen = self.result is None or self.result.confidence >= DOUBTFUL, self.main
+        return structure_of(seen.bent) == "shared" or (sure and contrast_of(seen.affine) in ("same", "unknown"))
 
 
 @dataclass(eq=False)
 class Copies:
-    """Small copies of both images: intensities of about 0..1, where they are known, grids."""
+    """Small copies of a pair of channels: intensities of about 0..1, where they are known, grids."""
 
     volumes: dict[str, Volume]
     config: Config
     given: GivenStart | None
+    pair: Pair
     images: list[np.ndarray] = field(default_factory=list)
     masks: list[np.ndarray | None] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
@@ -122,8 +153,8 @@ class Copies:
 
     def __post_init__(self) -> None:
         self.frames = provisional(self.volumes["fixed"], self.volumes["moving"], self.given)
-        limits = self.config.intensity.low, self.config.intensity.high
-        for which in IMAGES:
+        for which, name in zip(IMAGES, self.pair.images, strict=True):
+            limits = intensity_of(self.config, name).low, intensity_of(self.config, name).high
             choice = getattr(self.config.masks, which)
             padding = None
             if choice in (masks.AUTO, masks.PADDING):
@@ -133,7 +164,7 @@ class Copies:
             finite = choice not in (masks.AUTO, masks.PADDING, masks.NONE)
             factors = affine_factors(self.frames, which, self.config.affine.voxels)
             data, known, grid = small_copy(self.volumes[which], factors, finite=finite, padding=padding)
-            low, high = percentiles(which, data, *limits, known)
+            low, high = percentiles(name, data, *limits, known)
             bright = bright_limit(data if known is None else data[known], high, limits[1])
             scaled = np.minimum((data - low) / (high - low), np.float32(bright))
             if known is not None:  # as in a run, see `start`
@@ -142,13 +173,18 @@ class Copies:
             self.masks.append(without_bright(scaled, known, bright))
             self.grids.append(grid)
 
-    def question(self, settings: Affine) -> Question:
-        """What a run with these settings of the affine would ask."""
-        images = [compressed(torch.as_tensor(image), settings.knee) for image in self.images]
-        seen = [None if m is None else torch.as_tensor(m, dtype=torch.float32) for m in self.masks]
+    def seen(self, knee: float | None) -> list[Copy]:
+        """Both as the affine sees them."""
+        known = [None if m is None else torch.as_tensor(m, dtype=torch.float32) for m in self.masks]
+        images = [compressed(torch.as_tensor(image), knee) for image in self.images]
+        return [Copy(*each) for each in zip(images, known, self.grids, strict=True)]
+
+    def question(self, settings: Affine, both: Sequence[Copy] = (), others: Sequence[Other] = ()) -> Question:
+        """What a run with these settings of the affine would ask: of these channels, or of others in their place."""
+        both = both or self.seen(settings.knee)
         return question(
-            images, self.grids, seen, self.frames, settings, said=said(*self.volumes.values()),
-            start=None if self.given is None else self.given.matrix,
+            [c.image for c in both], [c.grid for c in both], [c.mask for c in both], self.frames, settings,
+            said=said(*self.volumes.values()), start=None if self.given is None else self.given.matrix, others=others,
         )  # fmt: skip
 
     def frames_of(self, matrix: np.ndarray) -> Frames:
@@ -158,12 +194,27 @@ class Copies:
         return Frames.from_affine(fixed, moving, canonical, np.linalg.solve(canonical, matrix))
 
 
-def _found(copies: Copies) -> _Found:
+def asked_of(channels: Sequence[Copies], settings: Affine) -> Question:
+    """What a run of these channels with these settings of the affine would ask, where it has no labels."""
+    first = channels[0]
+    seen = [one.seen(settings.knee) for one in channels]
+    whole = [as_one([(both[k], one.pair.weight) for both, one in zip(seen, channels, strict=True)]) for k in (0, 1)]
+    named = {
+        name: copy
+        for one, both in zip(channels, seen, strict=True)
+        for name, copy in zip(one.pair.images, both, strict=True)
+    }
+    config = first.config.model_copy(update={"affine": settings})
+    return first.question(settings, whole, compared_pairs(config, named, None))
+
+
+def _found(channels: Sequence[Copies]) -> _Found:
     """The start as `rounds` would search it, or where that does not convince, for any contrast."""
-    given, settings = copies.given, copies.config.affine
+    first = channels[0]
+    given, settings = first.given, first.config.affine
     if settings.kind == "none" or (given is not None and given.run is not None):
-        matrix = copies.frames.canonical if given is None else given.matrix
-        return _Found(copies.frames_of(matrix), *_relations(copies, matrix))
+        matrix = first.frames.canonical if given is None else given.matrix
+        return _Found(first.frames_of(matrix), _related(channels, matrix))
     tried = [settings]
     if settings.similarity not in SIGNLESS:
         other = load_config(ATLAS).affine
@@ -172,15 +223,15 @@ def _found(copies: Copies) -> _Found:
     refusal: InputError | None = None
     answers: list[tuple[str, AffineResult]] = []
     for each in tried:
-        asked = copies.question(each)
+        asked = asked_of(channels, each)
         try:
             result = asked.answer()
         except InputError as error:  # by this similarity there is nothing in common
             refusal = refusal or error
             continue
         answers.append((asked.digest, result))
-        matrix = copies.frames.canonical @ result.matrix
-        found = _Found(copies.frames_of(matrix), *_relations(copies, matrix), result)
+        matrix = first.frames.canonical @ result.matrix
+        found = _Found(first.frames_of(matrix), _related(channels, matrix), result)
         if best is None or best.result is None or result.confidence > best.result.confidence:
             best = found
         if best.convinces:
@@ -189,6 +240,11 @@ def _found(copies: Copies) -> _Found:
         assert refusal is not None, "each similarity was refused"
         raise refusal
     return replace(best, answers=tuple(answers))
+
+
+def _related(channels: Sequence[Copies], matrix: np.ndarray) -> tuple[Channels, ...]:
+    """How each pair of channels is related after the affine, fixed world to moving world, and bent."""
+    return tuple(Channels(one.pair.number, *_relations(one, matrix)) for one in channels)
 
 
 def _relations(copies: Copies, matrix: np.ndarray) -> tuple[Relation, Relation, Motion, float | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -23,6 +25,8 @@ from ..tasks.warp import followed_pieces
 
 METRICS = ("tiles", "risky", "structured", "expected")
 """Tiles of which something is known; flagged ones; those with detail; how many of these are off, by all their risks."""
+OF_CHANNEL = METRICS[2:]
+"""Those that are kept of each pair of channels too, by its number, where there are several."""
 PLACE = "confidence"
 CORE = 32
 """Tiles along an axis of a block: large, so that its halo is small beside it."""
@@ -42,8 +46,15 @@ def blocks_of(tiles: Grid) -> BlockGrid:
     return BlockGrid(tiles.shape, triple(min(CORE, n) for n in tiles.shape), (HALO,) * 3)
 
 
-def stage(tiles: Grid) -> Stage:
-    return Stage("stages/confidence", label("confidence"), blocks_of(tiles).counts, measure, metrics=METRICS)
+def stage(tiles: Grid, channels: int = 1) -> Stage:
+    """channels: pairs of them."""
+    metrics = (*METRICS, *(of_channel(name, k + 1) for k in range(channels) for name in OF_CHANNEL if channels > 1))
+    return Stage("stages/confidence", label("confidence"), blocks_of(tiles).counts, measure, metrics=metrics)
+
+
+def of_channel(metric: str, number: int) -> str:
+    """What a metric of one pair of channels is called."""
+    return f"{metric}_{number}"
 
 
 def images_of(context: Context, pair: Pair | None = None) -> tuple[LevelImage | SeenImage, LevelImage | SeenImage]:
@@ -90,11 +101,15 @@ def calibrated(context: Context) -> bool:
     return same_contrast(context) or (storage.exists(place) and "large_um" in storage.read_attributes(place))
 
 
-def block_features(context: Context, start: Shape, stop: Shape) -> dict[str, np.ndarray]:
-    """The features of the tiles of a box (halo included); of several channels, those of the one with most detail."""
-    found = [
+def block_features(context: Context, start: Shape, stop: Shape) -> list[dict[str, np.ndarray]]:
+    """The features of the tiles of a box (halo included), of each pair of channels."""
+    return [
         features(block_cells(context, start, stop, pair), signed=same_contrast(context, pair)) for pair in context.pairs
     ]
+
+
+def most_detailed(found: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Of each tile the features of the channels with most detail."""
     if len(found) == 1:
         return found[0]
     judged = [np.isfinite(np.stack(list(one.values()))).all(0) for one in found]
@@ -160,13 +175,24 @@ def disagreement(context: Context, start: Shape, stop: Shape) -> np.ndarray:
 def measure(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
     """Compute and store the risks of one block of tiles."""
     block = blocks_of(tiles_of(context))[index]
-    found = block_features(context, block.halo_start, block.halo_stop)
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
-    found = {name: values[inner] for name, values in found.items()}
-    values, structured = risk(found, disagreement(context, block.start, block.stop)), found["detail"] >= STRUCTURED
+    each = [
+        {name: values[inner] for name, values in found.items()}
+        for found in block_features(context, block.halo_start, block.halo_stop)
+    ]
+    apart = disagreement(context, block.start, block.stop)
+    values, metrics = judged(most_detailed(each), apart)
     storage.open_array(context.store.path(PLACE, "0"), write=True).write(block.start, values)
-    known, risky = np.isfinite(values), values >= RISKY
+    for number, found in enumerate(each if len(each) > 1 else (), 1):
+        own = judged(found, apart)[1]
+        metrics |= {of_channel(name, number): own[name] for name in OF_CHANNEL}
+    return (Status.DONE if metrics["tiles"] else Status.BLANK), metrics
+
+
+def judged(found: dict[str, np.ndarray], apart: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    """The risks of tiles by their features and by how much patches disagree, and METRICS."""
+    values = risk(found, apart)
+    known, structured = np.isfinite(values), found["detail"] >= STRUCTURED
     structured &= known
-    counts = known.sum(), risky.sum(), structured.sum(), values[structured].sum()
-    metrics = {name: float(count) for name, count in zip(METRICS, counts, strict=True)}
-    return (Status.DONE if known.any() else Status.BLANK), metrics
+    counts = known.sum(), (values >= RISKY).sum(), structured.sum(), values[structured].sum()
+    return values, {name: float(count) for name, count in zip(METRICS, counts, strict=True)}

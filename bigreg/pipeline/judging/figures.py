@@ -11,8 +11,8 @@ from ..context.channels import side
 from ..context.context import Context
 from ..store.store import Status
 from ..tasks.fields import DIRECTIONS
-from . import likeness
-from .confidence import threshold_um
+from . import likeness, risk_and_sigma
+from .confidence import OF_CHANNEL, of_channel, threshold_um
 
 Row = tuple[str, str, float, str, str]
 
@@ -61,7 +61,7 @@ def similarity(context: Context) -> list[Row]:
     for pair, one in zip(context.pairs, channels, strict=False):
         what, of = one.overall
         unit = "" if one.signed else "nat"
-        told = f"{_channel(context, pair.fixed)} and {_channel(context, pair.moving)}"
+        told = channel_pair(context, pair.number)
         for name, figures, measure in ((what, of, unit), ("local correlation", one.local, "")):
             rows += [
                 ("similarity", f"{name} {t}, channel pair {pair.number}", v, measure, told)
@@ -70,11 +70,27 @@ def similarity(context: Context) -> list[Row]:
     return rows
 
 
-def _channel(context: Context, which: str) -> str:
-    """What a channel is called."""
-    known = context.volumes[which].understood
-    name = f" ({known['channel_name']})" if known["channel_name"] else ""
-    return f"channel {known['channel']}{name} of {side(which)}"
+def channels_off(context: Context) -> list[float]:
+    """Of each pair of channels the expected share of its textured tiles that are off; nothing where there is one."""
+    m = _metrics(context, "stages/confidence") if storage.exists(context.store.path("stages/confidence")) else {}
+    shares = []
+    for pair in context.pairs:
+        structured, expected = (m.get(of_channel(name, pair.number)) for name in OF_CHANNEL)
+        if structured is None or expected is None:  # one channel, or a run of before it was kept
+            return []
+        total = float(np.nansum(structured))
+        shares.append(float(np.nansum(expected)) / total if total else float("nan"))
+    return shares
+
+
+def channel_pair(context: Context, number: int) -> str:
+    """What the channels of a pair are called."""
+    asked = context.config.channels[number - 1]  # an array that the run keeps has its channels one by one
+    told = []
+    for which, channel in zip(context.pairs[number - 1].images, (asked.fixed, asked.moving), strict=True):
+        called = context.volumes[which].understood["channel_name"]
+        told.append(f"channel {channel}{f' ({called})' if called else ''} of {side(which)}")
+    return " and ".join(told)
 
 
 TITLES = ("before registration", "after the affine", "after the deformation")
@@ -140,6 +156,14 @@ def figures(context: Context) -> list[Row]:
                 f"expected share with an error above {large}; untextured tiles cannot be judged",
             ),
         ]
+        rows += [
+            ("confidence", f"textured tiles off, channel pair {number}", 100 * off, "%", channel_pair(context, number))
+            for number, off in enumerate(channels_off(context), 1)
+        ]
+    compared = risk_and_sigma.told(context)
+    if compared is not None:
+        shares, sentence = compared
+        rows.append(("confidence", "risk and sigma agree", 100 * shares["agree"], "%", sentence))
     seconds = context.attributes.get("seconds", {})
     elapsed = float(context.attributes.get("elapsed", float("nan")))
     rows.append(("time and memory", "all stages", elapsed, "s", "wall time; stages overlap"))

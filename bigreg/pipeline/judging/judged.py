@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..store.inputs import as_volume
 from ..store.store import EVALUATION, RunStore, require_fields
 from . import verdict as verdicts
 from .status import stored_verdict
+
+if TYPE_CHECKING:
+    from .torn import ProposedPieces
 
 
 class Judged:
@@ -50,6 +53,20 @@ class Judged:
         """The verdict by another evaluation than the one that the run keeps, such as one that was written elsewhere."""
         require_fields(self.store)
         return verdicts.judged(self._context(), evaluation)
+
+    def propose_pieces(self, *, out: str | None = None) -> ProposedPieces:
+        """The pieces that tissue of the fixed image may be torn into, seen on a small copy; nothing is done with them.
+
+        out   also write them there, as a label image for `pieces` and `masks.fixed`
+        Raises InputError where the run is not finished, or does not look for what has no counterpart.
+        """
+        from .torn import proposed
+
+        require_fields(self.store)
+        found = proposed(self._context())
+        if out is not None:
+            found.write(str(out))
+        return found
 
     def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """For each stage that has begun, its metrics as float32 arrays over the blocks (z, y, x)."""

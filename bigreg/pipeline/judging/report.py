@@ -21,7 +21,7 @@ from ..context.channels import preprocess_of, side
 from ..context.context import Context, field_reader
 from ..store.store import DEVICES, EVALUATION, FOUND, Status
 from ..tasks.fields import field_grids
-from . import confidence, noncorrespondence
+from . import confidence, noncorrespondence, risk_and_sigma, torn
 from .figures import figures
 from .likeness import display_levels, views
 from .status import CHOICE, unmatched_share
@@ -65,7 +65,14 @@ def collect(context: Context) -> ReportData:
         config=yaml.safe_dump(context.attributes["config"], sort_keys=False),
         versions={**context.attributes["versions"], **_made(context)},
         inputs=[f"{w}: {_name(identities[w])}, {context.volumes[w].understood['line']}" for w in context.volumes],
-        more=[*_choice(context), _start(context), *_pairs(context), *_unmatched(context, shown.fixed, grid)]
+        more=[
+            *_choice(context),
+            _start(context),
+            *_pairs(context),
+            *_sigma(context),
+            *_unmatched(context, shown.fixed, grid),
+            *torn.sections(context, shown),
+        ]
         + [
             _corrected(context, w, display_levels(context)[side(w)])
             for w in context.images
@@ -110,6 +117,18 @@ def _pairs(context: Context) -> list[Section]:
         return []
     line = f"{found['line'][0].upper()}{found['line'][1:]}."
     return [Section("Pairs of points that the run found", line, ())]
+
+
+def _sigma(context: Context) -> list[Section]:
+    """Whether the risk and sigma say the same."""
+    compared = risk_and_sigma.told(context)
+    if compared is None:
+        return []
+    text = (
+        f"{compared[1]} The risk is the probability that a place was matched to a wrong structure; sigma is the error "
+        "that noise leaves where the right one was matched. A tile is doubtful if either says so."
+    )
+    return [Section("Risk and sigma", text, ())]
 
 
 def _unmatched(context: Context, image: np.ndarray, grid: Grid) -> list[Section]:

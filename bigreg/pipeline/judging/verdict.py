@@ -14,7 +14,7 @@ from ..context.context import Context
 from ..store.store import EVALUATION
 from ..tasks.fields import field_grids
 from . import confidence, likeness, pairs
-from .figures import figures
+from .figures import channels_off, figures
 from .status import VERDICT, unmatched_share
 
 
@@ -43,6 +43,7 @@ def outcome_of(context: Context, evaluation: Evaluation | None = None) -> Outcom
         warnings=tuple(start.get("warnings", ())),
         landmarks=pairs.outcomes(context, evaluation),
         unmatched=unmatched_share(context.store),
+        channels_off=tuple(channels_off(context)),
         **{f"error_{k}": RegistrationError(**known[k]) for k in ("before", "affine", "after") if k in known},
     )
 

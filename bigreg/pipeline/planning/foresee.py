@@ -59,6 +59,8 @@ def foresee(
         of_fields.risks(plan)
     if gives_sigma(config, plan.levels[0], len(plan.levels)):
         of_fields.sigmas(plan)
+        if config.output.confidence:
+            of_fields.risk_and_sigmas(plan)
     if matched_by(config, plan.levels[0], len(plan.levels)) is not None:
         of_fields.unmatched(plan)
     of_fields.warped(plan)

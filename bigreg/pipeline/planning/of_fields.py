@@ -11,7 +11,7 @@ from ...quality.metrics import ErrorHistogram
 from ...volumes.multiscale import clipped
 from ..context.channels import IMAGES, side
 from ..context.ladder import pooling
-from ..judging import confidence, likeness, noncorrespondence, sigma
+from ..judging import confidence, likeness, noncorrespondence, risk_and_sigma, sigma
 from ..schedule.flow import ONE
 from ..tasks import compose, estimate, fields, inverse, warp
 from .foreseen import MILLION, SAMPLE_ARRAYS, Foreseen
@@ -118,7 +118,7 @@ def risks(plan: Foreseen) -> None:
     voxels = Amount.of(MILLION, box)
     piece = min(warp.PIECE**3, voxels.largest / MILLION)
     plan.add(
-        confidence.stage(tiles), (("warp", Amount.of(MILLION * channels, box)),),
+        confidence.stage(tiles, channels), (("warp", Amount.of(MILLION * channels, box)),),
         reads=tuple(reads), source=tuple(source), writes=(Amount.of(4, spans(blocks)),),
         memory=voxels.largest / MILLION * 4 * TILE_ARRAYS + piece * 4 * SAMPLE_ARRAYS + _read_at_once(voxels),
     )  # fmt: skip
@@ -145,6 +145,15 @@ def sigmas(plan: Foreseen) -> None:
     )  # fmt: skip
     chunk, _ = clipped(tiles.shape, (confidence.CHUNK,) * 3, None)
     plan.keeps(f"{sigma.PLACE}/0", (3, *tiles.shape), (1, *chunk), 4)
+
+
+def risk_and_sigmas(plan: Foreseen) -> None:
+    """Both of every tile, compared."""
+    grid = plan.source("fixed", pooling(plan.frames, "fixed", np.asarray(plan.levels[0].spacing)))[0]
+    tiles = confidence.tile_grid(grid)
+    each = Amount.of(16, spans(confidence.blocks_of(tiles)))
+    millions = Amount.of(MILLION, spans(confidence.blocks_of(tiles)))
+    plan.add(risk_and_sigma.stage(tiles), (("warp", millions),), reads=(each,), memory=4 * each.largest)
 
 
 def unmatched(plan: Foreseen) -> None:

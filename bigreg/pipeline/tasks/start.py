@@ -12,14 +12,14 @@ import torch
 from scipy import ndimage
 
 from ... import storage
-from ...config import Affine
+from ...config import Affine, Config
 from ...engines.placed import upright
 from ...errors import InputError
 from ...geometry import Grid, Shape, triple
 from ...intensity import bright_limit, keep_out_bright, usual_top
 from ...volumes import Volume
 from ..context import looked, masks, starts
-from ..context.channels import LABELS, intensity_of, is_labels, mask_of, preprocess_of
+from ..context.channels import LABELS, intensity_of, is_labels, mask_of, pairs, preprocess_of
 from ..context.context import Context, compressed
 from ..context.frames import Frames
 from ..context.given import GivenStart
@@ -160,7 +160,7 @@ def start(context: Context, index: Shape) -> tuple[Status, dict[str, float]]:
         asked = question(
             [c.image for c in whole], [c.grid for c in whole], [c.mask for c in whole], frames, settings,
             said=said(fixed, moving), start=None if given is None else given.matrix,
-            others=compared_pairs(context, copies, labels),
+            others=compared_pairs(context.config, copies, labels),
         )  # fmt: skip
         result = looked.known(context.store, asked) or asked.answer()
         canonical, before = frames.canonical, frames.before
@@ -284,14 +284,14 @@ def label_copies(context: Context, frames: Frames) -> LabelCopies:
     return LabelCopies(common, tuple(seen), tuple(image.grid for image in small))
 
 
-def compared_pairs(context: Context, copies: Mapping[str, Copy], labels: LabelCopies | None) -> list[looked.Other]:
+def compared_pairs(config: Config, copies: Mapping[str, Copy], labels: LabelCopies | None) -> list[looked.Other]:
     """What the affine is refined on: every pair of channels, every label; none where the images are all there is."""
-    pairs = context.pairs
-    if len(pairs) == 1 and labels is None and pairs[0].similarity is None:
+    channels = pairs(config)
+    if len(channels) == 1 and labels is None and channels[0].similarity is None:
         return []
-    usual = context.config.affine.similarity
+    usual = config.affine.similarity
     others = []
-    for pair in pairs:
+    for pair in channels:
         both = [copies[which] for which in pair.images]
         similarity = usual if pair.similarity is None else pair.similarity
         others.append(
@@ -302,7 +302,7 @@ def compared_pairs(context: Context, copies: Mapping[str, Copy], labels: LabelCo
             )
         )  # fmt: skip
     if labels is not None:
-        weight = UNIT * context.config.labels.weight if context.config.labels is not None else 0.0
+        weight = UNIT * config.labels.weight if config.labels is not None else 0.0
         others += [
             looked.Other((f.contiguous(), m.contiguous()), labels.grids, (None, None), "mse", weight)
             for f, m in zip(*labels.images, strict=True)

@@ -78,6 +78,17 @@ class Errors:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Where the map puts the partners of points, in the world of a side: places (N, 3) um, covariances (N, 3, 3) um^2.
+
+    NaN where the map leads nowhere or nothing is known of its error.
+    """
+
+    places: np.ndarray
+    covariances: np.ndarray
+
+
 class LandmarksModel:
     """The pairs of a run, in the order of the table. `changed` is emitted after every change of them."""
 
@@ -89,9 +100,10 @@ class LandmarksModel:
         self.affine = self.run.affine
         self.images: dict[str, Levels] = {side: self.run.pyramid(side) for side in SIDES}
         self.maps, self.missing = self._maps()
+        self.no_sigma = self._no_sigma()
         self.pairs: list[Pair] = []
         self.saved = True
-        self._mapped: dict[bytes, np.ndarray] = {}
+        self._mapped: dict[tuple[str, bytes], np.ndarray] = {}
         self._take(self.run.landmarks())
 
     def _maps(self) -> tuple[dict[str, Map], str]:
@@ -102,6 +114,14 @@ class LandmarksModel:
         except InputError as error:
             back = np.linalg.inv(self.affine)
             return {"fixed": Map((Affine(self.affine),)), "moving": Map((Affine(back),))}, str(error)
+
+    def _no_sigma(self) -> str:
+        """Why nothing is known of the map's error; empty where it is."""
+        try:
+            self.run.sigma_at(np.empty((0, 3)))
+        except InputError as error:
+            return str(error)
+        return self.missing
 
     # ------------------------------------------------------------------------------------------------- the pairs
 
@@ -198,7 +218,7 @@ class LandmarksModel:
         """How far the affine, and the whole map, take each fixed point from its moving one; default: as they are."""
         now = self.landmarks if pairs is None else pairs
         affine = np.linalg.norm(apply_affine(self.affine, now.fixed) - now.moving, axis=1)
-        through = self._through(now.fixed)
+        through = self._through("fixed", now.fixed)
         mapped = np.full(len(now), np.nan) if self.missing else np.linalg.norm(through - now.moving, axis=1)
         used = now.used
         if not used.any():
@@ -208,13 +228,33 @@ class LandmarksModel:
         after = None if self.missing else target_registration_error(through[used], truth)
         return Errors(affine, mapped, before, after)
 
-    def _through(self, points: np.ndarray) -> np.ndarray:
-        """Fixed points through the map; what was mapped before is not read again, so that dragging is light."""
-        new = [p for p in points if p.tobytes() not in self._mapped and np.isfinite(p).all()]
+    def expected(self, pairs: Landmarks | None = None) -> dict[str, Expected]:
+        """Of both sides: where the map puts the partner of each pair's point of the other side, and how sure it is.
+
+        Empty where the run keeps no sigma (`no_sigma` says why). A covariance is that of sigma, whose errors along the
+        fixed world's axes are independent; in moving's world it is turned as the affine turns.
+        """
+        if self.no_sigma:
+            return {}
+        now = self.landmarks if pairs is None else pairs
+        ahead, back = self._through("fixed", now.fixed), self._through("moving", now.moving)
+        linear = self.affine[:3, :3]
+        squares = {
+            side: np.square(self.run.sigma_at(points), dtype=float)
+            for side, points in (("fixed", back), ("moving", now.fixed))
+        }
+        return {
+            "fixed": Expected(back, squares["fixed"][:, :, None] * np.eye(3)),
+            "moving": Expected(ahead, np.einsum("ij,nj,kj->nik", linear, squares["moving"], linear)),
+        }
+
+    def _through(self, side: str, points: np.ndarray) -> np.ndarray:
+        """Points of a side through the map; what was mapped before is not read again, so that dragging is light."""
+        new = [p for p in points if (side, p.tobytes()) not in self._mapped and np.isfinite(p).all()]
         if new:
-            for point, to in zip(new, self.maps["fixed"].points(np.array(new)), strict=True):
-                self._mapped[point.tobytes()] = to
-        return np.array([self._mapped.get(p.tobytes(), np.array(UNSET)) for p in points]).reshape(-1, 3)
+            for point, to in zip(new, self.maps[side].points(np.array(new)), strict=True):
+                self._mapped[side, point.tobytes()] = to
+        return np.array([self._mapped.get((side, p.tobytes()), np.array(UNSET)) for p in points]).reshape(-1, 3)
 
     # -------------------------------------------------------------------------------------------------------- files
 

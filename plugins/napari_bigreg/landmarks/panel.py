@@ -27,8 +27,9 @@ from ..shared.open_model import RunView
 from ..shared.panel import Panel, RunChoice, Work, adding, runs_of
 from ..shared.registration import SIDES, Launch
 from ..shared.threads import later
+from .ellipses import EllipseLayers
 from .layers import PairLayers
-from .model import Errors, LandmarksModel, Pair
+from .model import Errors, Expected, LandmarksModel, Pair
 from .table import NAME, USE, PairTable
 
 
@@ -41,6 +42,7 @@ class LandmarksPanel(Panel):
         self.model: LandmarksModel | None = None
         self.views: LinkedViews | None = None
         self.layers: PairLayers | None = None
+        self.outlines: EllipseLayers | None = None
         self.canvas: QtViewer | None = None
         self.launch: Any = None
         self._work = Work(self)
@@ -72,6 +74,12 @@ class LandmarksPanel(Panel):
         assert self.layers is not None
         return self.layers
 
+    @property
+    def sure(self) -> EllipseLayers:
+        """The layers of ellipses, for what can be done only while there is a run."""
+        assert self.outlines is not None
+        return self.outlines
+
     def _build(self) -> None:
         self.choice = RunChoice(self.viewer)
         self.choice.chosen.connect(self.open)
@@ -79,6 +87,9 @@ class LandmarksPanel(Panel):
         self.link.setChecked(True)
         self.link.setToolTip("Each view follows the other through the current map")
         self.link.toggled.connect(self._link)
+        self.ellipses = QCheckBox("95 % ellipses")
+        self.ellipses.setChecked(True)
+        self.ellipses.toggled.connect(self._show_ellipses)
         self.add = make_button(
             "Add pairs", "Click in either view; the map proposes the other point", self._toggle_adding
         )
@@ -125,7 +136,7 @@ class LandmarksPanel(Panel):
         split.setStretchFactor(1, 2)
         split.setSizes([600, 400])
         whole = scrolled(self)
-        whole.addLayout(make_row(self.choice, self.link))
+        whole.addLayout(make_row(self.choice, self.link, self.ellipses))
         whole.addWidget(split)
         self._enable()
 
@@ -135,6 +146,9 @@ class LandmarksPanel(Panel):
         )  # fmt: skip
         for control in controls:
             control.setEnabled(self.model is not None)
+        why = "" if self.model is None else self.model.no_sigma
+        self.ellipses.setEnabled(self.model is not None and not why)
+        self.ellipses.setToolTip(why or "Where the map puts the other point, and how sure it is (sigma)")
 
     def say(self, text: str, wrong: bool = False) -> None:
         """Show what happened, or what went wrong, below the table."""
@@ -180,6 +194,8 @@ class LandmarksPanel(Panel):
 
     def _add_pairs(self, model: LandmarksModel) -> None:
         self.layers = PairLayers(model, self.linked.views, placed=self._placed, chosen=self._chosen_in_view)
+        self.outlines = EllipseLayers(model, self.linked.views, self.layers.units)
+        self.outlines.enable(self.ellipses.isChecked())
 
     def _begin(self, model: LandmarksModel, problems: list[str]) -> None:
         self.model = model
@@ -196,13 +212,15 @@ class LandmarksPanel(Panel):
             self.model.changed.disconnect(self._refresh)
         if self.layers is not None:
             self.layers.close()
+        if self.outlines is not None:
+            self.outlines.close()
         if self.views is not None:
             self.views.close()
         if self.canvas is not None:
             self._place_layout.removeWidget(self.canvas)
             self.canvas.close()
             self.canvas = None
-        self.model = self.layers = self.views = None
+        self.model = self.layers = self.outlines = self.views = None
 
     def end(self) -> None:
         self._work.cancel()
@@ -221,6 +239,10 @@ class LandmarksPanel(Panel):
     def _link(self, on: bool) -> None:
         if self.views is not None:
             self.views.enable(on)
+
+    def _show_ellipses(self, on: bool) -> None:
+        if self.outlines is not None:
+            self.outlines.enable(on)
 
     def _toggle_adding(self) -> None:
         if self.layers is not None:
@@ -325,7 +347,11 @@ class LandmarksPanel(Panel):
             return
         self._measuring = True
         model, pairs = self.model, self.model.landmarks
-        self._start(lambda report: model.errors(pairs), "TRE", self._measured, bar=False, ended=self._measuring_ended)
+
+        def work(report: Any) -> tuple[Errors, dict[str, Expected]]:
+            return model.errors(pairs), model.expected(pairs)
+
+        self._start(work, "TRE", self._measured, bar=False, ended=self._measuring_ended)
 
     def _measuring_ended(self) -> None:
         self._measuring = False
@@ -333,13 +359,15 @@ class LandmarksPanel(Panel):
             self._measure_again = False
             self._measure.start()
 
-    def _measured(self, errors: Errors) -> None:
+    def _measured(self, found: tuple[Errors, dict[str, Expected]]) -> None:
+        errors, expected = found
         if self.model is None or len(errors.affine) != len(self.model.pairs):
             return
         self._filling = True
         self.table.measure(self.model.pairs, errors)
         self._filling = False
         self.figures.setText(errors.text())
+        self.sure.show(expected)
 
     # --------------------------------------------------------------------------------------------------------- files
 

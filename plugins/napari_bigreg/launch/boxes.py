@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 from bigreg.config import Config
 from bigreg.errors import InputError
 from bigreg.geometry import Grid, triple
-from bigreg.volumes import Volume, block_mean
+from bigreg.pipeline.context.channels import pairs
+from bigreg.pipeline.context.inputs import chosen_channels
+from bigreg.volumes import Volume, block_mean, create_image
+
+from ..shared.registration import SIDES
 
 Report = Callable[[int, int, str], Any]
 """(done, of how many, what): told of progress; it may raise to end what it is told of."""
@@ -78,6 +83,29 @@ def read_boxes(
         raise InputError("the block is outside the moving image after the affine; choose another place")
     report(0, 1, "moving block")
     return {**out, "moving": read_box(volumes["moving"], factors, first, last, MOST_BYTES)}
+
+
+def channels_of(volumes: dict[str, Volume], config: Config) -> list[dict[str, Volume]]:
+    """Both images at each pair of channels that a configuration names; as they are where it names none."""
+    found = chosen_channels(config, volumes)[1]
+    return [dict(zip(SIDES, (found[name] for name in pair.images), strict=True)) for pair in pairs(config)]
+
+
+def renumbered(config: Config) -> list[str]:
+    """Overrides for images that hold only the channels of a configuration, in the order of its pairs."""
+    if not config.channels:
+        return []
+    own = [c.model_copy(update=dict.fromkeys(SIDES, k)).model_dump(mode="json") for k, c in enumerate(config.channels)]
+    return [f"channels={json.dumps(own)}"]
+
+
+def write_box(path: str, channels: list[np.ndarray], grid: Grid, *, several: bool) -> None:
+    """A box (z, y, x), or its channels where there are `several`, in a plain world: no origin, no directions."""
+    plain = Grid.from_spacing(grid.shape, grid.spacing, (0.0, 0.0, 0.0))
+    count = len(channels) if several else 0
+    writer = create_image(path, [plain], channels[0].dtype, name="box", channels=count, shards=None)
+    for number, data in enumerate(channels):
+        writer.write(0, (0, 0, 0), data, channel=number)
 
 
 def read_box(volume: Volume, factors: np.ndarray, start: Any, stop: Any, most: int) -> tuple[np.ndarray, Grid]:

@@ -32,7 +32,20 @@ from bigreg.transforms.affine import apply_affine
 from bigreg.transforms.landmarks import read_pairs, spans_volume, write_bigwarp
 from bigreg.volumes import Volume, open_volume
 
-from .boxes import MOST_BYTES, Report, box_around, factors_of, from_plain, levels_of, read_box, read_boxes
+from ..shared.registration import SIDES
+from .boxes import (
+    MOST_BYTES,
+    Report,
+    box_around,
+    channels_of,
+    factors_of,
+    from_plain,
+    levels_of,
+    read_box,
+    read_boxes,
+    renumbered,
+    write_box,
+)
 
 SHOWN = (
     ("NCC after the affine", "NCC, affine"),
@@ -121,7 +134,9 @@ class Previewer:
             report(1, 1, "pictures")
             seen = run.patches("levels/0", (0, 0, 0))
             known = {name: (value, unit) for _, name, value, unit, _ in run.summary()}
-            figures = [(title, *known[name]) for name, title in SHOWN if name in known]
+            more = [f", channel pair {k + 1}" for k in range(len(config.channels)) if len(config.channels) > 1]
+            asked = [(name + each, title + each) for each in ("", *more) for name, title in SHOWN]
+            figures = [(title, *known[name]) for name, title in asked if name in known]
         grid = seen.grid.transformed(from_plain(boxes.grids[0]))
         limits = _limits(seen.fixed), _limits(seen.moving)
         seconds = time.monotonic() - begin
@@ -168,17 +183,21 @@ class Previewer:
             return bigreg.open_run(start).affine
         if start is None and config.affine.kind == "none":
             return np.eye(4)
-        key = f"{_identities(volumes)} {config.model_dump_json(include={'affine', 'intensity'})}"
+        key = f"{_identities(volumes)} {config.model_dump_json(include={'affine', 'intensity', 'channels'})}"
         if key not in self._affines:
             coarse = {}
             finest = max(max(np.multiply(v.shape, v.grid().spacing)) for v in volumes.values()) / config.affine.voxels
+            channels = channels_of(volumes, config)
             for which, volume in volumes.items():
                 report(0, 1, f"{which}, coarse")
                 factors = factors_of(volume.grid(), 0, finest)
-                data, grid = read_box(volume, factors, np.zeros(3), np.asarray(volume.shape), MOST_BYTES)
+                whole = np.zeros(3), np.asarray(volume.shape)
+                read = [read_box(both[which], factors, *whole, MOST_BYTES) for both in channels]
+                data, grid = [each for each, _ in read], read[0][1]
                 coarse[which] = open_volume(
-                    data, spacing=grid.spacing, origin=grid.origin, orientation=volume.orientation, name=which
-                )
+                    np.stack(data) if config.channels else data[0], spacing=grid.spacing, origin=grid.origin,
+                    orientation=volume.orientation, name=which, channel=0 if config.channels else None,
+                )  # fmt: skip
                 if not grid.is_axis_aligned:
                     raise InputError(f"{which} is oblique; give affine.start, or preview it from a run's affine")
             ready = load_config(
@@ -203,15 +222,17 @@ class Previewer:
     ) -> Boxes:  # fmt: skip
         """Both boxes at the level; those before are used again where they are the same."""
         start, stop = box_around(volumes["fixed"].grid(), config, centre, level)
-        key = (_identities(volumes), affine.tobytes(), level, *start.tolist(), *stop.tolist())
+        chosen = [(c.fixed, c.moving) for c in config.channels]
+        key = (_identities(volumes), str(chosen), affine.tobytes(), level, *start.tolist(), *stop.tolist())
         old = self.boxes
         if old is None or old.key != key:
             grids, paths = [], []
             folder = self._new_folder()
-            for which, (data, grid) in read_boxes(volumes, affine, start, stop, level, report).items():
-                grids.append(grid)
+            read = [read_boxes(both, affine, start, stop, level, report) for both in channels_of(volumes, config)]
+            for which in SIDES:
+                grids.append(read[0][which][1])
                 paths.append(str(folder / f"{which}.ome.zarr"))
-                bigreg.convert(data, paths[-1], spacing=grid.spacing)
+                write_box(paths[-1], [each[which][0] for each in read], grids[-1], several=bool(config.channels))
             inner = np.linalg.inv(from_plain(grids[1])) @ affine @ from_plain(grids[0])
             np.savetxt(folder / "start.csv", inner, delimiter=",")
             self.boxes = Boxes(key, (grids[0], grids[1]), (paths[0], paths[1]), str(folder / "start.csv"))
@@ -264,12 +285,9 @@ def _identities(volumes: dict[str, Volume]) -> str:
 
 
 def _no_mask_files(config: Config) -> list[str]:
-    """Masks and labels in files lie in the worlds of the whole images, which those of boxes are not.
-
-    Of several channels the preview shows the first.
-    """
+    """Masks and labels in files lie in the worlds of the whole images, which those of boxes are not."""
     left_out = [f"masks.{w}=none" for w in ("fixed", "moving") if getattr(config.masks, w) not in OWN]
-    left_out += ["channels=[]"] if config.channels else []
+    left_out += renumbered(config)
     return left_out + (["labels=null"] if config.labels is not None else [])
 
 

@@ -27,7 +27,7 @@ from ..phantoms import light, other_contrast, rotation, see, through, tissue
 AS_THEY_LIE = ["affine.kind=none"]  # no start is searched
 KEYS = {
     "preset", "settings", "sure", "candidates", "why", "similarity", "contrast", "structure", "start", "affine", "bent",
-    "motion", "strain", "padding", "cost", "warnings", "seconds",
+    "motion", "strain", "padding", "channels", "cost", "warnings", "seconds",
 }  # fmt: skip
 
 
@@ -293,3 +293,50 @@ def test_far_motion_is_seen_and_what_a_user_says_of_pairs_wins():
     said = bigreg.doctor(*pair, overrides=[*AS_THEY_LIE, "landmarks.path=null"])
     assert not any(s.startswith("landmarks") for s in said.settings)
     assert not any(s.startswith("landmarks") for s in bigreg.doctor(pair[1], pair[1], overrides=AS_THEY_LIE).settings)
+
+
+# ------------------------------------------------------------------------------------------------------ channels
+
+
+def stacked(*channels):
+    """Images of one place as the channels of one, as `register` takes it."""
+    return np.stack([one.data for one in channels]), channels[0].spacing
+
+
+CHANNELS = "channels=[{fixed: 0, moving: 0}, {fixed: 1, moving: 1}]"
+
+
+def test_all_channels_are_looked_at_and_one_that_is_wrong_is_named():
+    near = through(rotation(1.0), (20.0, -20.0, 10.0))
+    fixed = stacked(see(seed=1), see(seed=3, of=other_contrast))
+    right = stacked(see(near, seed=2), see(near, seed=4, of=other_contrast))
+    wrong = right[0].copy()
+    noise = ndimage.gaussian_filter(np.random.default_rng(5).standard_normal(wrong.shape[1:]), 2.0)
+    wrong[0] = (3000 + 20000 * noise).clip(0)  # the first: what is concluded is that of the second
+    both = bigreg.doctor(fixed, right, overrides=[CHANNELS, *AS_THEY_LIE])
+    other = bigreg.doctor(fixed, (wrong, right[1]), overrides=[CHANNELS, *AS_THEY_LIE])
+    assert both.preset == other.preset == "rounds"
+    assert not any("channel" in text for text in both.measured.warnings)
+    assert [one["structure"] for one in both.to_json()["channels"]] == ["shared", "shared"]
+    assert [one["structure"] for one in other.to_json()["channels"]] == ["partly", "shared"], other.rows()
+    assert any(text.startswith("channel pair 1 shows other structure") for text in other.measured.warnings)
+    rows = dict(other.rows())
+    assert "the structure differs" in rows["channel pair 1"] and "the structure agrees" in rows["channel pair 2"]
+
+
+def test_the_start_of_a_look_at_several_channels_is_that_of_the_run(thread_client, tmp_path, monkeypatch):
+    near = through(rotation(1.0), (20.0, -20.0, 10.0))
+    pair = {
+        which: bigreg.open_volume(image, spacing=spacing, name=which, channel=0)
+        for which, (image, spacing) in (
+            ("fixed", stacked(see(seed=1), see(seed=3, of=other_contrast))),
+            ("moving", stacked(see(near, seed=2), see(near, seed=4, of=other_contrast))),
+        )
+    }
+    config, choice = chosen_config(pair, [CHANNELS, *QUICK, "deformation=false", "output.warped=false"])
+    answered = []
+    known = looked.known
+    monkeypatch.setattr(looked, "known", lambda *a: answered.append(known(*a)) or answered[-1])
+    out = str(tmp_path / "run.zarr")
+    bigreg.register(*pair.values(), out=out, config=config, choice=choice, client=thread_client)
+    assert len(config.channels) == 2 and answered[0] is not None

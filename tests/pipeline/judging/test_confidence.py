@@ -42,7 +42,7 @@ def test_blocks_of_tiles_tell_what_one_block_tells(registered, monkeypatch):
     assert len(blocks) > 8
     for index in ((0, 0, 0), (1, 1, 2), tuple(n - 1 for n in blocks.counts)):
         block = blocks[index]
-        found = confidence.block_features(context, block.halo_start, block.halo_stop)
+        (found,) = confidence.block_features(context, block.halo_start, block.halo_stop)
         inner = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, block.halo_start, strict=True))
         found = {name: values[inner] for name, values in found.items()}
         part = confidence.risk(found, confidence.disagreement(context, block.start, block.stop))
