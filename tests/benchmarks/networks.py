@@ -30,13 +30,16 @@ from bigreg.training.trainer import train
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"
 NETWORKS = {"sitreg": "sitreg", "invgan": "invgan", "invgan-pairs": "invgan", "invgan-flows": "invgan",
-            "voxelmorph": "voxelmorph"}  # fmt: skip
+            "voxelmorph": "voxelmorph", "transmorph": "transmorph", "sitreg-conditioned": "sitreg"}  # fmt: skip
 JUDGES = {"invgan-pairs": "pair", "invgan-flows": "flow"}
 SMALL = {
     "sitreg": {"encoder": [8, 16, 16], "update": [12, 16, 16], "convs": 1, "finest": 1, "correlation": True},
     "invgan": {"width": 24, "correlation": True},
     "voxelmorph": {"correlation": True},
+    "transmorph": {"correlation": True},
 }
+CONDITIONED = {"sitreg-conditioned": [0.05, 3.2]}
+"""Ranges of the regularisation, as of `optimise`, whose default is 0.32."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -68,15 +71,15 @@ def real_pair(o) -> str:
     return out
 
 
-def configured(o, name: str, steps: int, folder: Path, pair: str) -> Training:
+def configured(o, name: str, steps: int, folder: Path, pair: str | None) -> Training:
     easi = {w: {"path": str(o.data / "easifish" / f"{w}.n5"), "dataset": "lowres"} for w in ("fix", "mov")}
     brain = {"path": str(o.data / "lsfm_mouse" / "brain_25um.ome.zarr")}
     sources = [
         {"image": easi["fix"], "weight": 2.0},
         {"image": brain},
-        # What is left to find of a real pair after the coarse levels.
-        {"fixed": easi["fix"], "moving": easi["mov"], "run": pair, "after": 2},
     ]
+    if pair is not None:  # what is left to find of a real pair after the coarse levels
+        sources.append({"fixed": easi["fix"], "moving": easi["mov"], "run": pair, "after": 2})
     architecture = NETWORKS[name]
     config = load_training(CONFIGS / f"{architecture}.yaml").model_dump(mode="json")
     # The round is 250 um deep: patches of 48 voxels at two spacings are what fits into it.
@@ -91,6 +94,10 @@ def configured(o, name: str, steps: int, folder: Path, pair: str) -> Training:
     if name in JUDGES:
         config["losses"].append({"name": "adversarial", "kind": JUDGES[name], "weight": 0.02, "rate": 1e-4,
                                  "settings": {"widths": [8, 16, 16] if o.small else [8, 16, 32, 64]}})  # fmt: skip
+    if name in CONDITIONED:
+        config["network"]["settings"]["regularisation"] = CONDITIONED[name]
+        # The energy of `optimise`, so that a weight means the same.
+        config["losses"] = [{"name": "lncc", "where": "mid", "radius": 3, "noise": 0.02}, {"name": "regularisation"}]
     config["schedule"]["steps"] = steps
     config["validation"] = {"every": max(steps // 10, 1), "patches": 8}
     config["output"] = {
@@ -108,7 +115,7 @@ def weights(o, name: str) -> Path:
     path = folder / f"{name}.safetensors"
     if path.exists():
         return path
-    pair = kept(o.work / "pair.json", lambda: {"run": real_pair(o)})["run"]
+    pair = None if o.no_pair else kept(o.work / "pair.json", lambda: {"run": real_pair(o)})["run"]
 
     def paced() -> dict:
         few, seconds = 40, []  # the first ones read the volumes and compile
@@ -339,6 +346,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each network")
     parser.add_argument("--small", action="store_true", help="small networks, patches and images: for a CPU")
+    parser.add_argument("--no-pair", action="store_true", help="train on deformed images alone, not on the real pair")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     o = parser.parse_args()
     o.data, o.work = o.data.absolute(), o.work.absolute()

@@ -26,7 +26,8 @@ ENGINES = {
     "optimise native": ("optimise", {"least_agreement": 0.99}),
     **{f"optimise {name}": ("optimise", {"regulariser": name}) for name in ("elastic", "bending")},
     "discrete": ("discrete", {}),
-    **{name: (name, {"weights": "random", "any_spacing": True}) for name in ("sitreg", "invgan", "voxelmorph")},
+    **{name: (name, {"weights": "random", "any_spacing": True}) for name in
+       ("sitreg", "invgan", "voxelmorph", "transmorph")},
 }  # fmt: skip
 WAITS = {
     "lncc": 4, "lncc_squared": 4, "ncc": 8, "mse": 4, "mi": 21, "nmi": 21, "mind": 26, "ngf": 14,
