@@ -45,7 +45,7 @@ class Network(nn.Module):
     settings       keywords of the constructor: `build(architecture, **settings)` makes the same network again
 
     Nothing in a network looks at the patch as a whole: what it says of a voxel depends on that voxel's surroundings
-    alone, so neighbouring patches say the same. (Of TransMorph's also on where windows begin: at a patch's first voxel.)
+    alone, so neighbouring patches say the same. (TransMorph also sees where its windows begin: at a first voxel.)
     """
 
     architecture: ClassVar[str]

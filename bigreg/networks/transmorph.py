@@ -1,4 +1,4 @@
-"""A U-Net whose encoder attends within shifted windows, with a stationary velocity (after TransMorph, Chen et al. 2022).
+"""A U-Net whose encoder attends within shifted windows, with a stationary velocity (after Chen et al., TransMorph).
 
 One convolution halves the patch; each further level halves it again and has pairs of attention blocks, the second of
 them in shifted windows. The decoder and what becomes of the velocity are those of `voxelmorph`. Far smaller than the
