@@ -40,8 +40,8 @@ class Network(nn.Module):
     factor         patch sizes must be multiples of this; the caller pads
     antisymmetric  exchanging the inputs exchanges (to_fixed, to_moving) and the two whole maps, to 1e-5 voxel
     reach          voxels: the largest component of a half-way displacement; inf where there is no bound
-    regularisation smallest and largest weight of the regularisation that it may be told as a further argument, (N,) of
-                   the items; None: it takes none
+    regularisation smallest and largest weight of the regularisation that it takes as a further argument, (N,) of the
+                   items; None: it takes none
     settings       keywords of the constructor: `build(architecture, **settings)` makes the same network again
 
     Nothing in a network looks at the patch as a whole: what it says of a voxel depends on that voxel's surroundings

@@ -1,4 +1,4 @@
-"""One network for a range of stiffnesses: its normalisations are told the weight of the regularisation.
+"""One network for a range of stiffnesses: its normalisations know the weight of the regularisation.
 
 A small network turns the logarithm of the weight into a code, and each normalisation turns the code into a change of
 its channels' gain and offset (after HyperMorph, Hoopes et al. 2021, by the means of FiLM, Perez et al. 2018).

@@ -8,7 +8,7 @@ so far, a = z1 o d1 and b = z2 o d2, and one small network, asked in both orders
 
 so exchanging the images exchanges the maps whatever the weights are, and every factor is invertible. e1, e2 are the
 inverses of d1, d2. What differs from the paper: normalisation is of the channels of a voxel, never over the patch; and
-it can be told how stiff the map is to be (see conditioning).
+it may take how stiff the map is to be (see conditioning).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SITReg(Network):
     finest          level (0 = the patch's own resolution) of the last update; its map is interpolated to the patch
     correlation     the update also sees the correlation of a and b over the 27 neighbours of a voxel
     tolerance       voxels to which the inverses are iterated
-    regularisation  smallest and largest weight of the regularisation that the network is told; None: it is told none
+    regularisation  smallest and largest weight of the regularisation that the network takes; None: it takes none
     """
 
     architecture: ClassVar[str] = "sitreg"
@@ -117,7 +117,7 @@ class SITReg(Network):
         """Of both images of each item the same."""
         if self.condition is None:
             if weight is not None:
-                raise ValueError("this network was not made to be told a weight of the regularisation")
+                raise ValueError("this network takes no weight of the regularisation")
             return None
         if weight is None:
             weight = images.new_full((len(images),), self.condition.middle)

@@ -26,7 +26,7 @@ class Batch:
     truth, known   the true maps, zero where they are not known; (N,) 1 where they are
     labels         per item (2, z, y, x) int64 of both images, or None
     points         per item (2, P, 3) index positions of landmarks of both images
-    regularisation (N,) weight of it that the network is told; None: it is told none
+    regularisation (N,) weight of it that the network takes; None: it takes none
     """
 
     fixed: torch.Tensor

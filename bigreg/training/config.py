@@ -178,8 +178,8 @@ class PlainLoss(_Loss):
     """image_cycle: L1 of an image there and back. inverse: squared residual of the maps' composition. gradicon: of its
     gradient. supervised: distance to the known maps. dice: labels. landmarks: distance, voxels.
 
-    regularisation: half the squared strain (um a um) of the half-way maps, times the weight that the network was told
-    of each item. Beside an lncc of weight 1 in mid-space it is the weight that the engine optimise calls so."""
+    regularisation: half the squared strain (um a um) of the half-way maps, times the weight that was drawn for each
+    item and given to the network. Beside an lncc of weight 1 in mid-space it is what the engine optimise calls so."""
 
     name: Literal["image_cycle", "inverse", "gradicon", "supervised", "dice", "landmarks", "regularisation"]
 
@@ -281,7 +281,7 @@ class Training(Section):
         if ("regularisation" in names) != (self.network.settings.get("regularisation") is not None):
             raise ValueError(
                 "the loss regularisation and the range network.settings.regularisation (sitreg) go together: the "
-                "network is told a weight of that range, and the loss weighs by it"
+                "network takes a weight of that range, and the loss weighs by it"
             )
         if self.data.held_out == 0 and self.validation.sources is None:
             raise ValueError("nothing is left to validate on: give data.held_out or validation.sources")

@@ -67,7 +67,7 @@ def test_a_network_that_is_told_nothing_has_the_tensors_and_settings_it_always_h
     plain = build("sitreg", **SMALL["sitreg"])
     assert not any("condition" in name or "change" in name for name in plain.state_dict())
     assert "regularisation" not in plain.settings and plain.regularisation is None
-    with pytest.raises(ValueError, match="not made to be told"):
+    with pytest.raises(ValueError, match="takes no weight"):
         plain(*images(1), told(0.2))
 
 
