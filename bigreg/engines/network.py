@@ -174,7 +174,7 @@ class SITRegEngine(NetworkEngine):
 
     def __init__(self, *, regularisation: float | None = None, **options: Any) -> None:
         super().__init__(**options)
-        trained = self.network.regularisation
+        self.stiffness = trained = self.network.regularisation
         if regularisation is not None:
             source = f"weights {self.options['weights']!r} of engine {self.architecture!r}"
             if trained is None:
