@@ -1,7 +1,7 @@
 """Networks beside instance optimisation: training, accuracy, throughput, the InvGAN paper's figures, seams.
 
     python tests/benchmarks/networks.py all --data DATA --bench BENCH --work DIR [--minutes 10] [--small]
-    python tests/benchmarks/networks.py train|accuracy|speed|paper|seams ...
+    python tests/benchmarks/networks.py train|accuracy|speed|paper|seams|stiffness ...
 
 DATA holds easifish/fix.n5, easifish/mov.n5 and lsfm_mouse/brain_25um.ome.zarr; BENCH make_case.py and score.py. Trains
 on deformed patches of `fix` and of the brain and on the real pair; `mov` is never deformed in training and is what is
@@ -25,8 +25,18 @@ import torch
 import bigreg
 from bigreg.models import load
 from bigreg.quality.author import landmark_distance_mm, paper_figures
+from bigreg.similarity import by_name
+from bigreg.similarity.loss import loss as dissimilarity
 from bigreg.training.config import Training, load_training
+from bigreg.training.losses import endpoint_errors
+from bigreg.training.patches import Sampler
+from bigreg.training.regularity import strain
+from bigreg.training.scene import Scene
+from bigreg.training.sources import Opened
+from bigreg.training.synthetic import margin
 from bigreg.training.trainer import train
+from bigreg.training.validation import Validation
+from bigreg.transforms.field import min_determinant
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"
 NETWORKS = {"sitreg": "sitreg", "invgan": "invgan", "invgan-pairs": "invgan", "invgan-flows": "invgan",
@@ -40,6 +50,8 @@ SMALL = {
 }
 CONDITIONED = {"sitreg-conditioned": [0.05, 3.2]}
 """Ranges of the regularisation, as of `optimise`, whose default is 0.32."""
+WEIGHTS = (0.05, 0.4, 3.2)
+"""At which those are measured: NETWORK@WEIGHT."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -162,13 +174,24 @@ def case_of(o, which: str, seed: int, **options) -> dict:
 
 
 def engines(o, method: str) -> list[str]:
-    names = [NETWORKS.get(part, part) for part in method.split(" + ")]
-    chosen = [f"engine=[{', '.join(names)}]"]
-    for part in method.split(" + "):
+    parts = [part.partition("@") for part in method.split(" + ")]
+    chosen = [f"engine=[{', '.join(NETWORKS.get(part, part) for part, _, _ in parts)}]"]
+    for part, _, weight in parts:
         if part in NETWORKS:
-            chosen += [f"engine_options.{NETWORKS[part]}.weights={weights(o, part)}"]
-            chosen += [f"engine_options.{NETWORKS[part]}.any_spacing=true"]
+            options = {
+                "weights": weights(o, part),
+                "any_spacing": "true",
+                **({"regularisation": weight} if weight else {}),
+            }
+            chosen += [f"engine_options.{NETWORKS[part]}.{key}={value}" for key, value in options.items()]
     return chosen
+
+
+def methods(o) -> list[str]:
+    """`optimise`, each network, and each with `optimise` behind it."""
+    told = [f"{n}@{w}" for n in o.networks if n in CONDITIONED for w in WEIGHTS]
+    alone = [n for n in o.networks if n not in CONDITIONED] + told
+    return ["optimise", *alone, *(f"{n} + optimise" for n in alone)]
 
 
 def registered(o, case: dict, name: str, method: str) -> tuple[bigreg.Run, float]:
@@ -199,10 +222,9 @@ def accuracy(o) -> None:
     from score import score
 
     head("case", "method", "mean TRE um", "median", "95 %", "99.9 %", "folds %", "seconds")
-    methods = ["optimise", *o.networks, *(f"{n} + optimise" for n in o.networks)]
-    for name, (which, options) in CASES.items():
-        case = None
-        for method in methods:
+    for name in o.cases:
+        case, (which, options) = None, CASES[name]
+        for method in methods(o):
             place = o.work / f"{name.replace(', ', '-').replace(' ', '_')}-{method.replace(' + ', '-then-')}.json"
             if case is None and not place.exists():
                 case = case_of(o, which, **options)
@@ -259,7 +281,7 @@ def paper(o) -> None:
     spacing = case["spacing"]
     truth = np.stack([case["truth"][(k, *points.T)] for k in range(3)], 1) * spacing
     row("as they lie", *start.values(), landmark_distance_mm(points * spacing, truth), "")
-    for method in ["optimise", *o.networks, *(f"{n} + optimise" for n in o.networks)]:
+    for method in methods(o):
 
         def measure(method=method) -> dict:
             run, seconds = registered(o, case, "paper", method)
@@ -335,7 +357,53 @@ def _jumps(field: np.ndarray, core: int, voxel: np.ndarray) -> tuple[float, floa
     return float(np.concatenate(faces).mean() / np.concatenate(inside).mean()), step
 
 
-PARTS = {"train": training, "accuracy": accuracy, "speed": speed, "paper": paper, "seams": seams}
+# ------------------------------------------------------------------------------------------------------ stiffness
+
+
+def stiffness(o) -> None:
+    """Held-out patches at several weights of a network that takes one: does a smaller one follow more?
+
+    The error of fixed_to_moving in voxels, also where both images have more noise (SD 0.1); the root mean square
+    strain of the half-way maps; the mean dissimilarity in mid-space that is left; folds and the smallest determinant.
+    """
+    head("network", "weight", "error", "error, noise", "strain", "dissimilarity", "folds", "least determinant")
+    names = ["sitreg", *(n for n in o.networks if n in CONDITIONED)]
+    config = configured(o, "sitreg", 1, o.work / "none", None)
+    sources = [Opened(s, config.data.intensity, i) for i, s in enumerate(config.data.sources)]
+    edge = margin(config.deformation)
+    held_out, whole = (Sampler(sources, config.data, margin=edge, part=part) for part in ("held_out", "all"))
+    batches = Validation(held_out, whole, config, torch.device("cpu")).batches
+    for name in names:
+        network, _ = load(str(weights(o, name)), "sitreg")
+        for weight in (None,) if network.regularisation is None else (0.05, 0.13, 0.4, 1.3, 3.2):
+            rows = [_followed(network, weight, batch, number) for number, batch in enumerate(batches)]
+            mean = np.mean(rows, axis=0)
+            row(name, weight or "", *map(float, mean[:4]), f"{mean[4]:.2g}", float(np.min(rows, axis=0)[5]))
+
+
+@torch.inference_mode()
+def _followed(network, weight: float | None, batch, seed: int) -> tuple[float, ...]:
+    told = () if weight is None else (torch.tensor([weight]),)
+    noise = 0.1 * torch.randn(2, *batch.fixed.shape, generator=torch.Generator().manual_seed(seed))
+    plain, noisy = (network(batch.fixed + a, batch.moving + b, *told) for a, b in ((0, 0), noise))
+    inner = (..., *[slice(4, -4)] * 3)
+    errors = [float(endpoint_errors(maps, batch.truth)[0, 2][inner].mean()) for maps in (plain, noisy)]
+    halves = plain.to_fixed, plain.to_moving
+    squares = float(sum(strain(half, batch.spacing) for half in halves)) / 2
+    middle = Scene(batch, plain).middle
+    left = float(dissimilarity(by_name("lncc", radius=3, noise=0.02), *(t[0, 0].contiguous() for t in middle)))
+    dets = torch.stack([min_determinant(part[0].contiguous(), (1.0, 1.0, 1.0)) for part in vars(plain).values()])
+    return (*errors, squares**0.5, left, float((dets <= 0).float().mean()), float(dets.min()))
+
+
+PARTS = {
+    "train": training,
+    "accuracy": accuracy,
+    "speed": speed,
+    "paper": paper,
+    "seams": seams,
+    "stiffness": stiffness,
+}
 
 
 def main() -> None:
@@ -348,6 +416,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small networks, patches and images: for a CPU")
     parser.add_argument("--no-pair", action="store_true", help="train on deformed images alone, not on the real pair")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="of accuracy")
     o = parser.parse_args()
     o.data, o.work = o.data.absolute(), o.work.absolute()
     o.work.mkdir(parents=True, exist_ok=True)
