@@ -178,11 +178,9 @@ def engines(o, method: str) -> list[str]:
     chosen = [f"engine=[{', '.join(NETWORKS.get(part, part) for part, _, _ in parts)}]"]
     for part, _, weight in parts:
         if part in NETWORKS:
-            options = {
-                "weights": weights(o, part),
-                "any_spacing": "true",
-                **({"regularisation": weight} if weight else {}),
-            }
+            options = {"weights": weights(o, part), "any_spacing": "true"}
+            if weight:
+                options["regularisation"] = weight
             chosen += [f"engine_options.{NETWORKS[part]}.{key}={value}" for key, value in options.items()]
     return chosen
 
