@@ -45,7 +45,7 @@ def loud(name: str, more: dict | None = None, *, largest: float = 2.0, seed: int
         nn.init.normal_(layer.weight, std=0.3)
     for layer in network.modules():
         if isinstance(layer, Modulation):
-            nn.init.normal_(layer.layer.weight, std=0.3)
+            nn.init.normal_(layer.layer.weight, std=0.1)
     with torch.no_grad():
         a, b = images(0)
         moves = (network(a, b).to_fixed - network(b, a).to_fixed).abs().max() / 2  # what the two orders do not share

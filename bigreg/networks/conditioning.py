@@ -32,7 +32,11 @@ class Condition(nn.Module):
     def __init__(self, bounds: tuple[float, float]) -> None:
         super().__init__()
         self.bounds = bounds
-        self.layers = nn.Sequential(nn.Linear(1, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
+        self.layers = nn.Sequential(nn.Linear(1, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Tanh())
+        # By torch's own weights the code is small, and nearly the same at both ends of the range: it is learned from slowly.
+        first, _, second, _ = self.layers
+        nn.init.normal_(first.weight, std=2.0)
+        nn.init.normal_(second.weight, std=math.sqrt(2.0 / WIDTH))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         low, high = (math.log(b) for b in self.bounds)

@@ -48,9 +48,9 @@ SMALL = {
     "voxelmorph": {"correlation": True},
     "transmorph": {"correlation": True},
 }
-CONDITIONED = {"sitreg-conditioned": [0.05, 3.2]}
+CONDITIONED = {"sitreg-conditioned": [0.05, 50.0]}
 """Ranges of the regularisation, as of `optimise`, whose default is 0.32."""
-WEIGHTS = (0.05, 0.4, 3.2)
+WEIGHTS = (0.05, 1.6, 50.0)
 """At which those are measured: NETWORK@WEIGHT."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -373,7 +373,7 @@ def stiffness(o) -> None:
     batches = Validation(held_out, whole, config, torch.device("cpu")).batches
     for name in names:
         network, _ = load(str(weights(o, name)), "sitreg")
-        for weight in (None,) if network.regularisation is None else (0.05, 0.13, 0.4, 1.3, 3.2):
+        for weight in (None,) if network.regularisation is None else (0.05, 0.3, 1.6, 9.0, 50.0):
             rows = [_followed(network, weight, batch, number) for number, batch in enumerate(batches)]
             mean = np.mean(rows, axis=0)
             row(name, weight or "", *map(float, mean[:4]), f"{mean[4]:.2g}", float(np.min(rows, axis=0)[5]))

@@ -12,14 +12,16 @@ from bigreg.training.batch import MAPS, make_batch
 from bigreg.training.config import Augment, Deformation, PlainLoss, load_training
 from bigreg.training.log import read
 from bigreg.training.losses import evaluate
+from bigreg.training.regularity import strain
 from bigreg.training.scene import Scene
 from bigreg.training.sources import Patch
 from bigreg.training.trainer import train
 
+from .conftest import textured
 from .test_losses import batch, linear, maps
 from .test_trainer import Killed, stop_after, weights
 
-RANGE = [0.1, 2.0]
+RANGE = [0.05, 50.0]
 ENERGY = [{"name": "lncc", "where": "mid", "noise": 0.02}, {"name": "regularisation"}]
 TOLD = {"encoder": [4, 8], "update": [6, 8], "convs": 1, "correlation": True, "regularisation": RANGE}
 LEARNING = {
@@ -91,6 +93,13 @@ def test_thirty_steps_lower_the_error_on_what_was_held_out(settings, tmp_path, n
     again, card = load(path, name)
     assert again.regularisation == (tuple(RANGE) if name == "sitreg" else None)
     assert card.settings == again.settings
+    if name == "sitreg":
+        a, b = (textured((16, 16, 17), 5)[None, None, ..., k : k + 16].astype(np.float32) / 1000 for k in (1, 0))
+        with torch.inference_mode():
+            found = [again(torch.tensor(a), torch.tensor(b), torch.tensor([weight])) for weight in RANGE]
+        soft, stiff = (float(strain(maps.to_fixed, torch.ones(1, 3))) for maps in found)
+        print(soft, stiff)
+        assert stiff < 0.9 * soft
 
 
 def test_a_training_over_a_range_that_was_killed_ends_with_the_same_bits(settings, tmp_path):
