@@ -33,7 +33,7 @@ class Condition(nn.Module):
         super().__init__()
         self.bounds = bounds
         self.layers = nn.Sequential(nn.Linear(1, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.Tanh())
-        # By torch's own weights the code is small, and nearly the same at both ends of the range: it is learned from slowly.
+        # By torch's own weights the code is small and hardly differs over the range, and little is learned from it.
         first, _, second, _ = self.layers
         nn.init.normal_(first.weight, std=2.0)
         nn.init.normal_(second.weight, std=math.sqrt(2.0 / WIDTH))
