@@ -8,17 +8,24 @@ import torch
 from torch import nn
 
 from bigreg.networks import Network, build
+from bigreg.networks.conditioning import Modulation
 from bigreg.networks.maps import warp
 
 SMALL = {
     "sitreg": {"encoder": [4, 6, 8], "update": [4, 6, 8]},
+    "transmorph": {"stem": 4, "encoder": [8, 8], "head": 4, "window": 2, "last": 4},
     "invgan": {"width": 8, "last": 8},
     "voxelmorph": {"encoder": [4, 6, 6], "decoder": [6, 6], "last": 4},
 }
 SHIFT = (1.5, -1.0, 2.0)
 CENTRE = (7.0, 8.0, 6.5)
 SMOOTH = 3e-3
-FITTING = {"sitreg": (3e-3, 50, 1), "invgan": (5e-3, 350, 1), "voxelmorph": (3e-3, 80, 2)}  # rate, steps, seed
+FITTING = {
+    "sitreg": (3e-3, 50, 1),
+    "invgan": (5e-3, 350, 1),
+    "voxelmorph": (3e-3, 80, 2),
+    "transmorph": (5e-3, 100, 1),
+}  # rate, steps, seed
 
 
 def images(seed: int, shape=(16, 32, 16), count: int = 1) -> list[torch.Tensor]:
@@ -36,6 +43,9 @@ def loud(name: str, more: dict | None = None, *, largest: float = 2.0, seed: int
     last = [m for n, m in network.named_modules() if isinstance(m, nn.Conv3d) and n.split(".")[-1] in ends]
     for layer in last:
         nn.init.normal_(layer.weight, std=0.3)
+    for layer in network.modules():
+        if isinstance(layer, Modulation):
+            nn.init.normal_(layer.layer.weight, std=0.1)
     with torch.no_grad():
         a, b = images(0)
         moves = (network(a, b).to_fixed - network(b, a).to_fixed).abs().max() / 2  # what the two orders do not share

@@ -157,6 +157,7 @@ class Engine(Protocol):
     channels         arrays of an image's size that it keeps of each image, for the plan; 1 where it has none
     bytes_a_voxel    its own bytes of memory per voxel of a patch, beside those of `channels`
     card_bytes_a_voxel   bytes of a GPU's memory per voxel of a patch; without it, as many as of the host's
+    stiffness        smallest and largest `regularisation` that it takes; None, or not there: it takes none
     options          the keywords that make the same engine in any process (a path made absolute, say)
     identity         what decides its results beside its options and bigreg's version: a digest of its weights
     check_spacing    called before any work with each voxel spacing (um, z y x) that it will see; raises ConfigError

@@ -72,6 +72,7 @@ class Optimise:
     takes_labels: ClassVar[bool] = True
     gives_sigma: ClassVar[bool] = True
     by_similarity: ClassVar[bool] = True
+    stiffness: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 ARCHITECTURES = {
     "sitreg": ("sitreg", "SITReg"),
     "invgan": ("invgan", "InvGAN"),
+    "transmorph": ("transmorph", "TransMorph"),
     "voxelmorph": ("voxelmorph", "VoxelMorph"),
 }
 
@@ -39,16 +40,19 @@ class Network(nn.Module):
     factor         patch sizes must be multiples of this; the caller pads
     antisymmetric  exchanging the inputs exchanges (to_fixed, to_moving) and the two whole maps, to 1e-5 voxel
     reach          voxels: the largest component of a half-way displacement; inf where there is no bound
+    regularisation smallest and largest weight of the regularisation that it takes as a further argument, (N,) of the
+                   items; None: it takes none
     settings       keywords of the constructor: `build(architecture, **settings)` makes the same network again
 
     Nothing in a network looks at the patch as a whole: what it says of a voxel depends on that voxel's surroundings
-    alone, so neighbouring patches say the same.
+    alone, so neighbouring patches say the same. (TransMorph also sees where its windows begin: at a first voxel.)
     """
 
     architecture: ClassVar[str]
     antisymmetric: ClassVar[bool]
     factor: int
     reach: float
+    regularisation: tuple[float, float] | None = None
     settings: dict[str, Any]
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> Prediction:

@@ -86,11 +86,15 @@ class VoxelMorph(Network):
             x = F.leaky_relu(layer(x), 0.2, inplace=True)
         for layer in self.last:
             x = F.leaky_relu(layer(x), 0.2, inplace=True)
-        velocity = self.flow(x)
-        velocity = velocity.to(torch.promote_types(velocity.dtype, torch.float32))
-        both = torch.cat([velocity, -velocity])
-        halves = exponential(both, self.squarings)
-        # exp(2 v) is exp(v) after itself, but its own series is more accurate and costs the same.
-        wholes = exponential(-2.0 * both, self.squarings)
-        maps = finer(torch.cat([halves, wholes])).chunk(4)
-        return Prediction(*maps)
+        return maps_of(self.flow(x), self.squarings)
+
+
+def maps_of(velocity: torch.Tensor, squarings: int) -> Prediction:
+    """The maps of a half-way velocity (N, 3, z, y, x), voxels, at half the resolution of the patch."""
+    velocity = velocity.to(torch.promote_types(velocity.dtype, torch.float32))
+    both = torch.cat([velocity, -velocity])
+    halves = exponential(both, squarings)
+    # exp(2 v) is exp(v) after itself, but its own series is more accurate and costs the same.
+    wholes = exponential(-2.0 * both, squarings)
+    maps = finer(torch.cat([halves, wholes])).chunk(4)
+    return Prediction(*maps)

@@ -26,6 +26,7 @@ class Batch:
     truth, known   the true maps, zero where they are not known; (N,) 1 where they are
     labels         per item (2, z, y, x) int64 of both images, or None
     points         per item (2, P, 3) index positions of landmarks of both images
+    regularisation (N,) weight of it that the network takes; None: it takes none
     """
 
     fixed: torch.Tensor
@@ -37,6 +38,7 @@ class Batch:
     known: torch.Tensor
     labels: list[torch.Tensor | None]
     points: list[torch.Tensor]
+    regularisation: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.fixed)
@@ -55,6 +57,7 @@ class Batch:
             self.known.repeat(2),
             self.labels + [None if one is None else one.flip(0) for one in self.labels],
             self.points + [one.flip(0) for one in self.points],
+            None if self.regularisation is None else self.regularisation.repeat(2),
         )
 
 
@@ -65,10 +68,11 @@ def make_batch(
     deformation: Deformation,
     augment: Augment | None,
     device: torch.device,
+    regularisation: tuple[float, float] | None = None,
 ) -> Batch:
     """Turn patches as they were read into pairs: mirrored, deformed where there is one image, their contrast changed.
 
-    `streams` are the random numbers of each item.
+    `streams` are the random numbers of each item. Of a range `regularisation` a weight is drawn last, log-uniform.
     """
     images, masks, spacing, truths, known, labels, points = [], [], [], [], [], [], []
     for patch, rng in zip(patches, streams, strict=True):
@@ -93,6 +97,15 @@ def make_batch(
     batch = Batch(
         both[:, :1], both[:, 1:], inside[:, :1], inside[:, 1:], torch.stack(spacing),
         Prediction(**{name: maps[:, i] for i, name in enumerate(MAPS)}),
-        torch.tensor(known, device=device), labels, points,
+        torch.tensor(known, device=device), labels, points, _weights(regularisation, streams, device),
     )  # fmt: skip
     return batch.in_both_orders() if augment is not None and augment.both_orders else batch
+
+
+def _weights(
+    bounds: tuple[float, float] | None, streams: Sequence[np.random.Generator], device: torch.device
+) -> torch.Tensor | None:
+    if bounds is None:
+        return None
+    low, high = np.log(bounds)
+    return as_tensor(np.exp([rng.uniform(low, high) for rng in streams]), device)

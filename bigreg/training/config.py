@@ -176,9 +176,12 @@ class FieldLoss(_Loss):
 
 class PlainLoss(_Loss):
     """image_cycle: L1 of an image there and back. inverse: squared residual of the maps' composition. gradicon: of its
-    gradient. supervised: distance to the known maps. dice: labels. landmarks: distance, voxels."""
+    gradient. supervised: distance to the known maps. dice: labels. landmarks: distance, voxels.
 
-    name: Literal["image_cycle", "inverse", "gradicon", "supervised", "dice", "landmarks"]
+    regularisation: half the squared strain (um a um) of the half-way maps, times the weight that was drawn for each
+    item and given to the network. Beside an lncc of weight 1 in mid-space it is what the engine optimise calls so."""
+
+    name: Literal["image_cycle", "inverse", "gradicon", "supervised", "dice", "landmarks", "regularisation"]
 
 
 class Adversarial(_Loss):
@@ -240,7 +243,7 @@ class Output(Section):
 class Network(Section):
     """Architecture and the keywords of its constructor."""
 
-    name: Literal["sitreg", "invgan", "voxelmorph"]
+    name: Literal["sitreg", "invgan", "voxelmorph", "transmorph"]
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -275,6 +278,11 @@ class Training(Section):
         for name, (met, what) in needs.items():
             if name in names and not met:
                 raise ValueError(f"loss {name} needs {what}")
+        if ("regularisation" in names) != (self.network.settings.get("regularisation") is not None):
+            raise ValueError(
+                "the loss regularisation and the range network.settings.regularisation (sitreg) go together: the "
+                "network takes a weight of that range, and the loss weighs by it"
+            )
         if self.data.held_out == 0 and self.validation.sources is None:
             raise ValueError("nothing is left to validate on: give data.held_out or validation.sources")
         return self

@@ -119,6 +119,14 @@ def landmarks(scene: Scene) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def regularisation(scene: Scene) -> torch.Tensor:
+    """Half the squared strain of the half-way maps, their mean, times each item's weight, (N,)."""
+    weight, spacing = scene.batch.regularisation, scene.batch.spacing
+    assert weight is not None, "the configuration has a range of it"
+    halves = (scene.maps.to_fixed, scene.maps.to_moving)
+    return weight * 0.25 * sum(regularity.strain(half, spacing) for half in halves)
+
+
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1.0)
 
@@ -130,6 +138,7 @@ PLAIN: dict[str, Callable[[Scene], torch.Tensor]] = {
     "supervised": supervised,
     "dice": dice,
     "landmarks": landmarks,
+    "regularisation": regularisation,
 }
 
 

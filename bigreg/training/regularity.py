@@ -19,6 +19,13 @@ def diffusion(field: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, sum(3.0 * _mean(field.diff(dim=axis).square()) for axis in (2, 3, 4)))
 
 
+def strain(field: torch.Tensor, spacing: torch.Tensor) -> torch.Tensor:
+    """`diffusion` of the displacement in um by the way in um, (N,); spacing (N, 3) um."""
+    um = field * spacing[:, :, None, None, None]
+    parts = [3.0 * _mean(um.diff(dim=axis + 2).square()) / spacing[:, axis].square() for axis in range(3)]
+    return cast(torch.Tensor, sum(parts))
+
+
 def bending(field: torch.Tensor) -> torch.Tensor:
     """Mean square of the second differences, mixed ones twice: summed over components, (N,)."""
     straight = sum(3.0 * _mean(field.diff(n=2, dim=axis).square()) for axis in (2, 3, 4))

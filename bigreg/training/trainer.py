@@ -101,7 +101,8 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(schedule, number)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            prediction = self.shared(batch.fixed, batch.moving)
+            told = () if batch.regularisation is None else (batch.regularisation,)
+            prediction = self.shared(batch.fixed, batch.moving, *told)
         scene = Scene(batch, _float(prediction))
         loss, figures = evaluate(self.config.losses, scene)
         if self.judges is not None and self.adversarial is not None:
@@ -195,6 +196,7 @@ def _train(config: Training, processes: Processes, progress: Progress, say: Call
             pair = make_batch(
                 patches, [stream(config.seed, Purpose.CHANGE, *key) for key in keys],
                 deformation=config.deformation, augment=config.augment, device=processes.device,
+                regularisation=learner.network.regularisation,
             )  # fmt: skip
             figures = learner.step(step, pair, [stream(config.seed, Purpose.FLOW, *key) for key in keys])
             values = processes.mean(torch.stack([v.float() for v in figures.values()])).tolist()

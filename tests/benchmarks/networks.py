@@ -1,7 +1,7 @@
 """Networks beside instance optimisation: training, accuracy, throughput, the InvGAN paper's figures, seams.
 
     python tests/benchmarks/networks.py all --data DATA --bench BENCH --work DIR [--minutes 10] [--small]
-    python tests/benchmarks/networks.py train|accuracy|speed|paper|seams ...
+    python tests/benchmarks/networks.py train|accuracy|speed|paper|seams|stiffness ...
 
 DATA holds easifish/fix.n5, easifish/mov.n5 and lsfm_mouse/brain_25um.ome.zarr; BENCH make_case.py and score.py. Trains
 on deformed patches of `fix` and of the brain and on the real pair; `mov` is never deformed in training and is what is
@@ -25,18 +25,33 @@ import torch
 import bigreg
 from bigreg.models import load
 from bigreg.quality.author import landmark_distance_mm, paper_figures
+from bigreg.similarity import by_name
+from bigreg.similarity.loss import loss as dissimilarity
 from bigreg.training.config import Training, load_training
+from bigreg.training.losses import endpoint_errors
+from bigreg.training.patches import Sampler
+from bigreg.training.regularity import strain
+from bigreg.training.scene import Scene
+from bigreg.training.sources import Opened
+from bigreg.training.synthetic import margin
 from bigreg.training.trainer import train
+from bigreg.training.validation import Validation
+from bigreg.transforms.field import min_determinant
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"
 NETWORKS = {"sitreg": "sitreg", "invgan": "invgan", "invgan-pairs": "invgan", "invgan-flows": "invgan",
-            "voxelmorph": "voxelmorph"}  # fmt: skip
+            "voxelmorph": "voxelmorph", "transmorph": "transmorph", "sitreg-conditioned": "sitreg"}  # fmt: skip
 JUDGES = {"invgan-pairs": "pair", "invgan-flows": "flow"}
 SMALL = {
     "sitreg": {"encoder": [8, 16, 16], "update": [12, 16, 16], "convs": 1, "finest": 1, "correlation": True},
     "invgan": {"width": 24, "correlation": True},
     "voxelmorph": {"correlation": True},
+    "transmorph": {"correlation": True},
 }
+CONDITIONED = {"sitreg-conditioned": [0.05, 50.0]}
+"""Ranges of the regularisation, as of `optimise`, whose default is 0.32."""
+WEIGHTS = (0.05, 1.6, 50.0)
+"""At which those are measured: NETWORK@WEIGHT."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -68,15 +83,15 @@ def real_pair(o) -> str:
     return out
 
 
-def configured(o, name: str, steps: int, folder: Path, pair: str) -> Training:
+def configured(o, name: str, steps: int, folder: Path, pair: str | None) -> Training:
     easi = {w: {"path": str(o.data / "easifish" / f"{w}.n5"), "dataset": "lowres"} for w in ("fix", "mov")}
     brain = {"path": str(o.data / "lsfm_mouse" / "brain_25um.ome.zarr")}
     sources = [
         {"image": easi["fix"], "weight": 2.0},
         {"image": brain},
-        # What is left to find of a real pair after the coarse levels.
-        {"fixed": easi["fix"], "moving": easi["mov"], "run": pair, "after": 2},
     ]
+    if pair is not None:  # what is left to find of a real pair after the coarse levels
+        sources.append({"fixed": easi["fix"], "moving": easi["mov"], "run": pair, "after": 2})
     architecture = NETWORKS[name]
     config = load_training(CONFIGS / f"{architecture}.yaml").model_dump(mode="json")
     # The round is 250 um deep: patches of 48 voxels at two spacings are what fits into it.
@@ -91,6 +106,10 @@ def configured(o, name: str, steps: int, folder: Path, pair: str) -> Training:
     if name in JUDGES:
         config["losses"].append({"name": "adversarial", "kind": JUDGES[name], "weight": 0.02, "rate": 1e-4,
                                  "settings": {"widths": [8, 16, 16] if o.small else [8, 16, 32, 64]}})  # fmt: skip
+    if name in CONDITIONED:
+        config["network"]["settings"]["regularisation"] = CONDITIONED[name]
+        # The energy of `optimise`, so that a weight means the same.
+        config["losses"] = [{"name": "lncc", "where": "mid", "radius": 3, "noise": 0.02}, {"name": "regularisation"}]
     config["schedule"]["steps"] = steps
     config["validation"] = {"every": max(steps // 10, 1), "patches": 8}
     config["output"] = {
@@ -108,7 +127,7 @@ def weights(o, name: str) -> Path:
     path = folder / f"{name}.safetensors"
     if path.exists():
         return path
-    pair = kept(o.work / "pair.json", lambda: {"run": real_pair(o)})["run"]
+    pair = None if o.no_pair else kept(o.work / "pair.json", lambda: {"run": real_pair(o)})["run"]
 
     def paced() -> dict:
         few, seconds = 40, []  # the first ones read the volumes and compile
@@ -155,13 +174,22 @@ def case_of(o, which: str, seed: int, **options) -> dict:
 
 
 def engines(o, method: str) -> list[str]:
-    names = [NETWORKS.get(part, part) for part in method.split(" + ")]
-    chosen = [f"engine=[{', '.join(names)}]"]
-    for part in method.split(" + "):
+    parts = [part.partition("@") for part in method.split(" + ")]
+    chosen = [f"engine=[{', '.join(NETWORKS.get(part, part) for part, _, _ in parts)}]"]
+    for part, _, weight in parts:
         if part in NETWORKS:
-            chosen += [f"engine_options.{NETWORKS[part]}.weights={weights(o, part)}"]
-            chosen += [f"engine_options.{NETWORKS[part]}.any_spacing=true"]
+            options = {"weights": weights(o, part), "any_spacing": "true"}
+            if weight:
+                options["regularisation"] = weight
+            chosen += [f"engine_options.{NETWORKS[part]}.{key}={value}" for key, value in options.items()]
     return chosen
+
+
+def methods(o) -> list[str]:
+    """`optimise`, each network, and each with `optimise` behind it."""
+    told = [f"{n}@{w}" for n in o.networks if n in CONDITIONED for w in WEIGHTS]
+    alone = [n for n in o.networks if n not in CONDITIONED] + told
+    return ["optimise", *alone, *(f"{n} + optimise" for n in alone)]
 
 
 def registered(o, case: dict, name: str, method: str) -> tuple[bigreg.Run, float]:
@@ -192,10 +220,9 @@ def accuracy(o) -> None:
     from score import score
 
     head("case", "method", "mean TRE um", "median", "95 %", "99.9 %", "folds %", "seconds")
-    methods = ["optimise", *o.networks, *(f"{n} + optimise" for n in o.networks)]
-    for name, (which, options) in CASES.items():
-        case = None
-        for method in methods:
+    for name in o.cases:
+        case, (which, options) = None, CASES[name]
+        for method in methods(o):
             place = o.work / f"{name.replace(', ', '-').replace(' ', '_')}-{method.replace(' + ', '-then-')}.json"
             if case is None and not place.exists():
                 case = case_of(o, which, **options)
@@ -252,7 +279,7 @@ def paper(o) -> None:
     spacing = case["spacing"]
     truth = np.stack([case["truth"][(k, *points.T)] for k in range(3)], 1) * spacing
     row("as they lie", *start.values(), landmark_distance_mm(points * spacing, truth), "")
-    for method in ["optimise", *o.networks, *(f"{n} + optimise" for n in o.networks)]:
+    for method in methods(o):
 
         def measure(method=method) -> dict:
             run, seconds = registered(o, case, "paper", method)
@@ -328,7 +355,53 @@ def _jumps(field: np.ndarray, core: int, voxel: np.ndarray) -> tuple[float, floa
     return float(np.concatenate(faces).mean() / np.concatenate(inside).mean()), step
 
 
-PARTS = {"train": training, "accuracy": accuracy, "speed": speed, "paper": paper, "seams": seams}
+# ------------------------------------------------------------------------------------------------------ stiffness
+
+
+def stiffness(o) -> None:
+    """Held-out patches at several weights of a network that takes one: does a smaller one follow more?
+
+    The error of fixed_to_moving in voxels, also where both images have more noise (SD 0.1); the root mean square
+    strain of the half-way maps; the mean dissimilarity in mid-space that is left; folds and the smallest determinant.
+    """
+    head("network", "weight", "error", "error, noise", "strain", "dissimilarity", "folds", "least determinant")
+    names = ["sitreg", *(n for n in o.networks if n in CONDITIONED)]
+    config = configured(o, "sitreg", 1, o.work / "none", None)
+    sources = [Opened(s, config.data.intensity, i) for i, s in enumerate(config.data.sources)]
+    edge = margin(config.deformation)
+    held_out, whole = (Sampler(sources, config.data, margin=edge, part=part) for part in ("held_out", "all"))
+    batches = Validation(held_out, whole, config, torch.device("cpu")).batches
+    for name in names:
+        network, _ = load(str(weights(o, name)), "sitreg")
+        for weight in (None,) if network.regularisation is None else (0.05, 0.3, 1.6, 9.0, 50.0):
+            rows = [_followed(network, weight, batch, number) for number, batch in enumerate(batches)]
+            mean = np.mean(rows, axis=0)
+            row(name, weight or "", *map(float, mean[:4]), f"{mean[4]:.2g}", float(np.min(rows, axis=0)[5]))
+
+
+@torch.inference_mode()
+def _followed(network, weight: float | None, batch, seed: int) -> tuple[float, ...]:
+    told = () if weight is None else (torch.tensor([weight]),)
+    noise = 0.1 * torch.randn(2, *batch.fixed.shape, generator=torch.Generator().manual_seed(seed))
+    plain, noisy = (network(batch.fixed + a, batch.moving + b, *told) for a, b in ((0, 0), noise))
+    inner = (..., *[slice(4, -4)] * 3)
+    errors = [float(endpoint_errors(maps, batch.truth)[0, 2][inner].mean()) for maps in (plain, noisy)]
+    halves = plain.to_fixed, plain.to_moving
+    squares = float(sum(strain(half, batch.spacing) for half in halves)) / 2
+    middle = Scene(batch, plain).middle
+    left = float(dissimilarity(by_name("lncc", radius=3, noise=0.02), *(t[0, 0].contiguous() for t in middle)))
+    dets = torch.stack([min_determinant(part[0].contiguous(), (1.0, 1.0, 1.0)) for part in vars(plain).values()])
+    return (*errors, squares**0.5, left, float((dets <= 0).float().mean()), float(dets.min()))
+
+
+PARTS = {
+    "train": training,
+    "accuracy": accuracy,
+    "speed": speed,
+    "paper": paper,
+    "seams": seams,
+    "stiffness": stiffness,
+}
 
 
 def main() -> None:
@@ -339,7 +412,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each network")
     parser.add_argument("--small", action="store_true", help="small networks, patches and images: for a CPU")
+    parser.add_argument("--no-pair", action="store_true", help="train on deformed images alone, not on the real pair")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="of accuracy")
     o = parser.parse_args()
     o.data, o.work = o.data.absolute(), o.work.absolute()
     o.work.mkdir(parents=True, exist_ok=True)

@@ -125,3 +125,36 @@ def test_only_what_is_rough_is_calmed():
     found = calmed(rough)
     assert float(found.diff(dim=1).abs().max()) < 0.6 < float(rough.diff(dim=1).abs().max())
     assert float(found.abs().max()) <= 0.8 and torch.equal(calmed(-rough), -found)
+
+
+# ------------------------------------------------------------------------------------------------------- stiffness
+
+
+def test_the_stiffness_is_an_option_of_weights_that_were_trained_over_a_range(tmp_path):
+    network = loud("sitreg", {"regularisation": [0.1, 2.0]})
+    pair = patch(*images(6))
+    found = {}
+    for weight in (None, 0.1, 2.0):
+        one = engine("sitreg", network, tmp_path, regularisation=weight)
+        assert one.options["regularisation"] == weight
+        found[weight] = one.estimate(pair)
+        assert torch.equal(found[weight].coefficients, -one.estimate(pair.swapped()).coefficients)
+        assert torch.equal(found[weight].coefficients, one.estimate(pair).coefficients)
+    assert not torch.allclose(found[0.1].coefficients, found[2.0].coefficients, atol=0.05)
+    middle = engine("sitreg", network, tmp_path, regularisation=0.2**0.5).estimate(pair)
+    torch.testing.assert_close(found[None].coefficients, middle.coefficients, atol=1e-3, rtol=0)
+
+
+def test_a_stiffness_that_the_weights_do_not_know_is_refused(tmp_path):
+    told = loud("sitreg", {"regularisation": [0.1, 2.0]})
+    for weight in (0.05, 2.5, -1.0):
+        with pytest.raises(
+            ConfigError, match=r"for a regularisation of 0.1 to 2, and it is .* choose one in that range"
+        ):
+            engine("sitreg", told, tmp_path, regularisation=weight)
+    with pytest.raises(ConfigError, match="take no regularisation; leave out engine_options.sitreg.regularisation"):
+        engine("sitreg", loud("sitreg"), tmp_path, regularisation=0.3)
+    with pytest.raises(ConfigError, match="take no regularisation"):
+        load_engine("sitreg", {"weights": "sitreg-lightsheet", "regularisation": 0.3})
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'regularisation'"):
+        load_engine("voxelmorph", {"weights": "random", "regularisation": 0.3})

@@ -27,7 +27,8 @@ ENGINES = {
     "optimise auto": ("optimise", {"regularisation": "auto"}),
     **{f"optimise {name}": ("optimise", {"regulariser": name}) for name in ("elastic", "bending")},
     "discrete": ("discrete", {}),
-    **{name: (name, {"weights": "random", "any_spacing": True}) for name in ("sitreg", "invgan", "voxelmorph")},
+    **{name: (name, {"weights": "random", "any_spacing": True}) for name in
+       ("sitreg", "invgan", "voxelmorph", "transmorph")},
 }  # fmt: skip
 WAITS = {
     "lncc": 4, "lncc_squared": 4, "ncc": 8, "mse": 4, "mi": 21, "nmi": 21, "mind": 26, "ngf": 14,

@@ -18,11 +18,14 @@ pytest.importorskip("napari", reason="needs bigreg[napari]")
 from distributed import Client, LocalCluster
 from napari_bigreg.launch import preview
 from napari_bigreg.launch.boxes import write_box
-from napari_bigreg.launch.model import check
+from napari_bigreg.launch.model import Stiffness, check, stiffness
 from napari_bigreg.launch.preview import Previewer, levels_of, settings_of
 from napari_bigreg.shared.registration import Choice, FieldError, Launch, keys
 from napari_bigreg.shared.threads import Cancelled
 
+from bigreg import models
+from bigreg.models import Card
+from bigreg.networks import build
 from bigreg.transforms.landmarks import read_pairs, write_bigwarp
 
 QUICK = ("affine.voxels=64", "affine.rotations_deg=0", "ladder.finest=2", "ladder.iterations=[12]", "blocks.core=32",
@@ -115,6 +118,24 @@ def test_the_command_is_one_that_bigreg_takes(launch):
 
 def test_every_key_of_the_configuration_can_be_chosen():
     assert {"blocks.core", "engine", "engine_options", "affine.start", "cluster.workers"} <= set(keys())
+
+
+def test_the_stiffness_is_that_of_the_last_engine_that_has_one(launch, tmp_path):
+    path = str(tmp_path / "range.safetensors")
+    models.save(path, build("sitreg", encoder=[4], update=[4], regularisation=[0.05, 3.2]), Card())
+
+    def found(*overrides):
+        return stiffness(changed(launch, overrides=overrides, config="rounds"))
+
+    key = "engine_options.optimise.regularisation"
+    assert found() == Stiffness(key, 0.8, 0.0, float("inf"), auto=True)
+    assert found(f"{key}=1.5") == Stiffness(key, 1.5, 0.0, float("inf"))
+    told = ("engine=sitreg", f"engine_options.sitreg.weights={path}")
+    key = "engine_options.sitreg.regularisation"
+    assert found(*told) == Stiffness(key, pytest.approx(0.4), 0.05, 3.2)
+    assert found(*told, f"{key}=9") == Stiffness(key, 9.0, 0.05, 3.2)  # the preview refuses it
+    assert found("engine=sitreg", "engine_options.sitreg.weights=sitreg-lightsheet") is None
+    assert found("engine=discrete") is None
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,21 @@ def test_a_preview_is_shown_before_and_after_and_again_after_a_change(panel, qtb
     until(lambda: "outside the fixed image" in panel.message.text())
 
 
+def test_the_box_of_the_stiffness_fills_in_the_value_of_the_engine_that_has_one(panel, until):
+    box, form = panel.stiffness, panel.form
+    until(lambda: box.isEnabled())
+    before, rows = box.value(), len(form.overrides.rows)
+    box.setValue(2 * before)
+    assert form.launch.overrides[-1] == f"engine_options.optimise.regularisation={2 * before:g}"
+    box.setValue(4 * before)
+    assert len(form.overrides.rows) == rows + 1  # the same row again
+    assert form.launch.overrides[-1].endswith(f"={4 * before:g}")
+    form.overrides.put("engine_options.optimise.regularisation", f"{before:g}")
+    until(lambda: box.value() == before)
+    form.overrides.fill(("engine=discrete",))
+    until(lambda: not box.isEnabled())
+
+
 def test_another_block_is_shown_in_the_same_layers(panel, qtbot, until):
     panel.level.setCurrentIndex(0)
     press(qtbot, panel.try_it)

@@ -15,8 +15,12 @@ from bigreg.transforms import bspline, field
 
 from ..small_networks import SHIFT, SMALL, at_the_spot, fitted, images, loud, shifted
 
-VARIANTS = [("sitreg", {"finest": 1}), ("sitreg", {"correlation": True, "convs": 1})]
-SEEING = [("invgan", {"correlation": True}), ("voxelmorph", {"correlation": True})]
+VARIANTS = [
+    ("sitreg", {"finest": 1}),
+    ("sitreg", {"correlation": True, "convs": 1}),
+    ("sitreg", {"regularisation": [0.1, 2.0]}),
+]
+SEEING = [(name, {"correlation": True}) for name in ("invgan", "voxelmorph", "transmorph")]
 ALL = [(name, {}) for name in SMALL] + VARIANTS + SEEING
 
 
@@ -92,7 +96,7 @@ def test_what_is_said_of_a_voxel_does_not_depend_on_the_patch(name, more):
     network = loud(name, more, largest=1.0)
     if name == "sitreg":
         network.tolerance = 1e-4
-    step = network.factor
+    step = network.factor * network.settings.get("window", 1)
     a, b = images(5, (16, 16, 96 + step))
     part = lambda i: i[..., step:]  # noqa: E731
     with torch.inference_mode():
@@ -113,12 +117,19 @@ def test_a_patch_of_the_wrong_size_is_refused(name):
 
 
 def test_unknown_architectures_and_settings_are_named():
-    with pytest.raises(ConfigError, match=r"'magic' does not exist; use one of invgan, sitreg, voxelmorph"):
+    with pytest.raises(ConfigError, match=r"'magic' does not exist; use one of invgan, sitreg, transmorph, voxelmorph"):
         build("magic")
     with pytest.raises(ConfigError, match="wings"):
         build("sitreg", wings=2)
     with pytest.raises(ConfigError, match="one width per level"):
         build("sitreg", encoder=[4, 4], update=[4])
+    for bounds in ([2.0, 1.0], [0.0, 1.0], [1.0, float("inf")]):
+        with pytest.raises(ConfigError, match="a smallest and a larger weight"):
+            build("sitreg", regularisation=bounds)
+    with pytest.raises(ConfigError, match="multiples of the 16 channels of a head"):
+        build("transmorph", encoder=[40])
+    with pytest.raises(ConfigError, match="window 3 must be even"):
+        build("transmorph", window=3)
     assert architectures() == sorted(SMALL)
 
 

@@ -14,7 +14,7 @@ from bigreg.transforms.field import min_determinant
 
 from ..small_networks import loud
 
-NAMES = ["invgan", "sitreg", "voxelmorph"]
+NAMES = ["invgan", "sitreg", "transmorph", "voxelmorph"]
 SPACING = (4.0, 2.6, 2.6)
 LEVELS = ["affine.kind=none", "blocks.core=24", "ladder.finest=1", "ladder.coarsest=2", "output.warped=false"]
 

@@ -24,6 +24,7 @@ from bigreg.testing import (
     [
         ("optimise", {"iterations": 3}), ("optimise", {"iterations": 2, "similarity": "mi"}), ("discrete", {}),
         ("sitreg", {"weights": "random"}), ("invgan", {"weights": "random"}), ("voxelmorph", {"weights": "random"}),
+        ("transmorph", {"weights": "random"}),
     ],
 )  # fmt: skip
 def test_the_engines_of_bigreg_keep_them(name, options, one_thread):

@@ -14,7 +14,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "configs" / "training")
 
 
 def test_there_is_an_example_of_each_network():
-    assert {p.stem for p in EXAMPLES} == {"sitreg", "invgan", "voxelmorph"}
+    assert {p.stem for p in EXAMPLES} == {"sitreg", "invgan", "voxelmorph", "transmorph"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
@@ -41,6 +41,8 @@ def test_the_examples_are_valid_and_commented(path):
         ("data.sources=[{fixed: {path: a}, moving: {path: b}, after: 1}]", "give run"),
         ("data.sources=[{fixed: {path: a}, moving: {path: b}, run: c, after: 1, landmarks: d}]", "by the affine alone"),
         ("schedule.stepz=3", "stepz"),
+        ("losses=[{name: regularisation}]", "go together"),
+        ("network={name: sitreg, settings: {regularisation: [0.1, 1.0]}}", "go together"),
     ],
 )
 def test_what_is_wrong_is_named(settings, change, message):

@@ -25,6 +25,7 @@ SMALL = {
     "sitreg": {"encoder": [4, 8], "update": [6, 8], "convs": 1},
     "invgan": {"width": 8, "last": 4},
     "voxelmorph": {"encoder": [4, 8], "decoder": [8], "last": 4, "squarings": 4},
+    "transmorph": {"stem": 4, "encoder": [8], "head": 4, "window": 2, "last": 4, "squarings": 4},
 }
 
 
@@ -66,7 +67,7 @@ def test_a_training_writes_tables_a_picture_a_checkpoint_and_weights(settings, t
     assert len(said) == 3 and "error_voxels" in said[0]
 
 
-@pytest.mark.parametrize("name", ["sitreg", "invgan", "voxelmorph"])
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_training_that_was_killed_ends_with_the_same_bits(settings, tmp_path, name):
     more = {"losses": [{"name": "supervised"}, {"name": "lncc"}, PAIR]} if name == "invgan" else {}
     torch.manual_seed(1)

@@ -133,6 +133,15 @@ class Overrides(Field):
         box.currentTextChanged.connect(lambda _: self.changed.emit())
         line.textChanged.connect(lambda _: self.changed.emit())
 
+    def put(self, key: str, value: str) -> None:
+        """Change the last row of a key, or add one."""
+        for _, box, line in reversed(self.rows):
+            if box.currentText().strip() == key:
+                line.setText(value)
+                return
+        self.append(key, value)
+        self.changed.emit()
+
     def fill(self, items: tuple[str, ...]) -> None:
         """These rows and no others."""
         for entry in list(self.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import bigreg
 from bigreg import storage
 from bigreg.cluster import require_memory
 from bigreg.config import Config
+from bigreg.engines import load_engine
 from bigreg.errors import BigregError, ConfigError, OutputError, ResourceError
 from bigreg.pipeline.planning.plan import Plan
 from bigreg.volumes import Volume
@@ -66,6 +68,34 @@ def opened(launch: Launch, report: Report = _quiet) -> tuple[dict[str, Volume], 
             volumes[side] = getattr(launch, side).open(side)
     report(2, 4, "configuration")
     return volumes, launch.settings()
+
+
+@dataclass(frozen=True)
+class Stiffness:
+    """The key of the configuration that says it, its value, what the engine takes, and whether that is a word (auto) for
+    which the value stands where nothing is chosen."""
+
+    key: str
+    value: float
+    low: float
+    high: float
+    auto: bool = False
+
+
+def stiffness(launch: Launch) -> Stiffness | None:
+    """Of the last engine that has one; None where none has. Raises BigregError."""
+    config = launch.settings()
+    for name in reversed(config.engine):
+        options = dict(config.engine_options.get(name, {}))
+        given = options.pop("regularisation", None)
+        auto = isinstance(given, str)
+        engine: Any = load_engine(name, {**options, "regularisation": given} if auto else options)
+        bounds = getattr(engine, "stiffness", None)
+        if bounds is not None:
+            # An engine that is not given one takes its own default, or the middle of its range.
+            value = (None if auto else given) or engine.regularisation or math.sqrt(bounds[0] * bounds[1])
+            return Stiffness(f"engine_options.{name}.regularisation", value, *bounds, auto)
+    return None
 
 
 def _run_place(run: str) -> bool:

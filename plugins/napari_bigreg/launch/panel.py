@@ -13,7 +13,9 @@ from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QGroupBox,
+    QLabel,
     QProgressBar,
     QVBoxLayout,
 )
@@ -26,10 +28,10 @@ from ..shared.linked_views import centre_of
 from ..shared.named import open_beside
 from ..shared.open_model import FIXED, MOVING, placed
 from ..shared.panel import Panel, Work, move
-from ..shared.registration import FieldError
+from ..shared.registration import FieldError, Launch
 from ..shared.threads import later
 from .form import LaunchForm
-from .model import Checked, Started, begin, check
+from .model import Checked, Started, Stiffness, begin, check, stiffness
 from .preview import Preview, levels_of
 from .preview_process import PreviewProcess
 
@@ -57,6 +59,8 @@ class LaunchPanel(Panel):
         self._looking = False
         self._build()
         self._soon = later(LIVE_MS, self._live)
+        self._asked = later(LIVE_MS, self._ask_stiffness)
+        self._asked.start()
         self._watch = QTimer(self)
         self._watch.setInterval(LOOK_MS)
         self._watch.timeout.connect(self._look)
@@ -86,6 +90,14 @@ class LaunchPanel(Panel):
         self.after.setChecked(True)
         self.after.setToolTip("The moving image after the deformation, or before it")
         self.after.toggled.connect(self._show_after)
+        self.stiffness = QDoubleSpinBox()
+        self.stiffness.setDecimals(3)
+        self.stiffness.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+        self.stiffness.setKeyboardTracking(False)
+        self.stiffness.setEnabled(False)
+        self.stiffness.setToolTip("Regularisation of the last engine that has one: more is smoother")
+        self.stiffness.valueChanged.connect(self._stiffen)
+        self._stiffness: Stiffness | None = None
         self.bar = QProgressBar()
         self.bar.hide()
         self.figures = make_text()
@@ -94,6 +106,7 @@ class LaunchPanel(Panel):
         column = QVBoxLayout(box)
         column.addWidget(self.level)
         column.addLayout(make_row(self.try_it, self.cancel, self.live, self.after))
+        column.addLayout(make_row(QLabel("stiffness"), self.stiffness))
         column.addWidget(self.bar)
         column.addWidget(self.figures)
         whole = scrolled(self)
@@ -122,6 +135,7 @@ class LaunchPanel(Panel):
     def _changed(self) -> None:
         self.form.tell(None)
         self.rows.setText("")
+        self._asked.start()
         if self.live.isChecked():
             self._soon.start()
 
@@ -235,6 +249,32 @@ class LaunchPanel(Panel):
         if self.live.isChecked():
             self.make_preview()
 
+    def _ask_stiffness(self) -> None:
+        """Whether the engines that are filled in have one; what is wrong with them is said by the preview."""
+        launch = self.form.launch
+        self._work.start(
+            lambda report: (launch, stiffness(launch)), "Stiffness", done=self._stiffness_found,
+            failed=lambda error: self._stiffness_found((launch, None)), bar=False,
+        )  # fmt: skip
+
+    def _stiffness_found(self, found: tuple[Launch, Stiffness | None]) -> None:
+        launch, self._stiffness = found
+        if launch != self.form.launch:  # it has changed since, and is asked again
+            return
+        self.stiffness.setEnabled(self._stiffness is not None)
+        if self._stiffness is None:
+            return
+        step = 10.0 ** -self.stiffness.decimals()
+        self.stiffness.blockSignals(True)
+        self.stiffness.setRange(max(self._stiffness.low, step), min(self._stiffness.high, 1000.0))
+        self.stiffness.setPrefix("auto: " if self._stiffness.auto else "")
+        self.stiffness.setValue(self._stiffness.value)
+        self.stiffness.blockSignals(False)
+
+    def _stiffen(self, value: float) -> None:
+        if self._stiffness is not None:
+            self.form.overrides.put(self._stiffness.key, f"{value:g}")
+
     def make_preview(self) -> None:
         """Register the block around the middle of the view, with what is filled in."""
         if self._previewing is not None:
@@ -340,6 +380,7 @@ class LaunchPanel(Panel):
 
     def end(self) -> None:
         self._soon.stop()
+        self._asked.stop()
         self._watch.stop()
         self._again = False
         self._work.cancel()
