@@ -72,8 +72,8 @@ def opened(launch: Launch, report: Report = _quiet) -> tuple[dict[str, Volume], 
 
 @dataclass(frozen=True)
 class Stiffness:
-    """The key of the configuration that says it, its value, what the engine takes, and whether that is a word (auto) for
-    which the value stands where nothing is chosen."""
+    """The key of the configuration that says it, its value, what the engine takes, and whether it is chosen (auto), with
+    the value where nothing is."""
 
     key: str
     value: float
@@ -94,7 +94,7 @@ def stiffness(launch: Launch) -> Stiffness | None:
         if bounds is not None:
             # An engine that is not given one takes its own default, or the middle of its range.
             value = (None if auto else given) or engine.regularisation or math.sqrt(bounds[0] * bounds[1])
-            return Stiffness(f"engine_options.{name}.regularisation", value, *bounds, auto)
+            return Stiffness(f"engine_options.{name}.regularisation", value, *bounds, auto=auto)
     return None
 
 
