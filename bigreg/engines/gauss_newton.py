@@ -18,7 +18,7 @@ from ..transforms.field import identity, sample
 if TYPE_CHECKING:
     from .midspace_cuda import Pulls
 
-HALF = 6
+HALF = 8
 """Voxels along the edge of a cube of a half. Neighbouring voxels share noise, as all that was interpolated does, so
 that halves of smaller cubes know more of each other's; what moves within a larger cube the other half cannot foretell.
 """

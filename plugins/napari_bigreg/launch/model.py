@@ -72,8 +72,10 @@ def opened(launch: Launch, report: Report = _quiet) -> tuple[dict[str, Volume], 
 
 @dataclass(frozen=True)
 class Stiffness:
-    """The key of the configuration that says it, its value, what the engine takes, and whether it is chosen (auto), with
-    the value where nothing is."""
+    """The key of the configuration that says it, its value, and what the engine takes.
+
+    auto: it is chosen, and the value is that where nothing is.
+    """
 
     key: str
     value: float
