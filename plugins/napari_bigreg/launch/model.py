@@ -96,7 +96,8 @@ def stiffness(launch: Launch) -> Stiffness | None:
         if bounds is not None:
             # An engine that is not given one takes its own default, or the middle of its range.
             value = (None if auto else given) or engine.regularisation or math.sqrt(bounds[0] * bounds[1])
-            return Stiffness(f"engine_options.{name}.regularisation", value, *bounds, auto=auto)
+            low, high = bounds
+            return Stiffness(f"engine_options.{name}.regularisation", value, low, high, auto)
     return None
 
 
