@@ -54,7 +54,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a finished run: similarity, regularity, and against landmarks, labels or an annotation.
+    """Measure a finished run: similarity, regularity, and errors against landmarks, labels or regions.
 
     Without --out the figures go into the run (RUN/evaluation) and its report.
     """
@@ -112,8 +112,8 @@ def propose(
 ) -> None:
     """Propose pieces of torn tissue as labels on the fixed image, for `bigreg pieces`.
 
-    A piece is what of the tissue hangs together beside what has no counterpart, seen on a small copy. Look at the
-    labels, and correct them, before you register each piece by itself.
+    A piece is connected tissue, without what has no counterpart, seen on a small copy. Look at the labels, and correct
+    them, before you register each piece by itself.
     """
     require_run(run)
     from ..pipeline.run import open_run
