@@ -47,7 +47,7 @@ def test_json_has_stable_keys(folder):
     told = json.loads(text)
     assert code == 0 and list(told) == [
         "preset", "settings", "sure", "candidates", "why", "similarity", "contrast", "structure", "start", "affine",
-        "bent", "motion", "strain", "padding", "cost", "warnings", "seconds",
+        "bent", "motion", "strain", "padding", "channels", "cost", "warnings", "seconds",
     ]  # fmt: skip
     assert list(told["cost"]) == ["seconds", "workers", "disk_bytes", "memory_per_worker_bytes"]
     assert set(told["start"]) == {
