@@ -213,7 +213,7 @@ class Optimise:
         sigma = None
         if pair.sigma and weight:
             stiffness = self.regularisation * cell * edge_weights(voxel.flatten(), samples)
-            sigma = velocity_sigma(pair, c, self.similarity.name, samples, stiffness) * voxel
+            sigma = voxel * velocity_sigma(pair, c, self.similarity.name, samples, stiffness, self.regulariser)
         return VelocityPatch(c * voxel, confidence, quality | asked, sigma)
 
     def _asked(self, images: MidSpacePairs, there: torch.Tensor | None, times: float) -> dict[str, float]:

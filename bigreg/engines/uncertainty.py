@@ -36,13 +36,20 @@ FACTORS = {
 }  # fmt: skip
 """SD of the error that was measured over that of the closed form, by what a velocity is found by: for lncc, mi and
 mind; of the others, that of the nearest of these."""
+OF_REGULARISER = {"bending": 0.8}
+"""Times this, by what the velocity was kept smooth by: a map that is bent little is shaken less by noise."""
 MEMBRANE = 0.1
 LEAST_NOISE = 2e-3  # images that are equal voxel by voxel are one image twice
 LEAST_SEEN = 1e-3  # of a control point's voxels that both images show, below which nothing is known of it
 
 
 def velocity_sigma(
-    pair: PatchPair, c: torch.Tensor, similarity: str, samples: Sequence[int], stiffness: torch.Tensor
+    pair: PatchPair,
+    c: torch.Tensor,
+    similarity: str,
+    samples: Sequence[int],
+    stiffness: torch.Tensor,
+    regulariser: str = "membrane",
 ) -> torch.Tensor:
     """(3, z, y, x) SD of the control points c (3, z, y, x) along each axis, both in voxels; NaN where nothing is known.
 
@@ -51,13 +58,14 @@ def velocity_sigma(
 
     similarity   what they were found by, one of FACTORS, where a channel does not say another
     stiffness    (3 components, 3 axes) of a lattice edge, in units of the loss
+    regulariser  what they were kept smooth by (see regularisers.KINDS)
     """
     found = [
         (one.weight, FACTORS[one.similarity or similarity], _told(pair.of_channel(one), c, similarity, samples))
         for one in pair.channels
         if not one.labels
     ]
-    factor = max(f for _, f, _ in found)
+    factor = max(f for _, f, _ in found) * OF_REGULARISER.get(regulariser, 1.0)
     if len(found) == 1:
         weight, _, (texture, noise, known) = found[0]
         texture = texture if weight == 1.0 else weight * texture
