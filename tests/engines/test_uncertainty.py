@@ -73,12 +73,13 @@ def test_it_is_in_um_along_each_axis():
     torch.testing.assert_close(ratio, torch.tensor([3.0, 1.0, 1.0]), rtol=0.1, atol=0)
 
 
-def test_it_is_what_the_error_is():
+@pytest.mark.parametrize("regulariser", ["membrane", "bending"])
+def test_it_is_what_the_error_is(regulariser):
     """Of images of the kind that the factors were measured on, within a factor of two."""
     error, told = [], []
     for seed in range(3):
         images = pair(smooth(seed), 0.1, seed=seed)
-        found = load_engine("optimise", {}, iterations=20).estimate(images)
+        found = load_engine("optimise", {"regulariser": regulariser}, iterations=20).estimate(images)
         # Nothing moved. The SD is that of the motion at the control points, which stand between two voxels an axis.
         moved = evaluate(found.coefficients, (4, 4, 4)).unflatten(3, (8, 4)).unflatten(2, (8, 4)).unflatten(1, (8, 4))
         error.append(moved[:, 1:-1, 1:3, 1:-1, 1:3, 1:-1, 1:3].mean((2, 4, 6)))
