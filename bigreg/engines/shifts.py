@@ -48,7 +48,7 @@ class ShiftSearch:
         least_f, least_m = (np.float32(LEAST_STRUCTURE * max(float(p.sum(dtype=np.float64)), 1e-20)) for p in parts)
         norm = np.maximum(back(squares_f * one_m), least_f)
         if self.whole:  # moving's voxels and squares over a box of fixed need no transform
-            count, squares_m = (_box_sums(image, self.mask.shape, lowest, highest) for image in seen[:2])
+            count, squares_m = _box_sums(np.stack(seen[:2]), self.mask.shape, lowest, highest)
         else:
             count, squares_m = back(one_f * one_m), back(one_f * _transform(seen[1], size))
         norm = np.sqrt(norm * np.maximum(squares_m, least_m))
@@ -101,15 +101,16 @@ def _back(spectrum: np.ndarray, size: tuple[int, ...], lowest: np.ndarray, highe
     return fft.irfft(spectrum, n=size[2], axis=2, overwrite_x=True).take(places[2], 2)
 
 
-def _box_sums(image: np.ndarray, box: torch.Size, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
-    """Sums of an image (z, y, x) over a box at the shifts from lowest to highest, as far as the box reaches into it."""
+def _box_sums(images: np.ndarray, box: torch.Size, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """Sums of images (N, z, y, x) over a box at the shifts from lowest to highest, as far as it reaches into them."""
     reach = []
-    for axis, n in enumerate(image.shape):
+    for axis, n in enumerate(images.shape[1:]):
         first = torch.arange(int(lowest[axis]), int(highest[axis]) + 1)[:, None]
         voxel = torch.arange(n)
         reach.append(((first <= voxel) & (voxel < first + box[axis])).float())
-    sums = reach[1] @ torch.from_numpy(image) @ reach[2].T
-    return (reach[0] @ sums.flatten(1)).reshape(-1, *sums.shape[1:]).numpy()
+    # As products of matrices: in float32, and exact for counts.
+    sums = reach[1] @ (torch.from_numpy(images) @ reach[2].T)
+    return (reach[0] @ sums.flatten(2)).unflatten(2, sums.shape[2:]).numpy()
 
 
 def _fast(n: int) -> int:
