@@ -146,9 +146,7 @@ def block_map(
         shown = ax.imshow(values[z], cmap=cmap, norm=norm, interpolation="nearest", aspect=cell[0] / cell[1])
         ax.set_anchor("NW")
         layer = f"layer {z + 1} of {values.shape[0]}" if values.shape[0] > 1 else "one layer of blocks"
-        # A title of the axes would look for ticks to stay clear of.
-        above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        ax.annotate(layer, (0, 1), (0, 5), color=INK, fontsize=FONT, **above)
+        ax.set_title(layer, color=INK, fontsize=FONT, loc="left", pad=5)
         if name != "status" and values[z].size <= 24:
             _write_values(ax, values[z], cmap, norm)
     if name == "status":

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -46,32 +44,6 @@ VIEWS = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
 """Of the plane across each axis: the axis, the one drawn downwards, the one to the right."""
 AXES = "zyx"
 
-
-class _AxisX(XAxis):
-    set_clip_path = Artist.set_clip_path
-
-
-class _AxisY(YAxis):
-    set_clip_path = Artist.set_clip_path
-
-
-class Canvas(Axes):
-    """Axes without ticks, frame or grid, which are half of what axes cost: they would be made, and then not shown."""
-
-    def _init_axis(self) -> None:
-        self.xaxis, self.yaxis = _AxisX(self, clear=False), _AxisY(self, clear=False)
-        for name in ("bottom", "top"):
-            self.spines[name].register_axis(self.xaxis)
-        for name in ("left", "right"):
-            self.spines[name].register_axis(self.yaxis)
-
-    def grid(self, *settings: Any, **style: Any) -> None:
-        """There is none."""
-
-    def tick_params(self, *settings: Any, **style: Any) -> None:
-        """There are none."""
-
-
 Vector = Sequence[float]
 Painter = Callable[[Axes, int], object]
 Bar = Callable[[Figure, Vector], None]
@@ -87,8 +59,7 @@ def new_figure(size: Sequence[float]) -> Figure:
 def new_axes(figure: Figure, size: Sequence[float], box: Sequence[float]) -> Axes:
     """Axes at (left, top, width, height) in pixels from the upper left corner, without ticks or frame."""
     left, top, width, height = box
-    place = left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1]
-    ax = figure.add_axes(Canvas(figure, place))
+    ax = figure.add_axes((left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1]))
     ax.set_axis_off()
     return ax
 
@@ -190,7 +161,8 @@ def _round_number(value: float) -> float:
 def draw_colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable, label: str) -> None:
     """The colours of what is shown, in the lowest BAR pixels of a figure of `size` pixels."""
     width = min(420, size[0] - 60)
-    ax = figure.add_axes((24 / size[0], 1 - (size[1] - BAR + 24) / size[1], width / size[0], 12 / size[1]))
+    ax = new_axes(figure, size, (24, size[1] - BAR + 12, width, 12))
+    ax.set_axis_on()
     bar = figure.colorbar(shown, cax=ax, orientation="horizontal")
     bar.outline.set_visible(False)
     if isinstance(shown.norm, LogNorm):

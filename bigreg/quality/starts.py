@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from .figures import stretched
-from .planes import Canvas
 
 _DPI = 100
 _HEIGHT, _WIDEST, _TEXT, _GAP, _TOP = 300, 420, 300, 10, 56  # pixels: of a row's planes, of its numbers
@@ -50,15 +49,14 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
         first = wrap(name, 31)
         rest = [part for number in numbers for part in wrap(number, 33)]
         for line, text in enumerate([*first, *rest]):
-            at = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
-            figure.text(*at, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
+            place = (_GAP / size[0], 1 - (top + 18 * line) / size[1])
+            figure.text(*place, text, fontsize=_FONT, va="top", weight="bold" if line < len(first) else "normal")
         middle = _middle(each.inside)
         shown = zip(_evened(fixed, middle), _evened(each.moving * each.inside, middle), strict=True)
         left = _TEXT
         for (axis, name), wide, (a, b) in zip(_PLANES, widths, shown, strict=True):
             high = round((depth if axis == 1 else height) * scale)
-            place = left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]
-            ax = figure.add_axes(Canvas(figure, place))
+            ax = figure.add_axes((left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]))
             told = f"{name} = {middle[axis] * spacing[axis] / 1000:.2f} mm"
             _overlay(ax, a, b * np.take(each.inside, middle[axis], axis), axis, told, spacing)
             left += wide + _GAP
