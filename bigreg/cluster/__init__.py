@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # what _WHERE imports on first use, for type checkers
     from .connecting import client
     from .escalation import escalate
     from .gpus import default_cluster, default_kind, visible_gpus
-    from .local import local_client
+    from .local import local_client, prepare
     from .workers import BASE_BYTES, GPU, card_memory, give_back_memory, require_memory, worker_count, worker_memory
 
 _WHERE = {
@@ -25,6 +25,7 @@ _WHERE = {
     "escalate": "escalation",
     "give_back_memory": "workers",
     "local_client": "local",
+    "prepare": "local",
     "require_memory": "workers",
     "visible_gpus": "gpus",
     "worker_count": "workers",
@@ -44,6 +45,7 @@ __all__ = [
     "escalate",
     "give_back_memory",
     "local_client",
+    "prepare",
     "require_memory",
     "visible_gpus",
     "worker_count",

@@ -29,6 +29,13 @@ def local_client(settings: Cluster) -> AbstractContextManager[Client]:
     return _client(settings, require_gpus(settings) if settings.has_gpus else [])
 
 
+def prepare(settings: Cluster) -> None:
+    """Let what workers are forked from import what they need (3 s), while this process does something else."""
+    if settings.kind == "local" and not settings.has_gpus:
+        with forked(ENVIRONMENT):
+            pass
+
+
 def cuda_client(settings: Cluster) -> AbstractContextManager[Client]:
     """The same with workers that share the GPUs: each sees one, and decodes with its part of the cores."""
     count = worker_count(settings)

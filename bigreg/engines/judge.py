@@ -72,7 +72,8 @@ class Judge:
             torch.stack([*structure(p, kind), torch.as_tensor(evened(p))]) for p in (self.fixed, self.moving)
         ]
         textured = [
-            self._texture(c[-1], p.weights) for c, p in zip(self._channels, (self.fixed, self.moving), strict=True)
+            self._texture(c[-1], p.weights, _voxels(p.weights))
+            for c, p in zip(self._channels, (self.fixed, self.moving), strict=True)
         ]
         self.textured = max(1.0, min(float(t.sum()) for t in textured))
 
@@ -81,7 +82,8 @@ class Judge:
         m, mask = sampled(self._channels[1], self.moving.mask, self.moving.grid, grid, matrix)
         keep = ((mask * self.fixed.weights) > 0).float()
         overlap = min(1.0, float(keep.sum()) / self.voxels)
-        both = self._texture(f[-1], keep) * self._texture(m[-1], keep)
+        voxels = _voxels(keep)
+        both = self._texture(f[-1], keep, voxels) * self._texture(m[-1], keep, voxels)
         count = float(both.sum())
         if count < 8:
             return Start(name, matrix, -1.0, -1.0, 0.0, overlap)
@@ -94,9 +96,13 @@ class Judge:
         return Start(name, matrix, correlation, value, min(1.0, count / self.textured), overlap)
 
     @staticmethod
-    def _texture(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """1 where a window differs within itself by more than noise."""
-        n = box_sum(keep, RADIUS).clamp_min(1.0)
-        mean = box_sum(image * keep, RADIUS) / n
-        variance = box_sum(image * image * keep, RADIUS) / n - mean * mean
+    def _texture(image: torch.Tensor, keep: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        """1 where a window of so many voxels differs within itself by more than noise."""
+        mean = box_sum(image * keep, RADIUS) / voxels
+        variance = box_sum(image * image * keep, RADIUS) / voxels - mean * mean
         return ((variance > 4 * NOISE**2) & (keep > 0)).float()
+
+
+def _voxels(keep: torch.Tensor) -> torch.Tensor:
+    """How many voxels (z, y, x) of those to keep each window has; at least 1."""
+    return box_sum(keep, RADIUS).clamp_min(1.0)

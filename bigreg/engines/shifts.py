@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
+from scipy import fft
 
 LEAST_STRUCTURE = 1e-3
 """Share of an image's structure: an overlap that holds less of it counts as if it held so much."""
@@ -19,8 +18,10 @@ class ShiftSearch:
     """
 
     def __init__(self, channels: list[torch.Tensor], mask: torch.Tensor, least: float) -> None:
-        self.channels, self.mask, self.least = channels, mask, least
-        self._spectra: dict[tuple[int, ...], list[torch.Tensor]] = {}
+        self.mask, self.least = mask, least
+        self.whole = bool((mask > 0).all())
+        self._seen = _seen(channels, mask)
+        self._spectra: dict[tuple[int, ...], list[np.ndarray]] = {}
 
     def __call__(
         self, channels: list[torch.Tensor], mask: torch.Tensor
@@ -34,25 +35,26 @@ class ShiftSearch:
         # A shift that is looked at may fold only onto one that leaves nothing in common.
         size = tuple(_fast(int(n)) for n in np.maximum(mask.shape - lowest, highest + self.mask.shape))
         if size not in self._spectra:
-            self._spectra[size] = [s.conj() for s in _spectra(self.channels, self.mask, size)]
-        one_f, square_f, *fixed = self._spectra[size]
-        one_m, square_m, *moving = _spectra(channels, mask, size)
-        places = [
-            torch.as_tensor(np.arange(low, high + 1) % n) for low, high, n in zip(lowest, highest, size, strict=True)
-        ]
+            self._spectra[size] = [_transform(image, size).conj() for image in self._seen]
+        one_f, squares_f, *fixed = self._spectra[size]
+        seen = _seen(channels, mask)
+        one_m, *moving = (_transform(image, size) for image in (seen[0], *seen[2:]))
 
-        def back(spectrum: torch.Tensor) -> torch.Tensor:
-            # One axis after another, so that what no shift needs is not transformed along the next.
-            for axis in (0, 1):
-                spectrum = torch.fft.ifft(spectrum, dim=axis).index_select(axis, places[axis])
-            return torch.fft.irfft(spectrum, n=size[2], dim=2).index_select(2, places[2])
+        def back(spectrum: np.ndarray) -> np.ndarray:
+            return _back(spectrum, size, lowest, highest)
 
-        count = back(one_f * one_m).round()  # masks are 0 and 1
-        product = back(cast(torch.Tensor, sum(f * m for f, m in zip(fixed, moving, strict=True))))
-        least_f, least_m = (LEAST_STRUCTURE * max(float(s[0, 0, 0].real), 1e-20) for s in (square_f, square_m))
-        norm = (back(square_f * one_m).clamp_min(least_f) * back(one_f * square_m).clamp_min(least_m)).sqrt()
-        correlation = torch.where(count >= self.least, (product / norm).clamp(-1.0, 1.0), -1.0)
-        return lowest, correlation, count
+        product = back(sum((f * m for f, m in zip(fixed[1:], moving[1:], strict=True)), fixed[0] * moving[0]))
+        parts = self._seen[1], seen[1]
+        least_f, least_m = (np.float32(LEAST_STRUCTURE * max(float(p.sum(dtype=np.float64)), 1e-20)) for p in parts)
+        norm = np.maximum(back(squares_f * one_m), least_f)
+        if self.whole:  # moving's voxels and squares over a box of fixed need no transform
+            count, squares_m = _box_sums(np.stack(seen[:2]), self.mask.shape, lowest, highest)
+        else:
+            count, squares_m = back(one_f * one_m), back(one_f * _transform(seen[1], size))
+        norm = np.sqrt(norm * np.maximum(squares_m, least_m))
+        count = np.round(count)  # masks are 0 and 1
+        cosines = np.where(count >= self.least, np.clip(product / norm, -1.0, 1.0), np.float32(-1.0))
+        return lowest, torch.from_numpy(cosines), torch.from_numpy(count)
 
 
 def _possible(fixed: torch.Tensor, moving: torch.Tensor, least: float) -> tuple[np.ndarray, np.ndarray]:
@@ -74,17 +76,41 @@ def _possible(fixed: torch.Tensor, moving: torch.Tensor, least: float) -> tuple[
     return np.array(low), np.array(high)
 
 
-def _spectra(channels: list[torch.Tensor], mask: torch.Tensor, size: tuple[int, ...]) -> list[torch.Tensor]:
-    """Transforms of the mask, of the sum of squares under it, and of each masked channel."""
-    w = mask.float()
-    seen = [c.float() * w for c in channels]
-    return [_transform(p, size) for p in (w, cast(torch.Tensor, sum(c * c for c in seen)), *seen)]
+def _seen(channels: list[torch.Tensor], mask: torch.Tensor) -> list[np.ndarray]:
+    """Arrays (z, y, x): the mask, the sum of squares under it, and each masked channel."""
+    weights = mask.float().numpy()
+    seen = [channel.float().numpy() * weights for channel in channels]
+    return [weights, np.sum([image * image for image in seen], axis=0), *seen]
 
 
-def _transform(image: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """What `rfftn` gives, without transforming the rows that are only padding."""
-    spectrum = torch.fft.rfft(image, n=size[2], dim=2)
-    return torch.fft.fft(torch.fft.fft(spectrum, n=size[1], dim=1), n=size[0], dim=0)
+def _transform(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """What `rfftn` gives, without transforming the rows that are only padding.
+
+    By SciPy: PyTorch's takes a quarter longer to transform what is so small, and twice as long to transform it back.
+    """
+    spectrum = fft.rfft(image, n=size[2], axis=2)
+    return fft.fft(fft.fft(spectrum, n=size[1], axis=1), n=size[0], axis=0, overwrite_x=True)
+
+
+def _back(spectrum: np.ndarray, size: tuple[int, ...], lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """The image (z, y, x) of a spectrum at the shifts from lowest to highest."""
+    places = [np.arange(low, high + 1) % n for low, high, n in zip(lowest, highest, size, strict=True)]
+    # One axis after another, so that what no shift needs is not transformed along the next.
+    for axis in (0, 1):
+        spectrum = fft.ifft(spectrum, axis=axis, overwrite_x=True).take(places[axis], axis)
+    return fft.irfft(spectrum, n=size[2], axis=2, overwrite_x=True).take(places[2], 2)
+
+
+def _box_sums(images: np.ndarray, box: torch.Size, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """Sums of images (N, z, y, x) over a box at the shifts from lowest to highest, as far as it reaches into them."""
+    reach = []
+    for axis, n in enumerate(images.shape[1:]):
+        first = torch.arange(int(lowest[axis]), int(highest[axis]) + 1)[:, None]
+        voxel = torch.arange(n)
+        reach.append(((first <= voxel) & (voxel < first + box[axis])).float())
+    # As products of matrices: in float32, and exact for counts.
+    sums = reach[1] @ (torch.from_numpy(images) @ reach[2].T)
+    return (reach[0] @ sums.flatten(2)).unflatten(2, sums.shape[2:]).numpy()
 
 
 def _fast(n: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import storage
-from ..cluster import HERE, JOBS, Cluster, require_memory
+from ..cluster import HERE, JOBS, Cluster, prepare, require_memory
 from ..cluster import client as cluster_client
 from ..config import Config, load_cluster, load_config
 from ..display import shown
@@ -125,6 +125,8 @@ def begin(
     choice: Choice | None = None,
 ) -> Run:
     """`register` for volumes whose voxels the engines may find strange."""
+    if client is None:
+        prepare(config.cluster)
     config, volumes = chosen_channels(config, volumes)
     config, labels = with_labels(config, volumes)
     config, engines = settled_engines(config)

@@ -181,5 +181,5 @@ def draw_colour_bar(figure: Figure, size: Sequence[float], shown: ScalarMappable
 def png(figure: Figure) -> bytes:
     """The figure as a PNG; the same figure gives the same bytes."""
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return out.getvalue()

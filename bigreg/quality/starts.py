@@ -61,7 +61,7 @@ def starts_picture(title: str, fixed: np.ndarray, spacing: Sequence[float], rows
             _overlay(ax, a, b * np.take(each.inside, middle[axis], axis), axis, told, spacing)
             left += wide + _GAP
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return out.getvalue()
 
 

@@ -1,5 +1,6 @@
 """The cluster on this machine: its workers come back."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,14 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from distributed import Client, LocalCluster
 
 from bigreg import load_config
-from bigreg.cluster import Cluster, card_memory, client, local_client, visible_gpus, worker_count
+from bigreg.cluster import Cluster, card_memory, client, local_client, prepare, visible_gpus, worker_count
 from bigreg.cluster.gpus import VISIBLE
 from bigreg.cluster.one_gpu import dask_setup
 from bigreg.cluster.without_main import IMPORTED
 from bigreg.config import load_cluster
 from bigreg.errors import ResourceError
+from bigreg.pipeline.schedule.answers import execute
+from bigreg.pipeline.store.store import Status
 
 
 @pytest.mark.timeout(180)
@@ -210,6 +214,30 @@ def test_workers_are_forked_from_a_process_that_has_one_thread_and_their_environ
         found = list(one.run(what).values())
     assert [each[:4] for each in found] == [(["1", "2"], ["1", "2"], 1, [])] * 2
     assert found[0][4] == found[1][4] != os.getpid()
+
+
+def test_only_a_process_of_its_own_keeps_what_it_imported_from_being_looked_through_again(one_thread):
+    def frozen(opened, index):
+        return Status.DONE, {"frozen": gc.get_freeze_count()}
+
+    def ask(used):
+        asked = used.submit(execute, lambda url, stamp: None, "", "", frozen, (), (0, 0, 0), pure=False)
+        return asked.result(timeout=120).metrics["frozen"]
+
+    with local_client(Cluster(workers=1)) as used:
+        assert ask(used) > 100_000
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as here, Client(here) as used:
+        assert ask(used) == gc.get_freeze_count() == 0  # the objects of whoever calls
+
+
+def test_a_process_to_fork_from_is_begun_only_where_it_is_used(monkeypatch):
+    begun = []
+    monkeypatch.setattr("bigreg.cluster.without_main.forkserver.ensure_running", lambda: begun.append(1))
+    prepare(Cluster(kind="slurm", workers=1, memory_limit="1GB"))
+    prepare(Cluster(device="cuda"))
+    assert not begun
+    prepare(Cluster(workers=1))
+    assert begun
 
 
 def test_workers_have_the_environment_of_now(monkeypatch):

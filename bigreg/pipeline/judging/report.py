@@ -39,6 +39,7 @@ def collect(context: Context) -> ReportData:
     displacement = here.sample(field_reader(field), field_grids(context, "fixed_to_moving")[0]).numpy()
 
     rows = figures(context)
+    outcome = outcome_of(context, rows=rows)
     evaluation = read_evaluation(context.store.path(EVALUATION))
     if evaluation is not None:
         own = {(group, name) for group, name, *_ in rows}
@@ -56,7 +57,7 @@ def collect(context: Context) -> ReportData:
         displacement=displacement,
         jacobian=np.asarray(central_jacobian(displacement, grid.spacing)),
         inside=inside,
-        outcome=outcome_of(context),
+        outcome=outcome,
         figures=[Figure(g, n, float(v), u, note) for g, n, v, u, note in rows],
         blocks={f"level {index}": _blocks(context, index) for index in mapped},
         risk=shown_risk(context, grid),

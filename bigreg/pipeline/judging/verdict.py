@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ... import storage
@@ -14,15 +16,18 @@ from ..context.context import Context
 from ..store.store import EVALUATION
 from ..tasks.fields import field_grids
 from . import confidence, likeness, pairs
-from .figures import channels_off, figures
+from .figures import Row, channels_off, figures
 from .status import VERDICT, unmatched_share
 
 
-def outcome_of(context: Context, evaluation: Evaluation | None = None) -> Outcome:
-    """All that the verdict on a finished run goes by; `evaluation`: in place of the one that it keeps."""
+def outcome_of(context: Context, evaluation: Evaluation | None = None, rows: Sequence[Row] | None = None) -> Outcome:
+    """All that the verdict on a finished run goes by.
+
+    evaluation   in place of the one that it keeps; rows: its `figures`, where they are known
+    """
     if evaluation is None:
         evaluation = read_evaluation(context.store.path(EVALUATION))
-    value = {(group, name): v for group, name, v, _, _ in figures(context)}
+    value = {(group, name): v for group, name, v, _, _ in (figures(context) if rows is None else rows)}
     start = storage.read_attributes(context.store.path("affine"))["bigreg"].get("details", {})
     # A start that a person has looked at and accepted is no guess.
     sure = None if starts.ACCEPTED in context.attributes else start.get("confidence")
