@@ -17,7 +17,8 @@ from torch import nn
 
 from ..networks.discriminators import FlowDiscriminator, PairDiscriminator
 from ..transforms.field import exponential
-from .config import Adversarial, Deformation, Loss
+from .config import Deformation
+from .losses_config import Adversarial, Loss
 from .processes import Processes
 from .scene import Scene
 from .synthetic import UNIT, velocity

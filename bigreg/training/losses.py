@@ -16,7 +16,7 @@ from ..similarity import by_name
 from ..similarity.loss import loss as dissimilarity
 from . import regularity
 from .batch import MAPS
-from .config import Adversarial, FieldLoss, Loss, SimilarityLoss
+from .losses_config import Adversarial, FieldLoss, Loss, SimilarityLoss
 from .scene import Scene
 
 LABELS = 16  # the largest labels of a patch that Dice looks at
