@@ -104,7 +104,8 @@ def case_of(o, name: str) -> dict:
     from make_case import make_case
 
     which, level, options, change, _ = CASES[name]
-    volume = bigreg.open_volume(**spec(o, which))
+    where = spec(o, which)
+    volume = bigreg.open_volume(where.pop("path"), **where)
     grid: Grid = volume.grid(level)
     image = volume.read((0, 0, 0), grid.shape, level)
     if not o.full:
