@@ -5,7 +5,7 @@
 
 Trained by `networks.py train --small --no-pair --networks sitreg-anycontrast --begin sitreg-lightsheet`, on one round
 of easifish and a cleared brain. Here are the other round, another brain and the template. `patches`: error of weights
-on deformed patches of these, one image of each pair in a contrast that none of the training's random curves has.
+on deformed patches of these, one image of each pair through a falling curve, or a triangle wave.
 `runs`: whole runs by mutual information (and MIND) with `optimise` alone, and with the network in front of it; of the
 middle 144^3 voxels, or with --full of everything. Prints Markdown tables; each run is kept in DIR and not done again.
 """
