@@ -1,11 +1,13 @@
 """Discriminators: networks that learn to tell a registered pair, or a real map, from what the network makes.
 
-They answer with logits and are judged by binary cross-entropy with logits. Two of them, one for each direction.
+They answer with logits and are judged by binary cross-entropy with logits. Two of them, one for each direction, for
+each adversarial loss: of pairs, of flows, or of both at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import cast
 
 import numpy as np
@@ -15,7 +17,9 @@ from torch import nn
 
 from ..networks.discriminators import FlowDiscriminator, PairDiscriminator
 from ..transforms.field import exponential
-from .config import Adversarial, Deformation
+from .config import Deformation
+from .losses_config import Adversarial, Loss
+from .processes import Processes
 from .scene import Scene
 from .synthetic import UNIT, velocity
 
@@ -48,6 +52,46 @@ class Judges(nn.Module):
             return entropy(self.logits(made), 1.0)
         finally:
             self.requires_grad_(True)
+
+
+class Adversary:
+    """The discriminators of one adversarial loss, with their optimiser.
+
+    kind   of the discriminators, pair or flow
+    """
+
+    def __init__(self, settings: Adversarial, processes: Processes) -> None:
+        self.settings, self.kind = settings, settings.kind
+        self.judges = Judges(settings).to(processes.device)
+        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.SGD
+        self.optimiser = kind(self.judges.parameters(), lr=settings.rate)
+        self.shared = processes.shared(self.judges)
+
+    def pull(self, scene: Scene, precision: AbstractContextManager) -> torch.Tensor:
+        """See Judges.pull, of what the network made; unweighted."""
+        with precision:
+            return self.judges.pull(made(scene, self.settings))
+
+    def learn(
+        self,
+        scene: Scene,
+        deformation: Deformation,
+        streams: Sequence[np.random.Generator],
+        precision: AbstractContextManager,
+    ) -> torch.Tensor:
+        """One step of the discriminators; their cross-entropy before it."""
+        good, bad = examples(scene, self.settings, deformation, streams)
+        with precision:
+            loss = self.shared(good, bad)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+
+def adversarial_losses(losses: Sequence[Loss]) -> list[Adversarial]:
+    """Those among the losses that are adversarial and not off."""
+    return [one for one in losses if isinstance(one, Adversarial) and one.kind != "none"]
 
 
 def entropy(logits: Sequence[torch.Tensor], label: float) -> torch.Tensor:

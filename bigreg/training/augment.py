@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ..transforms.bspline import evaluate
 from .config import Augment, Contrast
+from .contrast import curved, greyed
 from .sources import Patch
 
 
@@ -37,8 +38,17 @@ def turned(patch: Patch, settings: Augment, rng: np.random.Generator) -> Patch:
     return Patch(turn(patch.images), turn(patch.masks), patch.spacing[order], labels, points)
 
 
-def contrast(image: torch.Tensor, settings: Contrast, rng: np.random.Generator) -> torch.Tensor:
-    """An image (z, y, x) of about 0 .. 1 with another exponent, gain, offset, shading, sharpness and noise."""
+def contrast(
+    image: torch.Tensor, settings: Contrast, rng: np.random.Generator, labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """An image (z, y, x) of about 0 .. 1 with another exponent, gain, offset, shading, sharpness and noise.
+
+    Before that, where `settings` say so, of greys that are drawn for its labels (z, y, x), or else through a curve.
+    """
+    if settings.greys is not None and labels is not None and rng.random() < settings.greys.probability:
+        image = greyed(labels, settings.greys, rng)
+    elif settings.curve is not None and rng.random() < settings.curve.probability:
+        image = curved(image, settings.curve, rng)
     low, high = settings.gamma
     gamma = math.exp(rng.uniform(math.log(low), math.log(high)))
     gain, offset, noise, blur = (

@@ -86,7 +86,8 @@ def make_batch(
             classes = None if patch.labels is None else list(torch.as_tensor(patch.labels, device=device))
             truths.append(torch.zeros(4, 3, *pair[0].shape, device=device))
         if augment is not None and augment.contrast is not None:
-            pair = [contrast(image, augment.contrast, rng) for image in pair]
+            sides = classes if classes is not None else [None, None]
+            pair = [contrast(image, augment.contrast, rng, of) for image, of in zip(pair, sides, strict=True)]
         images.append(torch.stack([i * m for i, m in zip(pair, seen, strict=True)]))
         masks.append(torch.stack(seen))
         spacing.append(as_tensor(patch.spacing, device))

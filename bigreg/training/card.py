@@ -9,7 +9,7 @@ import numpy as np
 
 from ..models import Card, Spacing, save
 from ..networks import Network
-from .config import Training
+from .config import Contrast, Training
 from .sources import Opened
 
 FIGURES = (
@@ -19,9 +19,9 @@ FIGURES = (
 
 
 def save_weights(
-    path: Path, network: Network, config: Training, sources: list[Opened], figures: Mapping[str, float]
+    path: Path, network: Network, config: Training, sources: list[Opened], figures: Mapping[str, float], origin: str
 ) -> Card:
-    """Write the weights and their card; `figures` are those of the last validation."""
+    """Write the weights and their card; `figures` are those of the last validation, `origin` where it began."""
     sizes = np.array(
         config.data.spacing
         if config.data.spacing is not None
@@ -29,12 +29,20 @@ def save_weights(
     )
     names = [Path(v.spec.path).name for s in sources for v in s.volumes.values() if v.spec is not None]
     learned = f"{len(sources)} source{'s' * (len(sources) != 1)} ({', '.join(dict.fromkeys(names))})"
-    changed = "their contrast changed at random" if config.augment.contrast else "as they are"
+    steps = ", ".join(filter(None, [f"{config.schedule.steps} steps on {learned}", origin]))
     card = Card(
-        data=". ".join(filter(None, [config.output.description, f"{config.schedule.steps} steps on {learned}"])),
+        data=". ".join(filter(None, [config.output.description, steps])),
         spacing=Spacing(low=tuple(sizes.min(0)), high=tuple(sizes.max(0))),
-        contrast=f"intensities {config.data.intensity.model_dump()}, {changed}",
+        contrast=f"intensities {config.data.intensity.model_dump()}, {_changed(config.augment.contrast)}",
         figures={f"held_out_{k}": v for k, v in figures.items() if k in FIGURES and np.isfinite(v)},
         licence=config.output.licence,
     )
     return save(path, network, card)
+
+
+def _changed(contrast: Contrast | None) -> str:
+    if contrast is None:
+        return "as they are"
+    ways = {"through random curves": contrast.curve, "made of labels": contrast.greys}
+    unlike = " or ".join(way for way, settings in ways.items() if settings is not None)
+    return f"each image {unlike}, changed at random" if unlike else "their contrast changed at random"

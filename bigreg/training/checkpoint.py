@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import ConfigError, CorruptDataError, OutputError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write(path: Path, state: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:

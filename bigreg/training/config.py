@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..config import Intensity, Section, parse_yaml, set_key
 from ..errors import ConfigError
+from ..models import RANDOM
 from ..volumes import ImageSpec
+from .losses_config import Loss, kind_of
 
 Vector = tuple[float, float, float]
 Range = tuple[float, float]
@@ -123,12 +125,64 @@ class Deformation(Section):
     roughness: float = Field(1.0, ge=0)
 
 
+class Curve(Section):
+    """Random nonlinear intensity curves, so that the images of a pair differ in contrast.
+
+    probability   share of the images that get one
+    knots      smallest and largest number of knots; two make a straight line
+    monotone   share of the curves that only rise, or only fall; the others are folded: they go up and down
+    inverted   share of the monotone ones that fall
+    dark       share of the curves that leave a dark background dark, whatever they do to the tissue
+    """
+
+    probability: float = Field(1.0, gt=0, le=1)
+    knots: tuple[int, int] = (3, 6)
+    monotone: float = Field(0.5, ge=0, le=1)
+    inverted: float = Field(0.5, ge=0, le=1)
+    dark: float = Field(0.5, ge=0, le=1)
+
+    @field_validator("knots")
+    @classmethod
+    def _enough(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 2 <= value[0] <= value[1]:
+            raise ValueError(f"{list(value)} must be a smallest number of at least 2 and a largest one")
+        return value
+
+    @model_validator(mode="after")
+    def _foldable(self) -> Curve:
+        if self.monotone < 1 and self.knots[1] < 3:
+            raise ValueError("two knots make a line, which is monotone: give knots up to 3 or more, or monotone 1")
+        return self
+
+
+class Greys(Section):
+    """Images made of label volumes: a random grey value for each label (SynthMorph, Hoffmann et al. 2022).
+
+    probability   share of the images of patches with labels that are replaced by one that is made of the labels
+    deviation     SD of the noise in a label, drawn for each
+    """
+
+    probability: float = Field(0.5, gt=0, le=1)
+    deviation: Range = (0.0, 0.1)
+
+    @field_validator("deviation")
+    @classmethod
+    def _ordered(cls, value: Range) -> Range:
+        if not 0 <= value[0] <= value[1]:
+            raise ValueError(f"{list(value)} must be a smallest value of at least 0 and a largest one")
+        return value
+
+
 class Contrast(Section):
     """Changes of intensity, drawn for each image by itself; intensities are about 0 .. 1. Zero ranges do nothing.
 
+    curve, greys   another contrast altogether, before all that follows; none by default
     gamma   exponent, log-uniform      gain, offset   a + b x      noise   SD      blur   sigma in voxels
     bias    largest of a smooth factor exp(b), b of the size of a patch
     """
+
+    curve: Curve | None = None
+    greys: Greys | None = None
 
     gamma: Range = (0.7, 1.4)
     gain: Range = (0.8, 1.2)
@@ -149,58 +203,6 @@ class Augment(Section):
     permutations: bool = True
     both_orders: bool = False
     contrast: Contrast | None = Contrast()
-
-
-class _Loss(Section):
-    weight: float = Weight
-
-
-class SimilarityLoss(_Loss):
-    """Dissimilarity of the images by `bigreg.similarity`, in mid-space or at both ends."""
-
-    name: Literal["lncc", "lncc_squared", "ncc", "mse", "mi", "nmi", "mind", "ngf"]
-    where: Literal["mid", "ends"] = "ends"
-    radius: int = Field(3, ge=1)
-    noise: float = Field(0.01, ge=0)
-
-
-class FieldLoss(_Loss):
-    """Of the maps themselves: `of` says which, the half-way ones or the whole ones.
-
-    diffusion, bending   mean square of first, second differences        volume   negative part of the determinants
-    """
-
-    name: Literal["diffusion", "bending", "volume"]
-    of: Literal["halves", "wholes"] = "wholes"
-
-
-class PlainLoss(_Loss):
-    """image_cycle: L1 of an image there and back. inverse: squared residual of the maps' composition. gradicon: of its
-    gradient. supervised: distance to the known maps. dice: labels. landmarks: distance, voxels.
-
-    regularisation: half the squared strain (um a um) of the half-way maps, times the weight that was drawn for each
-    item and given to the network. Beside an lncc of weight 1 in mid-space it is what the engine optimise calls so."""
-
-    name: Literal["image_cycle", "inverse", "gradicon", "supervised", "dice", "landmarks", "regularisation"]
-
-
-class Adversarial(_Loss):
-    """Discriminators. pair: on (fixed, warped moving); flow: on whole maps, against smooth random ones; none: off.
-
-    positive   of `pair`, with M' the warped image. warped: (F, M') is registered and (M, M') is not; blend: the mixture
-               (F, mix M + (1 - mix) F) is registered and (F, M') is not; either way the network pulls at (F, M')
-    """
-
-    name: Literal["adversarial"]
-    kind: Literal["pair", "flow", "none"] = "pair"
-    positive: Literal["blend", "warped"] = "warped"
-    mix: float = Field(0.2, ge=0, lt=1)
-    optimiser: Literal["adam", "sgd"] = "adam"
-    rate: float = Field(2e-5, gt=0)
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-
-Loss = Annotated[SimilarityLoss | FieldLoss | PlainLoss | Adversarial, Field(discriminator="name")]
 
 
 class Schedule(Section):
@@ -241,10 +243,22 @@ class Output(Section):
 
 
 class Network(Section):
-    """Architecture and the keywords of its constructor."""
+    """Architecture and the keywords of its constructor.
+
+    weights   packaged weights or a file to begin from (fine-tuning); `settings` are theirs then, and those that are
+              given must agree. null: random ones
+    """
 
     name: Literal["sitreg", "invgan", "voxelmorph", "transmorph"]
     settings: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _trained(cls, value: str | None) -> str | None:
+        if value == RANDOM:
+            raise ValueError("a training begins from random weights where network.weights is left out")
+        return value
 
 
 class Training(Section):
@@ -266,7 +280,7 @@ class Training(Section):
     def _possible(self) -> Training:
         sources = self.data.sources
         names = [loss.name for loss in self.losses]
-        kinds = [f"{loss.name} of {loss.of}" if isinstance(loss, FieldLoss) else loss.name for loss in self.losses]
+        kinds = [kind_of(loss) for loss in self.losses]
         double = {kind for kind in kinds if kinds.count(kind) > 1}
         if double:
             raise ValueError(f"losses {', '.join(sorted(double))} are named twice")
@@ -283,9 +297,33 @@ class Training(Section):
                 "the loss regularisation and the range network.settings.regularisation (sitreg) go together: the "
                 "network takes a weight of that range, and the loss weighs by it"
             )
+        if "identity" in names and self.network.name == "sitreg":
+            raise ValueError(
+                "loss identity: sitreg gives an image and itself the identity by construction; leave it out"
+            )
+        self._check_contrast(kinds)
         if self.data.held_out == 0 and self.validation.sources is None:
             raise ValueError("nothing is left to validate on: give data.held_out or validation.sources")
         return self
+
+    def _check_contrast(self, kinds: list[str]) -> None:
+        contrast = self.augment.contrast
+        if contrast is None or (contrast.curve is None and contrast.greys is None):
+            return
+        key = f"augment.contrast.{'curve' if contrast.curve is not None else 'greys'}"
+        if contrast.greys is not None and not any(s.labels or s.fixed_labels for s in self.data.sources):
+            raise ValueError("augment.contrast.greys needs a source with labels")
+        alike = [kind for kind in kinds if kind in ("lncc", "ncc", "mse")]
+        if alike:
+            raise ValueError(
+                f"loss {', '.join(alike)} wants images of one contrast, and {key} makes them of several; leave one of "
+                "both out, or use supervised, mi, nmi, mind, ngf or lncc_squared"
+            )
+        if "adversarial pair" in kinds:
+            raise ValueError(
+                f"{key} makes the images of a pair of different contrasts, by which discriminators of pairs would tell "
+                "them; use kind flow"
+            )
 
     def result_part(self) -> dict[str, Any]:
         """The part that decides the weights: a training that goes on must agree in it."""

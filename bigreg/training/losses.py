@@ -16,7 +16,7 @@ from ..similarity import by_name
 from ..similarity.loss import loss as dissimilarity
 from . import regularity
 from .batch import MAPS
-from .config import Adversarial, FieldLoss, Loss, SimilarityLoss
+from .losses_config import Adversarial, FieldLoss, Loss, SimilarityLoss
 from .scene import Scene
 
 LABELS = 16  # the largest labels of a patch that Dice looks at
@@ -57,6 +57,13 @@ def image_cycle(scene: Scene) -> torch.Tensor:
     ):
         rows.append(_masked_mean((warp(once, there) - image).abs(), mask))
     return 0.5 * (rows[0] + rows[1])
+
+
+def identity(scene: Scene) -> torch.Tensor:
+    """Mean squared length (voxels^2) of the maps between each image and itself, (N,)."""
+    assert scene.alone is not None, "whoever asks for the loss makes them"
+    squares = sum(getattr(scene.alone, name).square().sum(1).flatten(1).mean(1) for name in MAPS) / len(MAPS)
+    return torch.stack(squares.chunk(2)).mean(0)
 
 
 def inverse(scene: Scene) -> torch.Tensor:
@@ -133,6 +140,7 @@ def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 PLAIN: dict[str, Callable[[Scene], torch.Tensor]] = {
     "image_cycle": image_cycle,
+    "identity": identity,
     "inverse": inverse,
     "gradicon": gradicon,
     "supervised": supervised,

@@ -29,10 +29,13 @@ def seen(mask: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
 
 
 class Scene:
-    """A batch and a prediction of its maps."""
+    """A batch and a prediction of its maps.
 
-    def __init__(self, batch: Batch, prediction: Prediction) -> None:
-        self.batch, self.maps = batch, prediction
+    alone   maps of each fixed image with itself, and then of each moving one, (2 N, ...); None: nobody asked for them
+    """
+
+    def __init__(self, batch: Batch, prediction: Prediction, alone: Prediction | None = None) -> None:
+        self.batch, self.maps, self.alone = batch, prediction, alone
 
     @cached_property
     def moving_on_fixed(self) -> torch.Tensor:

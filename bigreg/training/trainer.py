@@ -8,19 +8,18 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..errors import ConfigError, DivergedError, OutputError
-from ..networks import build
-from ..networks.base import Network
+from ..networks import Network, Prediction
 from . import checkpoint
-from .adversarial import Judges, examples, made
+from .adversarial import Adversary, adversarial_losses
 from .batch import Batch, make_batch
-from .config import Adversarial, Schedule, Training
+from .begin import network_of
+from .config import Schedule, Training
 from .loader import Loader
 from .log import Board, Table, plot
 from .losses import evaluate
@@ -58,12 +57,11 @@ class Learner:
         seed = int(stream(config.seed, Purpose.WEIGHTS).integers(2**62))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = build(config.network.name, **config.network.settings).to(self.device)
-            self.adversarial = _adversarial(config)
-            self.judges = Judges(self.adversarial).to(self.device) if self.adversarial else None
+            network, self.origin = network_of(config)
+            self.network = network.to(self.device)
+            self.adversaries = [Adversary(loss, processes) for loss in adversarial_losses(config.losses)]
         factors: dict[str, int] = {config.network.name: self.network.factor}
-        if self.judges is not None:
-            factors["its discriminators"] = self.judges.factor
+        factors |= {f"its discriminators of {a.kind}s": a.judges.factor for a in self.adversaries}
         for what, factor in factors.items():
             if any(n % factor for n in config.data.shape):
                 raise ConfigError(
@@ -72,15 +70,8 @@ class Learner:
                 )
         self.average = copy.deepcopy(self.network) if config.schedule.ema is not None else None
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.schedule.rate)
-        self.judges_optimiser = self._judges_optimiser()
         self.shared = processes.shared(self.network)
-        self.shared_judges = processes.shared(self.judges) if self.judges is not None else None
-
-    def _judges_optimiser(self) -> torch.optim.Optimizer | None:
-        if self.judges is None or self.adversarial is None:
-            return None
-        kind = torch.optim.Adam if self.adversarial.optimiser == "adam" else torch.optim.SGD
-        return kind(self.judges.parameters(), lr=self.adversarial.rate)
+        self.identity = any(loss.name == "identity" for loss in config.losses)
 
     @property
     def best(self) -> Network:
@@ -88,28 +79,40 @@ class Learner:
         return self.network if self.average is None else self.average
 
     def modules(self) -> dict[str, nn.Module]:
-        found = {"network": self.network, "average": self.average, "judges": self.judges}
+        found: dict[str, nn.Module | None] = {"network": self.network, "average": self.average}
+        found |= {f"discriminators_{a.kind}": a.judges for a in self.adversaries}
         return {name: module for name, module in found.items() if module is not None}
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        found = {"optimiser": self.optimiser, "judges_optimiser": self.judges_optimiser}
-        return {name: optimiser for name, optimiser in found.items() if optimiser is not None}
+        return {"optimiser": self.optimiser} | {f"optimiser_{a.kind}": a.optimiser for a in self.adversaries}
+
+    def precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def scene(self, batch: Batch) -> Scene:
+        """The batch as the network brings it together, and where a loss asks for it each image with itself."""
+        fixed, moving, told = batch.fixed, batch.moving, batch.regularisation
+        if self.identity:  # in one call, which is what processes that share gradients are made for
+            fixed, moving = torch.cat([fixed, fixed, moving]), torch.cat([moving, fixed, moving])
+            told = None if told is None else told.repeat(3)
+        with self.precision():
+            maps = _float(self.shared(fixed, moving, *(() if told is None else (told,))))
+        if not self.identity:
+            return Scene(batch, maps)
+        pairs = Prediction(**{name: value[: len(batch)] for name, value in vars(maps).items()})
+        return Scene(batch, pairs, Prediction(**{name: value[len(batch) :] for name, value in vars(maps).items()}))
 
     def step(self, number: int, batch: Batch, streams: list[np.random.Generator]) -> dict[str, torch.Tensor]:
         """One step of all optimisers; the figures of the batch. Raises DivergedError."""
         schedule = self.config.schedule
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(schedule, number)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            told = () if batch.regularisation is None else (batch.regularisation,)
-            prediction = self.shared(batch.fixed, batch.moving, *told)
-        scene = Scene(batch, _float(prediction))
+        scene = self.scene(batch)
         loss, figures = evaluate(self.config.losses, scene)
-        if self.judges is not None and self.adversarial is not None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                pull = self.judges.pull(made(scene, self.adversarial))
-            loss = loss + self.adversarial.weight * pull
-            figures["adversarial"] = pull.detach()
+        for adversary in self.adversaries:
+            pull = adversary.pull(scene, self.precision())
+            loss = loss + adversary.settings.weight * pull
+            figures[f"adversarial {adversary.kind}"] = pull.detach()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         bound = math.inf if schedule.clip is None else schedule.clip
@@ -121,20 +124,11 @@ class Learner:
                 "make schedule.rate or the weights of the losses smaller, or set schedule.clip"
             )
         self.optimiser.step()
-        if self.judges is not None:
-            figures["discriminators"] = self._teach(scene, streams)
+        for adversary in self.adversaries:
+            learned = adversary.learn(scene, self.config.deformation, streams, self.precision())
+            figures[f"discriminators {adversary.kind}"] = learned
         self._follow(number)
         return {"loss": loss.detach(), **figures, "gradient": gradient.detach()}
-
-    def _teach(self, scene: Scene, streams: list[np.random.Generator]) -> torch.Tensor:
-        assert self.adversarial is not None and self.shared_judges is not None and self.judges_optimiser is not None
-        good, bad = examples(scene, self.adversarial, self.config.deformation, streams)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss = self.shared_judges(good, bad)
-        self.judges_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.judges_optimiser.step()
-        return loss.detach()
 
     @torch.no_grad()
     def _follow(self, number: int) -> None:
@@ -150,12 +144,8 @@ class Learner:
                 mean.copy_(value)
 
 
-def _adversarial(config: Training) -> Adversarial | None:
-    return next((s for s in config.losses if isinstance(s, Adversarial) and s.kind != "none"), None)
-
-
-def _float(prediction: Any) -> Any:
-    return type(prediction)(**{name: value.float() for name, value in vars(prediction).items()})
+def _float(prediction: Prediction) -> Prediction:
+    return Prediction(**{name: value.float() for name, value in vars(prediction).items()})
 
 
 def train(
@@ -292,5 +282,6 @@ class _Book:
 
         if not self.validations.rows or self.validations.rows[-1]["step"] != self.config.schedule.steps:
             self._validate(self.config.schedule.steps)
-        save_weights(path, self.learner.best, self.config, self.sources, self.validations.rows[-1])
+        learner = self.learner
+        save_weights(path, learner.best, self.config, self.sources, self.validations.rows[-1], learner.origin)
         self.board.close()

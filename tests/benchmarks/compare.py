@@ -47,19 +47,29 @@ def make(name: str, path: Path, image: np.ndarray, spacing: list[float], bench: 
     options = dict(CASES[name])
     invert, cut, cleared = (options.pop(k, False) for k in ("invert", "cut", "cleared"))
     fixed, moving, truth = make_case(image, **options)
-    if invert:  # bright goes with dark, and not linearly
-        top = np.percentile(moving, 99.9)
-        moving = (np.clip(1.0 - moving / top, 0, 1) ** 1.6 * 4000 + 100).astype("u2")
+    if invert:
+        moving = inverted(moving)
     if cut:
         moving = np.ascontiguousarray(moving[:, :, : moving.shape[2] // 2])
-    if cleared:  # fibre tracts bright, a glow around the tissue, noise: a template as a light sheet would show it
-        x = np.clip(moving / np.percentile(moving, 99.9), 0, 1)
-        tissue = x > 0.05
-        light = np.where(tissue, 0.2 + 0.8 * (1 - x) ** 1.5, 0.0)
-        light = ndimage.gaussian_filter(light, 0.7) + 0.15 * ndimage.gaussian_filter(tissue.astype("f4"), 8)
-        noise = np.random.default_rng(0).normal(0, 0.02, light.shape)
-        moving = (np.clip(light + noise, 0, None) * 3000 + 100).astype("u2")
+    if cleared:
+        moving = lit(moving)
     np.savez(path, fixed=fixed, moving=moving, truth=truth, spacing=np.array(spacing))
+
+
+def inverted(image: np.ndarray) -> np.ndarray:
+    """Bright goes with dark, and not linearly."""
+    top = np.percentile(image, 99.9)
+    return (np.clip(1.0 - image / top, 0, 1) ** 1.6 * 4000 + 100).astype("u2")
+
+
+def lit(image: np.ndarray) -> np.ndarray:
+    """A template as a light sheet would show it: fibre tracts bright, a glow around the tissue, noise."""
+    x = np.clip(image / np.percentile(image, 99.9), 0, 1)
+    tissue = x > 0.05
+    light = np.where(tissue, 0.2 + 0.8 * (1 - x) ** 1.5, 0.0)
+    light = ndimage.gaussian_filter(light, 0.7) + 0.15 * ndimage.gaussian_filter(tissue.astype("f4"), 8)
+    noise = np.random.default_rng(0).normal(0, 0.02, light.shape)
+    return (np.clip(light + noise, 0, None) * 3000 + 100).astype("u2")
 
 
 def dice(estimate: np.ndarray, truth: np.ndarray, labels: np.ndarray, least: int = 1000) -> float:

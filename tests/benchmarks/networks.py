@@ -40,7 +40,8 @@ from bigreg.transforms.field import min_determinant
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"
 NETWORKS = {"sitreg": "sitreg", "invgan": "invgan", "invgan-pairs": "invgan", "invgan-flows": "invgan",
-            "voxelmorph": "voxelmorph", "transmorph": "transmorph", "sitreg-conditioned": "sitreg"}  # fmt: skip
+            "voxelmorph": "voxelmorph", "transmorph": "transmorph", "sitreg-conditioned": "sitreg",
+            "sitreg-anycontrast": "sitreg"}  # fmt: skip
 JUDGES = {"invgan-pairs": "pair", "invgan-flows": "flow"}
 SMALL = {
     "sitreg": {"encoder": [8, 16, 16], "update": [12, 16, 16], "convs": 1, "finest": 1, "correlation": True},
@@ -48,6 +49,8 @@ SMALL = {
     "voxelmorph": {"correlation": True},
     "transmorph": {"correlation": True},
 }
+CURVED = {"sitreg-anycontrast": {"curve": {"probability": 0.9}}}
+"""Each image in a contrast of its own, taught by the known map alone."""
 CONDITIONED = {"sitreg-conditioned": [0.05, 50.0]}
 """Ranges of the regularisation, as of `optimise`, whose default is 0.32."""
 WEIGHTS = (0.05, 1.6, 50.0)
@@ -110,6 +113,11 @@ def configured(o, name: str, steps: int, folder: Path, pair: str | None) -> Trai
         config["network"]["settings"]["regularisation"] = CONDITIONED[name]
         # The energy of `optimise`, so that a weight means the same.
         config["losses"] = [{"name": "lncc", "where": "mid", "radius": 3, "noise": 0.02}, {"name": "regularisation"}]
+    if name in CURVED:
+        config["augment"]["contrast"] |= CURVED[name]
+        config["losses"] = [{"name": "supervised"}]
+    if o.begin is not None:  # the settings are those of the weights
+        config["network"] = {"name": architecture, "weights": o.begin}
     config["schedule"]["steps"] = steps
     config["validation"] = {"every": max(steps // 10, 1), "patches": 8}
     config["output"] = {
@@ -411,6 +419,7 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each network")
+    parser.add_argument("--begin", help="weights that a training begins with: a packaged name or a file")
     parser.add_argument("--small", action="store_true", help="small networks, patches and images: for a CPU")
     parser.add_argument("--no-pair", action="store_true", help="train on deformed images alone, not on the real pair")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from bigreg.networks import Prediction
-from bigreg.training.adversarial import Judges, entropy, examples, made
+from bigreg.training.adversarial import Adversary, Judges, adversarial_losses, entropy, examples, made
 from bigreg.training.batch import Batch
-from bigreg.training.config import Adversarial, Deformation
+from bigreg.training.config import Deformation
+from bigreg.training.losses_config import Adversarial, PlainLoss
+from bigreg.training.processes import Processes
 from bigreg.training.scene import Scene
 
 SHAPE = (16, 16, 16)
@@ -108,3 +111,20 @@ def test_discriminators_learn_to_tell_real_flows_from_noise():
         optimiser.step()
         losses.append(float(loss.detach()))
     assert np.mean(losses[-10:]) < 0.5 * losses[0]
+
+
+def test_both_kinds_at_once_have_discriminators_and_rates_of_their_own():
+    kinds = {"pair": 1e-2, "flow": 1e-3, "none": 1.0}
+    losses = [Adversarial(name="adversarial", kind=k, rate=r, settings=SMALL) for k, r in kinds.items()]
+    chosen = adversarial_losses([PlainLoss(name="supervised"), *losses])
+    both = [Adversary(one, Processes(0, 1, torch.device("cpu"))) for one in chosen]
+    assert [(a.kind, a.optimiser.param_groups[0]["lr"]) for a in both] == [("pair", 1e-2), ("flow", 1e-3)]
+    s = scene(0.3)
+    for adversary in both:
+        before = [p.clone() for p in adversary.judges.parameters()]
+        adversary.learn(s, Deformation(cells=[8], largest=2.0), streams(), nullcontext())
+        assert any(not torch.equal(a, b) for a, b in zip(before, adversary.judges.parameters(), strict=True))
+    total = sum(adversary.pull(s, nullcontext()) for adversary in both)
+    alone = torch.autograd.grad(both[0].pull(s, nullcontext()), s.maps.fixed_to_moving, retain_graph=True)[0]
+    together = torch.autograd.grad(total, s.maps.fixed_to_moving)[0]
+    assert float((together - alone).abs().max()) > 0  # that of the flows' discriminators

@@ -9,9 +9,10 @@ import torch
 from bigreg.engines.regularisers import Membrane
 from bigreg.models import load
 from bigreg.training.batch import MAPS, make_batch
-from bigreg.training.config import Augment, Deformation, PlainLoss, load_training
+from bigreg.training.config import Augment, Deformation, load_training
 from bigreg.training.log import read
 from bigreg.training.losses import evaluate
+from bigreg.training.losses_config import PlainLoss
 from bigreg.training.regularity import strain
 from bigreg.training.scene import Scene
 from bigreg.training.sources import Patch

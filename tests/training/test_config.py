@@ -42,12 +42,40 @@ def test_the_examples_are_valid_and_commented(path):
         ("data.sources=[{fixed: {path: a}, moving: {path: b}, run: c, after: 1, landmarks: d}]", "by the affine alone"),
         ("schedule.stepz=3", "stepz"),
         ("losses=[{name: regularisation}]", "go together"),
+        ("network.weights=random", "network.weights is left out"),
+        ("augment.contrast.greys={}", "greys needs a source with labels"),
+        ("augment.contrast.curve.knots=[1, 4]", "at least 2"),
+        ("augment.contrast.curve.knots=[2, 2]", "up to 3 or more"),
+        ("augment.contrast.curve.probability=0", "greater than 0"),
+        ("augment.contrast={greys: {deviation: [0.2, 0.1]}}", "at least 0 and a largest one"),
+        ("losses=[{name: adversarial}, {name: adversarial, positive: blend}]", "adversarial pair are named twice"),
         ("network={name: sitreg, settings: {regularisation: [0.1, 1.0]}}", "go together"),
     ],
 )
 def test_what_is_wrong_is_named(settings, change, message):
     with pytest.raises(ConfigError, match=message):
         load_training(settings, overrides=[change])
+
+
+CURVE = {"contrast": {"curve": {}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"losses": [{"name": "supervised"}, {"name": "lncc"}], "augment": CURVE}, "lncc wants images of one contrast"),
+        ({"losses": [{"name": "supervised"}, {"name": "adversarial"}], "augment": CURVE}, "use kind flow"),
+        ({"losses": [{"name": "identity"}], "network": {"name": "sitreg"}}, "by construction"),
+    ],
+)
+def test_what_does_not_go_together_is_named(settings, change, message):
+    with pytest.raises(ConfigError, match=message):
+        load_training({**settings, **change})
+
+
+def test_other_contrasts_go_with_what_compares_structure(settings):
+    losses = [{"name": "supervised"}, {"name": "mind"}, {"name": "adversarial", "kind": "flow"}]
+    assert load_training({**settings, "losses": losses, "augment": CURVE}).augment.contrast.curve.knots == (3, 6)
 
 
 def test_a_file_and_overrides(settings, tmp_path):

@@ -12,18 +12,19 @@ from scipy import ndimage
 from bigreg.networks import Prediction
 from bigreg.training import regularity
 from bigreg.training.batch import MAPS, Batch
-from bigreg.training.config import FieldLoss, PlainLoss, SimilarityLoss
 from bigreg.training.losses import (
     dice,
     endpoint_errors,
     evaluate,
     gradicon,
+    identity,
     image_cycle,
     inverse,
     landmarks,
     similarity,
     supervised,
 )
+from bigreg.training.losses_config import FieldLoss, PlainLoss, SimilarityLoss
 from bigreg.training.scene import Scene, seen
 
 SHAPE = (12, 14, 16)
@@ -65,6 +66,14 @@ def batch(fixed=None, moving=None, *, truth=None, known=1.0, labels=None, points
 
 def plain(function, b, m):
     return float(function(Scene(b, m)))
+
+
+def test_identity_is_zero_for_identity_maps_and_the_squared_length_of_others():
+    scene = Scene(batch(), maps(), maps(**{name: still(2) for name in MAPS}))
+    assert torch.equal(identity(scene), torch.zeros(1))
+    moved = torch.cat([shift(1, 2, 2), shift(0, 0, 1)])  # of fixed, of moving
+    scene = Scene(batch(), maps(), maps(**{name: moved for name in MAPS}))
+    assert float(identity(scene)) == pytest.approx((9 + 1) / 2)
 
 
 def test_diffusion_of_a_linear_map_is_the_square_of_its_matrix():

@@ -21,6 +21,7 @@ from bigreg.training.log import Board, Table, read
 from bigreg.training.trainer import CHECKPOINT, learning_rate, train
 
 PAIR = {"name": "adversarial", "kind": "pair", "weight": 0.1, "rate": 1e-3, "settings": {"widths": [2, 4, 4]}}
+FLOW = {**PAIR, "kind": "flow"}
 SMALL = {
     "sitreg": {"encoder": [4, 8], "update": [6, 8], "convs": 1},
     "invgan": {"width": 8, "last": 4},
@@ -69,7 +70,8 @@ def test_a_training_writes_tables_a_picture_a_checkpoint_and_weights(settings, t
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_training_that_was_killed_ends_with_the_same_bits(settings, tmp_path, name):
-    more = {"losses": [{"name": "supervised"}, {"name": "lncc"}, PAIR]} if name == "invgan" else {}
+    losses = [{"name": "supervised"}, {"name": "lncc"}, {"name": "identity"}, PAIR, FLOW]
+    more = {"losses": losses} if name == "invgan" else {}
     torch.manual_seed(1)
     train(load_training(small(settings, name, **more)))
     whole = weights(tmp_path / "out")
