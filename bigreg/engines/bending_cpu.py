@@ -32,53 +32,71 @@ def _second(i: int, n: int) -> Any:
 
 @compiled
 def _add_four(c: Any, p: Any, q: Any, r: Any, s: Any, w_p: Any, w_q: Any, w_r: Any, w_s: Any, out: Any) -> None:
-    """out += what the rows p, q, r and s differ by from the row c, weighted."""
+    """out += what p, q, r and s differ by from c, weighted; no more at once, or LLVM gives up telling them apart."""
     for x in range(out.shape[0]):
         here = c[x]
         out[x] += w_p * (p[x] - here) + w_q * (q[x] - here) + w_r * (r[x] - here) + w_s * (s[x] - here)
 
 
 @compiled
-def _add_row(weights: Any, at: Any, z: int, y: int, across: Any, ends: Any, out: Any) -> None:
-    """out (x,) += the pull on the row z, y of one component `at` (z, y, x).
+def _add_across(weights: Any, at: Any, z: int, across: Any, out: Any) -> None:
+    """Add to out (y * x,) what S_z, S_y and F_z F_y pull in the plane z of one component `at` (z, y, x).
 
-    weights      (3, 3) of second differences
-    across       (x,) scratch; ends (x + 2,) scratch
+    weights   (3, 3) of second differences
+    across    (y * x,) becomes the weighted -(F_z + F_y), of which F_x is to be taken
     """
     depth, height, width = at.shape
-    c = at[z, y]
-    # Rows beyond the border weigh 0; the nearest stands for them.
+    # Planes and rows beyond the border weigh 0; the nearest stands for them.
     z0, z1, z3, z4 = max(z - 2, 0), max(z - 1, 0), min(z + 1, depth - 1), min(z + 2, depth - 1)
-    y0, y1, y3, y4 = max(y - 2, 0), max(y - 1, 0), min(y + 1, height - 1), min(y + 2, height - 1)
-    f0, f1, f2 = _first(z, depth)
-    g0, g1, g2 = _first(y, height)
-    s0, s1, s3, s4 = _second(z, depth)
-    t0, t1, t3, t4 = _second(y, height)
+    n = height * width
+    p0, p1, p2, p3, p4 = at[z0].reshape(n), at[z1].reshape(n), at[z].reshape(n), at[z3].reshape(n), at[z4].reshape(n)
     two = np.float32(2.0)
-    zz, yy, xx = weights[0, 0], weights[1, 1], weights[2, 2]
+    zz, yy = weights[0, 0], weights[1, 1]
     zy, zx, yx = two * weights[0, 1], two * weights[0, 2], two * weights[1, 2]
-    _add_four(
-        c, at[z1, y], at[z3, y], at[z, y1], at[z, y3],
-        zz * s1 + zy * f0 * g1, zz * s3 + zy * f2 * g1, yy * t1 + zy * f1 * g0, yy * t3 + zy * f1 * g2, out,
-    )  # fmt: skip
-    _add_four(
-        c, at[z1, y1], at[z1, y3], at[z3, y1], at[z3, y3],
-        zy * f0 * g0, zy * f0 * g2, zy * f2 * g0, zy * f2 * g2, out,
-    )  # fmt: skip
-    _add_four(c, at[z0, y], at[z4, y], at[z, y0], at[z, y4], zz * s0, zz * s4, yy * t0, yy * t4, out)
-    for x in range(width):
-        across[x] = np.float32(0.0)
-    _add_four(c, at[z1, y], at[z3, y], at[z, y1], at[z, y3], -zx * f0, -zx * f2, -yx * g0, -yx * g2, across)
-    # F_x of what is across and S_x are both second differences of a row: of one without a slope at its ends, and of the
-    # second differences, which end before the ends.
+    f0, f1, f2 = _first(z, depth)
+    s0, s1, s3, s4 = _second(z, depth)
+    across[:] = np.float32(0.0)
+    y = 0
+    while y < height:
+        end = height - 2 if 2 <= y < height - 2 else y + 1  # rows that weigh the same are swept as one
+        g0, g1, g2 = _first(y, height)
+        t0, t1, t3, t4 = _second(y, height)
+        m = (end - y) * width
+        i, j0, j1 = y * width, max(y - 2, 0) * width, max(y - 1, 0) * width
+        j3, j4 = min(y + 1, height - 1) * width, min(y + 2, height - 1) * width
+        c, row, over = p2[i : i + m], out[i : i + m], across[i : i + m]
+        before, after = p1[i : i + m], p3[i : i + m]
+        above, below = p2[j1 : j1 + m], p2[j3 : j3 + m]
+        _add_four(
+            c, before, after, above, below,
+            zz * s1 + zy * f0 * g1, zz * s3 + zy * f2 * g1, yy * t1 + zy * f1 * g0, yy * t3 + zy * f1 * g2, row,
+        )  # fmt: skip
+        _add_four(c, before, after, above, below, -zx * f0, -zx * f2, -yx * g0, -yx * g2, over)
+        _add_four(
+            c, p1[j1 : j1 + m], p1[j3 : j3 + m], p3[j1 : j1 + m], p3[j3 : j3 + m],
+            zy * f0 * g0, zy * f0 * g2, zy * f2 * g0, zy * f2 * g2, row,
+        )  # fmt: skip
+        _add_four(
+            c, p0[i : i + m], p4[i : i + m], p2[j0 : j0 + m], p2[j4 : j4 + m], zz * s0, zz * s4, yy * t0, yy * t4, row
+        )
+        y = end
+
+
+@compiled
+def _add_along(weight: Any, c: Any, across: Any, ends: Any, out: Any) -> None:
+    """Add to a row out (x,) what S_x pulls of the row c, weighted, and F_x of -across; ends (x + 2,) is scratch.
+
+    Both are second differences of a row: of one without a slope at its ends, and of the second differences, which end
+    before the ends.
+    """
+    width = out.shape[0]
     middle = ends[1 : width + 1]
     for x in range(width):
         middle[x] = across[x]
     ends[0], ends[width + 1] = across[0], across[width - 1]
-    left, right = c[: width - 2], c[2:]
-    inner, centre = middle[1:], c[1:]
+    left, centre, right, inner = c[: width - 2], c[1:], c[2:], middle[1:]
     for x in range(width - 2):
-        inner[x] += xx * ((left[x] - centre[x]) + (right[x] - centre[x]))
+        inner[x] += weight * ((left[x] - centre[x]) + (right[x] - centre[x]))
     before, after = ends[:width], ends[2:]
     for x in range(width):
         out[x] += (before[x] - middle[x]) + (after[x] - middle[x])
@@ -88,38 +106,37 @@ def _add_row(weights: Any, at: Any, z: int, y: int, across: Any, ends: Any, out:
 def pull(weights: Any, at: Any, out: Any) -> None:
     """out = the gradient of the bending energy, (3, z, y, x); weights (3 components, 3 axes, 3 axes)."""
     _, depth, height, width = at.shape
-    across, ends = np.empty(width, np.float32), np.empty(width + 2, np.float32)
+    across, ends = np.empty(height * width, np.float32), np.empty(width + 2, np.float32)
+    out[:] = np.float32(0.0)
     for k in range(3):
         for z in range(depth):
+            _add_across(weights[k], at[k], z, across, out[k, z].reshape(height * width))
             for y in range(height):
-                row = out[k, z, y]
-                for x in range(width):
-                    row[x] = np.float32(0.0)
-                _add_row(weights[k], at[k], z, y, across, ends, row)
+                _add_along(weights[k, 2, 2], at[k, z, y], across[y * width : (y + 1) * width], ends, out[k, z, y])
 
 
 @compiled
 def _times(a: Any, b: Any, c: Any, p: Any, q: Any, r: Any, out: Any) -> None:
-    """out = a p + b q + c r, rows."""
-    for x in range(out.shape[0]):
-        out[x] = a[x] * p[x] + b[x] * q[x] + c[x] * r[x]
+    """out = a p + b q + c r."""
+    for i in range(out.shape[0]):
+        out[i] = a[i] * p[i] + b[i] * q[i] + c[i] * r[i]
 
 
 @compiled
 def _product(matrix: Any, weights: Any, at: Any, out: Any) -> Any:
     """out = (matrix + bending) at, (3, z, y, x); returns the sum of at * out."""
     _, depth, height, width = at.shape
-    across, ends = np.empty(width, np.float32), np.empty(width + 2, np.float32)
+    n = height * width
+    across, ends = np.empty(n, np.float32), np.empty(width + 2, np.float32)
     total = np.zeros(width)  # one for each x, so that no sum waits for the one before
+    m, c, product = matrix.reshape(6, depth, n), at.reshape(3, depth, n), out.reshape(3, depth, n)
     for z in range(depth):
-        for y in range(height):
-            m, c = matrix[:, z, y], at[:, z, y]
-            _times(m[0], m[3], m[4], c[0], c[1], c[2], out[0, z, y])
-            _times(m[3], m[1], m[5], c[0], c[1], c[2], out[1, z, y])
-            _times(m[4], m[5], m[2], c[0], c[1], c[2], out[2, z, y])
-            for k in range(3):
+        for k, (i, j, h) in enumerate(((0, 3, 4), (3, 1, 5), (4, 5, 2))):
+            _times(m[i, z], m[j, z], m[h, z], c[0, z], c[1, z], c[2, z], product[k, z])
+            _add_across(weights[k], at[k], z, across, product[k, z])
+            for y in range(height):
                 here, row = at[k, z, y], out[k, z, y]
-                _add_row(weights[k], at[k], z, y, across, ends, row)
+                _add_along(weights[k, 2, 2], here, across[y * width : (y + 1) * width], ends, row)
                 for x in range(width):
                     total[x] += here[x] * row[x]
     return total.sum()

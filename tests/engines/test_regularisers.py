@@ -191,14 +191,14 @@ def test_the_sweeps_of_bending_do_what_its_tensors_do(points, voxel):
     c = torch.randn(3, *points, generator=torch.Generator().manual_seed(1))
     expected = exact.pull(c.double())
     size = float(exact.own[:3].max())
-    torch.testing.assert_close(swept.pull(c).double(), expected, atol=1e-6 * size, rtol=0)
+    torch.testing.assert_close(swept.pull(c).double(), expected, atol=5e-6 * size, rtol=0)
     affine = free_motions("bending", points).float() / torch.tensor(voxel).reshape(3, 1, 1, 1)
     assert not any(swept.pull(motion).any() for motion in affine[:3])  # shifts: exactly nothing
     matrix, right = system(points)
-    matrix[:3] += 1  # few turns solve the system, so that rounding has no say in which direction comes last
-    for turns in (1, 4, 16):
+    matrix[:3] += 1
+    for turns in (1, 2, 4):  # with more, of a lattice of 2 x 2 x 2 nothing but rounding is left
         x, y = exact.solve(matrix, right, turns), swept.solve(matrix.float(), right.float(), turns)
-        torch.testing.assert_close(y.double(), x, atol=1e-4 * float(x.abs().max()), rtol=0)
+        torch.testing.assert_close(y.double(), x, atol=2e-6 * float(x.abs().max()), rtol=0)
 
 
 def wave(points, voxel, direction, length):
