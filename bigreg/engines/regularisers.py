@@ -25,6 +25,7 @@ from typing import Protocol
 
 import torch
 
+from ..kernels import usable
 from .gauss_newton import PAIRS
 from .membrane import TURNS, conjugate_gradients, membrane, solve
 
@@ -125,7 +126,7 @@ class Elastic:
 
 
 class Bending:
-    """The squared second derivatives, free at the border. On a CPU its system and its pull have sweeps of their own."""
+    """The squared second derivatives, free at the border. Its system has kernels of its own, on a CPU the pull too."""
 
     def __init__(self, points: Sequence[int], voxel: torch.Tensor, samples: Sequence[int], strength: float) -> None:
         edge = _edges(voxel, samples)
@@ -168,6 +169,10 @@ class Bending:
         return out
 
     def solve(self, matrix: torch.Tensor, right: torch.Tensor, turns: int = TURNS) -> torch.Tensor:
+        if usable(matrix, self.stiffness, right):
+            from .bending_cuda import solve as kernels
+
+            return kernels(matrix, self.own, self.stiffness, right, turns)
         own = matrix + self.own
         if _swept(right):
             from .bending_cpu import solve as sweeps
