@@ -116,8 +116,26 @@ def test_a_step(shape, size):
     close(kernels(*(t.to(DEVICE) for t in (matrix, weights, right)), 8), expected, 2e-3)
 
 
+@pytest.mark.parametrize("shape", [(9, 10, 14), (1, 5, 6), (3, 1, 1), (2, 2, 3), (4, 3, 2), (1, 2, 17)])
+@pytest.mark.parametrize("size", [1.0, 1e12])
+def test_a_step_with_bending(shape, size):
+    from bigreg.engines.bending_cuda import solve as kernels
+
+    g = torch.Generator().manual_seed(0)
+    j = torch.randn(3, *shape, generator=g) * (torch.rand(shape, generator=g) > 0.5)
+    matrix = torch.stack([j[a] * j[b] for a, b in PAIRS])
+    matrix[:3] += 1
+    matrix *= size
+    right, voxel = size * torch.randn(3, *shape, generator=g), torch.tensor([2.0, 1.0, 1.5])
+    exact = regulariser("bending", shape, voxel.double(), (4, 4, 4), 20.0 * size)
+    there = regulariser("bending", shape, voxel.to(DEVICE), (4, 4, 4), 20.0 * size)
+    for turns in (0, 1, 4):
+        expected = exact.solve(matrix.double(), right.double(), turns)
+        close(kernels(matrix.to(DEVICE), there.own, there.stiffness, right.to(DEVICE), turns), expected, 1e-5)
+
+
 @pytest.mark.parametrize("kind", ["elastic", "bending"])
-def test_a_step_whose_regulariser_has_no_kernel(kind):
+def test_a_step_as_the_regulariser_solves_it(kind):
     g = torch.Generator().manual_seed(0)
     shape = (9, 10, 14)
     j = torch.randn(3, *shape, generator=g) * (torch.rand(shape, generator=g) > 0.5)
@@ -145,17 +163,18 @@ class Recorded:
 
 
 def test_kernels_are_compiled_once_for_patches_of_all_sizes(monkeypatch):
-    from bigreg.engines import membrane_cuda, midspace_cuda
+    from bigreg.engines import bending_cuda, membrane_cuda, midspace_cuda
     from bigreg.similarity import lncc_cuda
 
     kinds, found = set(), []
     for module, names in {
         membrane_cuda: ("_begin", "_product", "_update"),
+        bending_cuda: ("_begin", "_product"),
         midspace_cuda: ("_warp", "_pull"),
         lncc_cuda: ("_products_along_z", "_along_z", "_along_y", "_coefficients", "_forces"),
     }.items():
         for name in names:
-            monkeypatch.setattr(module, name, Recorded(name, getattr(module, name), kinds))
+            monkeypatch.setattr(module, name, Recorded(f"{module.__name__}.{name}", getattr(module, name), kinds))
     # Long along each axis in turn: along all at once they would take the interpreter minutes.
     for cells in ((1, 2, 1), (2, 3, 4), (9, 1, 1), (1, 11, 1), (1, 1, 17)):
         shape = tuple(4 * n for n in cells)
@@ -167,8 +186,9 @@ def test_kernels_are_compiled_once_for_patches_of_all_sizes(monkeypatch):
         pulls.add(pair[0][0], pair[1][0], *forces)
         slope, matrix = pulls.pulled()
         membrane_cuda.solve(matrix + 1, torch.ones(3, 3, device=DEVICE), slope, 3)
+        bending_cuda.solve(matrix + 1, torch.ones_like(matrix), torch.ones(3, 3, 3, device=DEVICE), slope, 3)
         found.append(set(kinds))
-    assert len(found[0]) == 10
+    assert len(found[0]) == 12
     assert found[0] == found[-1], found[-1] - found[0]
 
 
@@ -180,7 +200,7 @@ def test_kernels_compile_and_fit_in_registers(tmp_path):
         [sys.executable, str(script), "--cards", "90"], env=environment, capture_output=True, text=True, check=True
     )
     found = [json.loads(line) for line in made.stdout.splitlines()]
-    assert len({k["kernel"] for k in found}) == 10
+    assert len({(k["module"], k["kernel"]) for k in found}) == 12
     assert all(k["spilled"] == 0 for k in found), [k for k in found if k["spilled"]]
 
 

@@ -47,6 +47,14 @@ def _product(matrix: Any, edges: Any, at: Any, out: Any) -> Any:
 
 
 @compiled
+def invert(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
+    """The inverse of a symmetric 3 x 3 block, both in the order of gauss_newton.PAIRS."""
+    c0, c1, c2 = b * c - f * f, e * f - d * c, d * f - e * b
+    scale = np.float32(1.0) / (a * c0 + d * c1 + e * c2)
+    return c0 * scale, (a * c - e * e) * scale, (a * b - d * d) * scale, c1 * scale, c2 * scale, (d * e - a * f) * scale
+
+
+@compiled
 def _inverses(matrix: Any, edges: Any, out: Any) -> None:
     """The inverse of each point's own 3 x 3 block, the membrane's diagonal included; (6, z, y, x)."""
     _, depth, height, width = matrix.shape
@@ -60,14 +68,41 @@ def _inverses(matrix: Any, edges: Any, out: Any) -> None:
                 b = matrix[1, z, y, x] + edges[1, 0] * nz + edges[1, 1] * ny + edges[1, 2] * nx
                 c = matrix[2, z, y, x] + edges[2, 0] * nz + edges[2, 1] * ny + edges[2, 2] * nx
                 d, e, f = matrix[3, z, y, x], matrix[4, z, y, x], matrix[5, z, y, x]
-                c0, c1, c2 = b * c - f * f, e * f - d * c, d * f - e * b
-                scale = np.float32(1.0) / (a * c0 + d * c1 + e * c2)
-                out[0, z, y, x] = c0 * scale
-                out[1, z, y, x] = (a * c - e * e) * scale
-                out[2, z, y, x] = (a * b - d * d) * scale
-                out[3, z, y, x] = c1 * scale
-                out[4, z, y, x] = c2 * scale
-                out[5, z, y, x] = (d * e - a * f) * scale
+                i0, i1, i2, i3, i4, i5 = invert(a, b, c, d, e, f)
+                out[0, z, y, x], out[1, z, y, x], out[2, z, y, x] = i0, i1, i2
+                out[3, z, y, x], out[4, z, y, x], out[5, z, y, x] = i3, i4, i5
+
+
+@compiled
+def push(inverse: Any, rest: Any, pushed: Any) -> Any:
+    """pushed = inverse rest, (3, points); returns the sum of rest * pushed."""
+    now = 0.0
+    for i in range(rest.shape[1]):
+        x, y, z = rest[0, i], rest[1, i], rest[2, i]
+        u = inverse[0, i] * x + inverse[3, i] * y + inverse[4, i] * z
+        v = inverse[3, i] * x + inverse[1, i] * y + inverse[5, i] * z
+        w = inverse[4, i] * x + inverse[5, i] * y + inverse[2, i] * z
+        pushed[0, i], pushed[1, i], pushed[2, i] = u, v, w
+        now += x * u + y * v + z * w
+    return now
+
+
+@compiled
+def follow(pushed: Any, keep: Any, ahead: Any) -> None:
+    """ahead = pushed + keep * ahead, (3, points)."""
+    for k in range(3):
+        for i in range(ahead.shape[1]):
+            ahead[k, i] = pushed[k, i] + keep * ahead[k, i]
+
+
+@compiled
+def advance(step: Any, ahead: Any, product: Any, x: Any, rest: Any) -> None:
+    """x += step * ahead, rest -= step * product, (3, points)."""
+    for k in range(3):
+        for i in range(x.shape[1]):
+            x[k, i] += step * ahead[k, i]
+        for i in range(x.shape[1]):
+            rest[k, i] -= step * product[k, i]
 
 
 @compiled
@@ -88,27 +123,12 @@ def solve(matrix: Any, edges: Any, right: Any, turns: int, out: Any) -> None:
     flat[:] = 0
     before = 0.0
     for turn in range(turns + 1):
-        now = 0.0
-        for i in range(n):
-            x, y, z = rest[0, i], rest[1, i], rest[2, i]
-            u = own[0, i] * x + own[3, i] * y + own[4, i] * z
-            v = own[3, i] * x + own[1, i] * y + own[5, i] * z
-            w = own[4, i] * x + own[5, i] * y + own[2, i] * z
-            pushed[0, i], pushed[1, i], pushed[2, i] = u, v, w
-            now += x * u + y * v + z * w
+        now = push(own, rest, pushed)
         if turn == turns or not now > 0.0:
             break
-        keep = np.float32(now / before if turn else 0.0)
-        for k in range(3):
-            for i in range(n):
-                there[k, i] = pushed[k, i] + keep * there[k, i]
+        follow(pushed, np.float32(now / before if turn else 0.0), there)
         length = _product(matrix, edges, ahead, turned)
         if not length > 0.0:
             break  # what is left is below float32
-        step = np.float32(now / length)
-        for k in range(3):
-            for i in range(n):
-                flat[k, i] += step * there[k, i]
-            for i in range(n):
-                rest[k, i] -= step * pushed[k, i]
+        advance(np.float32(now / length), there, pushed, flat, rest)
         before = now

@@ -57,14 +57,11 @@ def _total(sums, programs, SUMS: tl.constexpr):
     return tl.sum(total)
 
 
-@kernel
-def _begin(matrix, edges, right, inverse, pushed, ahead, x_out, rest, sums, points, D, H, W, BLOCK: tl.constexpr):
-    """The inverse of each point's own block; x = 0, rest = right, pushed = inverse rest; sums of rest * pushed."""
-    p, inside, z, y, x = _where(points, D, H, W, BLOCK)
-    a, b, c, d, e, f = _block(matrix, p, points, inside, 1.0)
-    a += _edges(z, y, x, D, H, W, tl.load(edges), tl.load(edges + 1), tl.load(edges + 2))
-    b += _edges(z, y, x, D, H, W, tl.load(edges + 3), tl.load(edges + 4), tl.load(edges + 5))
-    c += _edges(z, y, x, D, H, W, tl.load(edges + 6), tl.load(edges + 7), tl.load(edges + 8))
+@triton.jit
+def _start(
+    a, b, c, d, e, f, p, inside, right, inverse, pushed, ahead, x_out, rest, sums, points, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Of a point's own block a .. f its inverse; x = 0, rest = right, pushed = inverse rest; sums of rest * pushed."""
     size = tl.maximum(tl.maximum(a, b), c)  # a determinant is its cube, which may be beyond float32
     a, b, c, d, e, f = a / size, b / size, c / size, d / size, e / size, f / size
     c00, c01, c02 = b * c - f * f, e * f - d * c, d * f - e * b
@@ -91,6 +88,17 @@ def _begin(matrix, edges, right, inverse, pushed, ahead, x_out, rest, sums, poin
     _store3(x_out, p, points, zero, zero, zero, inside)
     _store3(ahead, p, points, zero, zero, zero, inside)
     tl.store(sums + tl.program_id(0), tl.sum((r_z * q_z + r_y * q_y + r_x * q_x).to(tl.float64)))
+
+
+@kernel
+def _begin(matrix, edges, right, inverse, pushed, ahead, x_out, rest, sums, points, D, H, W, BLOCK: tl.constexpr):
+    """See _start; the block is that of matrix + membrane."""
+    p, inside, z, y, x = _where(points, D, H, W, BLOCK)
+    a, b, c, d, e, f = _block(matrix, p, points, inside, 1.0)
+    a += _edges(z, y, x, D, H, W, tl.load(edges), tl.load(edges + 1), tl.load(edges + 2))
+    b += _edges(z, y, x, D, H, W, tl.load(edges + 3), tl.load(edges + 4), tl.load(edges + 5))
+    c += _edges(z, y, x, D, H, W, tl.load(edges + 6), tl.load(edges + 7), tl.load(edges + 8))
+    _start(a, b, c, d, e, f, p, inside, right, inverse, pushed, ahead, x_out, rest, sums, points, BLOCK)
 
 
 @triton.jit
@@ -183,27 +191,39 @@ def _update(
     tl.store(sums + tl.program_id(0), tl.sum((r_z * q_z + r_y * q_y + r_x * q_x).to(tl.float64)))
 
 
-def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turns: int) -> torch.Tensor:
-    """See `membrane.solve`; float32 on one device."""
-    matrix, edges, right = matrix.contiguous(), weights.contiguous(), right.contiguous()
+def turned(
+    begin: Any, product: Any, matrix: torch.Tensor, own: torch.Tensor, weights: torch.Tensor, right: torch.Tensor,
+    turns: int, warps: int = WARPS,
+) -> torch.Tensor:  # fmt: skip
+    """x of (matrix + a regulariser) x = right: so many turns of conjugate gradients; float32 on one device.
+
+    begin     the kernel that starts, which is given matrix and `own`
+    product   the kernel that multiplies, which is given matrix and `weights`; warps: of each of its programs
+    """
+    matrix, own, weights, right = (t.contiguous() for t in (matrix, own, weights, right))
     shape = tuple(right.shape[1:])
     points = right[0].numel()
     programs = ceil_div(points, BLOCK)
     inverse = torch.empty_like(matrix)
-    x, rest, pushed, product, behind, ahead = (torch.empty_like(right) for _ in range(6))
+    x, rest, pushed, multiplied, behind, ahead = (torch.empty_like(right) for _ in range(6))
     # Rows of whole multiples of 16 bytes: kernels are compiled for where an array may begin.
     before, now, after, curved = torch.zeros(4, 2 * ceil_div(programs, 2), dtype=torch.float64, device=right.device)
-    shared: dict[str, Any] = {"BLOCK": BLOCK, "num_warps": WARPS}
     grid = (programs,)
-    _begin[grid](matrix, edges, right, inverse, pushed, behind, x, rest, now, points, *shape, **shared)
+    begin[grid](matrix, own, right, inverse, pushed, behind, x, rest, now, points, *shape, BLOCK=BLOCK, num_warps=WARPS)
     for _ in range(turns):
-        _product[grid](
-            matrix, edges, pushed, behind, ahead, product, now, before, curved, points, *shape, programs, SUMS=SUMS,
-            **shared,
+        product[grid](
+            matrix, weights, pushed, behind, ahead, multiplied, now, before, curved, points, *shape, programs,
+            BLOCK=BLOCK, SUMS=SUMS, num_warps=warps,
         )  # fmt: skip
         _update[grid](
-            inverse, ahead, product, x, rest, pushed, now, curved, after, points, *shape, programs, SUMS=SUMS, **shared
-        )
+            inverse, ahead, multiplied, x, rest, pushed, now, curved, after, points, *shape, programs,
+            BLOCK=BLOCK, SUMS=SUMS, num_warps=WARPS,
+        )  # fmt: skip
         behind, ahead = ahead, behind
         before, now, after = now, after, before
     return x
+
+
+def solve(matrix: torch.Tensor, weights: torch.Tensor, right: torch.Tensor, turns: int) -> torch.Tensor:
+    """See `membrane.solve`; float32 on one device."""
+    return turned(_begin, _product, matrix, weights, weights, right, turns)

@@ -25,6 +25,7 @@ from typing import Protocol
 
 import torch
 
+from ..kernels import usable
 from .gauss_newton import PAIRS
 from .membrane import TURNS, conjugate_gradients, membrane, solve
 
@@ -125,14 +126,14 @@ class Elastic:
 
 
 class Bending:
-    """The squared second derivatives, free at the border."""
+    """The squared second derivatives, free at the border. Its system has kernels of its own, on a CPU the pull too."""
 
     def __init__(self, points: Sequence[int], voxel: torch.Tensor, samples: Sequence[int], strength: float) -> None:
         edge = _edges(voxel, samples)
         length = edge.log().mean().exp()
         # (3 components, 3 axes, 3 axes) of second differences in voxels
-        weights = strength * (length * voxel[:, None, None] / (edge[:, None] * edge)).square()
-        self.weights = weights.reshape(3, 3, 3, 1, 1, 1)
+        self.stiffness = strength * (length * voxel[:, None, None] / (edge[:, None] * edge)).square()
+        self.weights = self.stiffness.reshape(3, 3, 3, 1, 1, 1)
         self.own = voxel.new_zeros(6, *points)
         firsts = [_along(_firsts(n), axis, voxel) for axis, n in enumerate(points)]
         for a, n in enumerate(points):
@@ -141,6 +142,16 @@ class Bending:
             self.own[:3] += 2 * self.weights[:, a, b] * firsts[a] * firsts[b]
 
     def pull(self, c: torch.Tensor) -> torch.Tensor:
+        if _swept(c):
+            from .bending_cpu import pull
+
+            out = torch.empty_like(c, memory_format=torch.contiguous_format)
+            pull(self.stiffness.numpy(), c.contiguous().numpy(), out.numpy())
+            return out
+        return self.by_tensors(c)
+
+    def by_tensors(self, c: torch.Tensor) -> torch.Tensor:
+        """The pull, by tensor operations."""
         out = torch.zeros_like(c)
         for a in range(3):
             n = c.shape[a + 1]
@@ -158,7 +169,24 @@ class Bending:
         return out
 
     def solve(self, matrix: torch.Tensor, right: torch.Tensor, turns: int = TURNS) -> torch.Tensor:
-        return conjugate_gradients(matrix, matrix + self.own, self.pull, right, turns)
+        if usable(matrix, self.stiffness, right):
+            from .bending_cuda import solve as kernels
+
+            return kernels(matrix, self.own, self.stiffness, right, turns)
+        own = matrix + self.own
+        if _swept(right):
+            from .bending_cpu import solve as sweeps
+
+            out = torch.empty_like(right, memory_format=torch.contiguous_format)
+            arrays = (t.contiguous().numpy() for t in (matrix, own, self.stiffness, right))
+            sweeps(*arrays, turns, out.numpy())
+            return out
+        return conjugate_gradients(matrix, own, self.by_tensors, right, turns)
+
+
+def _swept(c: torch.Tensor) -> bool:
+    """Whether a sweep of the CPU computes what is made of this."""
+    return c.device.type == "cpu" and c.dtype == torch.float32
 
 
 def edge_weights(voxel: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:

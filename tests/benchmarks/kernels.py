@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bigreg.engines import membrane_cuda, midspace_cuda
+from bigreg.engines import bending_cuda, membrane_cuda, midspace_cuda
 from bigreg.kernels import SIZES
 from bigreg.similarity import lncc_cuda
 
@@ -46,8 +46,12 @@ KERNELS: list[tuple[Any, int, dict[str, Any]]] = [
     (membrane_cuda._begin, membrane_cuda.WARPS, MEMBRANE),
     (membrane_cuda._product, membrane_cuda.WARPS, MEMBRANE | {"SUMS": membrane_cuda.SUMS}),
     (membrane_cuda._update, membrane_cuda.WARPS, MEMBRANE | {"SUMS": membrane_cuda.SUMS}),
+    (bending_cuda._begin, membrane_cuda.WARPS, MEMBRANE),
+    (bending_cuda._product, bending_cuda.WARPS, MEMBRANE | {"SUMS": membrane_cuda.SUMS}),
 ]
-DOUBLES = {"sums": membrane_cuda, "now": membrane_cuda, "before": membrane_cuda, "curved": membrane_cuda}
+DOUBLES = {"sums", "now", "before", "curved"}
+SYSTEMS = {membrane_cuda.__name__, bending_cuda.__name__}
+"""Modules whose sums are doubles."""
 
 
 def kind(kernel: Any, name: str) -> str:
@@ -58,7 +62,7 @@ def kind(kernel: Any, name: str) -> str:
         return "i32"
     if name == "first":
         return "*i32"
-    return "*fp64" if name in DOUBLES and kernel.fn.__module__ == DOUBLES[name].__name__ else "*fp32"
+    return "*fp64" if name in DOUBLES and kernel.fn.__module__ in SYSTEMS else "*fp32"
 
 
 def compiled(kernel: Any, warps: int, constants: dict[str, Any], card: int) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def compiled(kernel: Any, warps: int, constants: dict[str, Any], card: int) -> d
     assert found, used.stdout
     registers, stack, shared, local = (int(v) for v in found.groups())
     return {
-        "card": card, "kernel": kernel.fn.__name__,
+        "card": card, "module": kernel.fn.__module__.rpartition(".")[2], "kernel": kernel.fn.__name__,
         "options": {k: v for k, v in constants.items() if isinstance(v, bool)},
         "registers": registers, "spilled": stack + local, "shared": shared,
         "instructions": len(re.findall(r"(?m)^\s+/\*[0-9a-f]{4,}\*/", code)),

@@ -184,6 +184,23 @@ def test_a_step_is_as_linear_as_the_system_and_the_same_twice(kind):
     assert not solve(matrix, torch.zeros_like(right)).any()
 
 
+@pytest.mark.parametrize("voxel", [VOXEL, (1.0, 1.0, 1.0), (9.0, 0.4, 0.7)])
+@pytest.mark.parametrize("points", [*POINTS, (3, 3, 3), (3, 1, 2), (2, 3, 37), (5, 6, 2), (7, 11, 20)])
+def test_the_sweeps_of_bending_do_what_its_tensors_do(points, voxel):
+    exact, swept = (made("bending", points, dtype, voxel) for dtype in (torch.float64, torch.float32))
+    c = torch.randn(3, *points, generator=torch.Generator().manual_seed(1))
+    expected = exact.pull(c.double())
+    size = float(exact.own[:3].max())
+    torch.testing.assert_close(swept.pull(c).double(), expected, atol=5e-6 * size, rtol=0)
+    affine = free_motions("bending", points).float() / torch.tensor(voxel).reshape(3, 1, 1, 1)
+    assert not any(swept.pull(motion).any() for motion in affine[:3])  # shifts: exactly nothing
+    matrix, right = system(points)
+    matrix[:3] += 1
+    for turns in (1, 2, 4):  # with more, of a lattice of 2 x 2 x 2 nothing but rounding is left
+        x, y = exact.solve(matrix, right, turns), swept.solve(matrix.float(), right.float(), turns)
+        torch.testing.assert_close(y.double(), x, atol=2e-6 * float(x.abs().max()), rtol=0)
+
+
 def wave(points, voxel, direction, length):
     """(3, 3, z, y, x) a wave packet across the lattice, once along each axis; um, without anything at the border."""
     edge = [v * s for v, s in zip(voxel, SAMPLES, strict=True)]
