@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from compare import inverted, lit
+from networks import head, row
 
 import bigreg
 from bigreg.config import Intensity
@@ -55,16 +56,6 @@ CASES = {
     "template 50 um, lit": ("template", 1, {"seed": 7, "amplitude": 8.0, "sigma": 16.0}, lit, "brain-to-atlas"),
 }
 CONTRASTS = {"the same": lambda image: image, "inverted": inverted, "folded": folded}
-
-
-def row(*cells) -> None:
-    print("| " + " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells) + " |", flush=True)
-
-
-def head(*cells) -> None:
-    print()
-    row(*cells)
-    row(*["---"] * len(cells))
 
 
 def spec(o, name: str) -> dict:
